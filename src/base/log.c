@@ -1,0 +1,60 @@
+#include "base/log.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdbool.h>
+
+#include "base/system.h"
+
+static struct {
+  int rank, size;
+  fn_level level;
+  pthread_mutex_t lock;
+  const char *seen[256];
+  int seen_count;
+} state = {.size = 1, .level = FN_INFO, .lock = PTHREAD_MUTEX_INITIALIZER};
+
+void fn_log_identify(int rank, int size) {
+  state.rank = rank;
+  state.size = size;
+}
+
+void fn_log_set_level(fn_level level) { state.level = level; }
+fn_level fn_log_get_level(void) { return state.level; }
+
+static void print(fn_level level, const char *format, va_list arguments) {
+  if (level > state.level || (state.rank != 0 && level != FN_ERROR)) return;
+  char line[8192];
+  vsnprintf(line, sizeof line, format, arguments);
+  FILE *stream = level <= FN_WARN ? stderr : stdout;
+  const char *kind = level == FN_ERROR ? "fieldnet: error: " : level == FN_WARN ? "fieldnet: warning: " : "";
+  pthread_mutex_lock(&state.lock);
+  if (level == FN_ERROR && state.size > 1) {
+    fprintf(stream, "%s[rank %d on %s] %s\n", kind, state.rank, fn_host_name(), line);
+  } else {
+    fprintf(stream, "%s%s\n", kind, line);
+  }
+  fflush(stream);
+  pthread_mutex_unlock(&state.lock);
+}
+
+void fn_log(fn_level level, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  print(level, format, arguments);
+  va_end(arguments);
+}
+
+void fn_log_once(fn_level level, const char *format, ...) {
+  bool seen = false;
+  pthread_mutex_lock(&state.lock);
+  const int capacity = (int)(sizeof state.seen / sizeof state.seen[0]);
+  for (int i = 0; i < state.seen_count && !seen; i++) seen = state.seen[i] == format;
+  if (!seen && state.seen_count < capacity) state.seen[state.seen_count++] = format;
+  pthread_mutex_unlock(&state.lock);
+  if (seen) return;
+  va_list arguments;
+  va_start(arguments, format);
+  print(level, format, arguments);
+  va_end(arguments);
+}

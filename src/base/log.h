@@ -1,0 +1,22 @@
+/** @file log.h
+ *  Messages to people. Levels are by audience: error and warn for whoever runs the job, info for
+ *  whoever watches it, detail for whoever tunes it, debug for developers.
+ */
+#ifndef FN_BASE_LOG_H
+#define FN_BASE_LOG_H
+
+#include <stdio.h>
+
+typedef enum fn_level { FN_ERROR, FN_WARN, FN_INFO, FN_DETAIL, FN_DEBUG } fn_level;
+
+/** Who speaks: on ranks other than 0 only errors are printed, with host and rank. */
+void fn_log_identify(int rank, int size);
+void fn_log_set_level(fn_level level);
+fn_level fn_log_get_level(void);
+/** One line to standard error (error, warn) or standard output (the rest). Rank 0 only, but for
+ *  errors. Thread-safe. */
+void fn_log(fn_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/** Like fn_log, but only the first time this call site (its format's address) is reached. */
+void fn_log_once(fn_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,90 @@
+#include "base/random.h"
+
+#include <math.h>
+
+void fn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
+  // Salmon et al. 2011: multipliers and Weyl constants of Philox4x32, ten rounds.
+  uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
+  uint32_t k0 = key[0], k1 = key[1];
+  for (int round = 0; round < 10; round++) {
+    const uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+    const uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+    c1 = (uint32_t)p1;
+    c3 = (uint32_t)p0;
+    c0 = n0;
+    c2 = n2;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  out[0] = c0;
+  out[1] = c1;
+  out[2] = c2;
+  out[3] = c3;
+}
+
+/** splitmix64 finaliser (Steele et al. 2014): spreads seed and purpose over the key. */
+static uint64_t mix(uint64_t x) {
+  x += 0x9E3779B97F4A7C15u;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  return x ^ (x >> 31);
+}
+
+fn_random fn_random_stream(uint64_t seed, fn_purpose purpose, uint32_t a, uint64_t b) {
+  const uint64_t key = mix(mix(seed) ^ (uint64_t)purpose);
+  return (fn_random){
+      .key = {(uint32_t)key, (uint32_t)(key >> 32)},
+      .counter = {0, a, (uint32_t)b, (uint32_t)(b >> 32)},
+      .used = 4,
+  };
+}
+
+void fn_random_seek(fn_random *random, uint32_t block) {
+  random->counter[0] = block;
+  random->used = 4;
+}
+
+uint32_t fn_random_word(fn_random *random) {
+  if (random->used == 4) {
+    fn_philox(random->counter, random->key, random->block);
+    random->counter[0]++;
+    random->used = 0;
+  }
+  return random->block[random->used++];
+}
+
+static uint64_t word64(fn_random *random) {
+  const uint64_t high = fn_random_word(random);
+  return high << 32 | fn_random_word(random);
+}
+
+double fn_random_uniform(fn_random *random) { return (double)(word64(random) >> 11) * 0x1p-53; }
+
+uint64_t fn_random_below(fn_random *random, uint64_t bound) {
+  if (bound == 0) return 0;
+  const uint64_t floor = -bound % bound; // rejected remainder, Lemire 2019, algorithm 5
+  for (;;) {
+    const unsigned __int128 product = (unsigned __int128)word64(random) * bound;
+    if ((uint64_t)product >= floor) return (uint64_t)(product >> 64);
+  }
+}
+
+double fn_random_normal(fn_random *random) {
+  const double u = 1.0 - fn_random_uniform(random), v = fn_random_uniform(random);
+  return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+}
+
+void fn_random_shuffle(fn_random *random, int64_t *index, int64_t n) {
+  for (int64_t i = n - 1; i > 0; i--) {
+    const int64_t j = (int64_t)fn_random_below(random, (uint64_t)i + 1);
+    const int64_t swap = index[i];
+    index[i] = index[j];
+    index[j] = swap;
+  }
+}
+
+uint64_t fn_hash_text(const char *text) {
+  uint64_t hash = 0xCBF29CE484222325u;
+  for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 0x100000001B3u;
+  return hash;
+}

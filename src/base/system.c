@@ -1,0 +1,158 @@
+#include "base/system.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <omp.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include <zlib.h>
+
+int fn_cores_available(void) {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+  const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  return cores > 0 ? (int)cores : 1;
+}
+
+void fn_threads_set(int threads) { omp_set_num_threads(threads > 0 ? threads : 1); }
+int fn_threads_get(void) { return omp_get_max_threads(); }
+
+double fn_clock(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static size_t status_line(const char *key) {
+  FILE *file = fopen("/proc/self/status", "r");
+  if (!file) return 0;
+  char line[256];
+  size_t kilobytes = 0;
+  while (fgets(line, sizeof line, file)) {
+    if (strncmp(line, key, strlen(key)) == 0) {
+      kilobytes = strtoull(line + strlen(key), NULL, 10);
+      break;
+    }
+  }
+  fclose(file);
+  return kilobytes * 1024;
+}
+
+size_t fn_memory_peak(void) { return status_line("VmHWM:"); }
+size_t fn_memory_now(void) { return status_line("VmRSS:"); }
+
+const char *fn_host_name(void) {
+  static char name[256];
+  if (!name[0] && gethostname(name, sizeof name - 1) != 0) strcpy(name, "localhost");
+  return name;
+}
+
+bool fn_file_exists(const char *path) { return access(path, F_OK) == 0; }
+
+bool fn_is_directory(const char *path) {
+  struct stat info;
+  return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+fn_status fn_make_directories(const char *path) {
+  char part[4096];
+  const size_t length = strlen(path);
+  FN_CHECK(length < sizeof part, FN_ERR_CONFIG, "path too long: %s", path);
+  for (size_t i = 1; i <= length; i++) {
+    if (path[i] != '/' && path[i] != '\0') continue;
+    memcpy(part, path, i);
+    part[i] = '\0';
+    if (mkdir(part, 0777) != 0 && errno != EEXIST)
+      FN_FAIL(FN_ERR_CONFIG, "cannot make folder %s: %s", part, strerror(errno));
+  }
+  FN_CHECK(fn_is_directory(path), FN_ERR_CONFIG, "%s exists and is not a folder", path);
+  return FN_OK;
+}
+
+fn_status fn_file_sync(const char *path) {
+  const int fd = open(path, O_RDONLY);
+  FN_CHECK(fd >= 0, FN_ERR_DATA, "cannot open %s: %s", path, strerror(errno));
+  const int failed = fsync(fd), reason = errno;
+  close(fd);
+  // EINVAL: a file system whose directories cannot be flushed.
+  FN_CHECK(failed == 0 || reason == EINVAL, FN_ERR_DATA, "cannot flush %s to disk: %s", path,
+           strerror(reason));
+  return FN_OK;
+}
+
+static fn_status write_all(int fd, const char *path, const char *bytes, size_t count) {
+  while (count > 0) {
+    const ssize_t done = write(fd, bytes, count);
+    if (done < 0 && errno == EINTR) continue;
+    FN_CHECK(done > 0, FN_ERR_DATA, "cannot write %s: %s", path, strerror(errno));
+    bytes += done;
+    count -= (size_t)done;
+  }
+  FN_CHECK(fsync(fd) == 0, FN_ERR_DATA, "cannot flush %s to disk: %s", path, strerror(errno));
+  return FN_OK;
+}
+
+fn_status fn_file_replace(const char *path, const void *bytes, size_t count) {
+  char temporary[4096], folder[4096];
+  const int length = snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
+  FN_CHECK(length > 0 && (size_t)length < sizeof temporary, FN_ERR_DATA, "path too long: %s", path);
+  const int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+  FN_CHECK(fd >= 0, FN_ERR_DATA, "cannot create %s: %s", temporary, strerror(errno));
+  fn_status status = write_all(fd, temporary, bytes, count);
+  close(fd);
+  if (status == FN_OK && rename(temporary, path) != 0)
+    status = fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "cannot rename %s to %s: %s", temporary,
+                          path, strerror(errno));
+  if (status != FN_OK) {
+    unlink(temporary);
+    return status;
+  }
+  snprintf(folder, sizeof folder, "%s", path);
+  char *slash = strrchr(folder, '/');
+  if (slash) slash[slash == folder] = '\0';
+  return fn_file_sync(slash ? folder : ".");
+}
+
+fn_status fn_file_read(const char *path, char **bytes, size_t *count) {
+  *bytes = NULL;
+  FILE *file = fopen(path, "rb");
+  FN_CHECK(file, FN_ERR_DATA, "cannot open %s: %s", path, strerror(errno));
+  size_t capacity = 1 << 16, used = 0;
+  char *data = malloc(capacity + 1);
+  while (data) {
+    used += fread(data + used, 1, capacity - used, file);
+    if (used < capacity) break;
+    capacity *= 2;
+    char *grown = realloc(data, capacity + 1);
+    if (!grown) free(data);
+    data = grown;
+  }
+  const int failed = ferror(file), reason = errno;
+  fclose(file);
+  FN_CHECK(data, FN_ERR_MEMORY, "out of memory reading %s", path);
+  if (failed) {
+    free(data);
+    FN_FAIL(FN_ERR_DATA, "cannot read %s: %s", path, strerror(reason));
+  }
+  data[used] = '\0';
+  *bytes = data;
+  if (count) *count = used;
+  return FN_OK;
+}
+
+uint32_t fn_crc32(uint32_t crc, const void *bytes, size_t count) {
+  const unsigned char *p = bytes;
+  while (count > 0) {
+    const uInt part = count > (1u << 30) ? (1u << 30) : (uInt)count;
+    crc = (uint32_t)crc32(crc, p, part);
+    p += part;
+    count -= part;
+  }
+  return crc;
+}

@@ -1,0 +1,35 @@
+/** @file system.h
+ *  The machine: cores, threads, clocks, files, checksums.
+ */
+#ifndef FN_BASE_SYSTEM_H
+#define FN_BASE_SYSTEM_H
+
+#include <fieldnet/fieldnet.h>
+
+/** Cores this process may run on (its affinity mask). */
+int fn_cores_available(void);
+/** Threads of the kernels of this process from now on (OpenMP); at least 1. */
+void fn_threads_set(int threads);
+int fn_threads_get(void);
+/** Monotonic seconds. */
+double fn_clock(void);
+/** Peak and current resident memory of this process, bytes; 0 when unknown. */
+size_t fn_memory_peak(void);
+size_t fn_memory_now(void);
+const char *fn_host_name(void);
+
+bool fn_file_exists(const char *path);
+bool fn_is_directory(const char *path);
+/** mkdir -p. */
+fn_status fn_make_directories(const char *path);
+/** Write all bytes to a temporary name beside path, flush to disk, rename, flush the directory. */
+fn_status fn_file_replace(const char *path, const void *bytes, size_t count);
+/** Whole file, NUL-terminated, malloc'ed; *count may be NULL. */
+fn_status fn_file_read(const char *path, char **bytes, size_t *count);
+/** Flush a written file, or a directory entry, to disk. */
+fn_status fn_file_sync(const char *path);
+
+/** CRC-32 (zlib) continued from crc (start with 0). */
+uint32_t fn_crc32(uint32_t crc, const void *bytes, size_t count);
+
+#endif

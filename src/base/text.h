@@ -1,0 +1,33 @@
+/** @file text.h
+ *  Text building, closest names, sizes for people.
+ */
+#ifndef FN_BASE_TEXT_H
+#define FN_BASE_TEXT_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/** Growing text; zero-initialise, free with fn_text_free. data is NUL-terminated or NULL. */
+typedef struct fn_text {
+  char *data;
+  size_t length, capacity;
+} fn_text;
+
+void fn_text_add(fn_text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void fn_text_add_bytes(fn_text *text, const char *bytes, size_t count);
+void fn_text_free(fn_text *text);
+
+/** Restricted Damerau-Levenshtein distance (transpositions count one). */
+int fn_text_distance(const char *a, const char *b);
+/** The nearest of `count` names if near enough to be a slip of the pen, else NULL. */
+const char *fn_text_closest(const char *name, const char *const *names, int count);
+/** "1.25 GB" (powers of 1000) into buffer; returns buffer. */
+char *fn_text_bytes(double bytes, char *buffer, size_t size);
+/** "2 h 03 min", "4.2 s" into buffer; returns buffer. */
+char *fn_text_duration(double seconds, char *buffer, size_t size);
+bool fn_text_starts(const char *text, const char *prefix);
+bool fn_text_ends(const char *text, const char *suffix);
+
+#endif

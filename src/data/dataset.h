@@ -1,0 +1,100 @@
+/** @file dataset.h
+ *  What a rank sees: files paired, cropped, normalised, augmented; the order of an epoch.
+ *  Specification: map2map page, sections 2 to 4, with the fixes of 11.1.
+ */
+#ifndef FN_DATA_DATASET_H
+#define FN_DATA_DATASET_H
+
+#include "config/run.h"
+
+typedef struct fn_dataset fn_dataset;
+
+typedef enum fn_stage { FN_STAGE_TRAIN, FN_STAGE_VALIDATION, FN_STAGE_TEST, FN_STAGE_PREDICT } fn_stage;
+
+/** Find, open and check every file of the stage; keeps headers, not data. Checks shapes, channel
+ *  counts and types of all files; all problems are listed in one message.
+ *  Not collective (call on one rank and agree, or on all). */
+fn_status fn_dataset_create(const fn_run *run, fn_stage stage, fn_dataset **dataset);
+void fn_dataset_destroy(fn_dataset *dataset);
+
+typedef struct fn_dataset_info {
+  int64_t files;          /**< tuples of files */
+  int64_t crops;          /**< per file tuple */
+  int64_t samples;        /**< files * crops */
+  int spatial;
+  int64_t input_channels, target_channels; /**< target 0 when there is none */
+  int64_t size[FN_MAX_SPATIAL];         /**< cells of a field, input resolution */
+  int64_t input_extent[FN_MAX_SPATIAL]; /**< cells of a sample's input, pads included */
+  int64_t target_extent[FN_MAX_SPATIAL];
+  int input_fields, target_fields;
+  const int64_t *field_channels; /**< shape [input_fields + target_fields] */
+  int64_t bytes;                 /**< of all files */
+} fn_dataset_info;
+const fn_dataset_info *fn_dataset_get_info(const fn_dataset *dataset);
+
+/** Anchor of crop `crop` per spatial axis, input resolution. */
+void fn_dataset_anchor(const fn_dataset *dataset, int64_t crop, int64_t *anchor);
+/** Path of input field `field` (target fields follow the input fields) of file tuple `file`. */
+const char *fn_dataset_path(const fn_dataset *dataset, int64_t file, int field);
+/** The same relative to the set's common folder, extension removed: names outputs. */
+const char *fn_dataset_output_name(const fn_dataset *dataset, int64_t file, int field);
+
+/** One normalised, augmented sample: a pure function of (seed, epoch, sample).
+ *  Thread-safe.
+ *  @param[out] input   float32 [input_channels, input_extent...]
+ *  @param[out] target  float32 [target_channels, target_extent...], or NULL */
+fn_status fn_dataset_sample(fn_dataset *dataset, int64_t epoch, int64_t sample, float *input,
+                            float *target);
+
+/** Undo the target norms on `values` [target_channels, cells] (model output), in place. */
+fn_status fn_dataset_undo_target(const fn_dataset *dataset, float *values, int64_t cells);
+
+/** Print a table of files, shapes and types to standard output (fieldnet check, data inspect). */
+void fn_dataset_print(const fn_dataset *dataset, const char *title);
+
+/* ---- order ------------------------------------------------------------------------------------ */
+
+/** Global sample order of one epoch, identical on every rank: map2map page, section 3, but drawn
+ *  from (seed, epoch) and with a stable sort.
+ *  @param[out] order  sample indices, shape [files * crops] */
+fn_status fn_epoch_order(uint64_t seed, int64_t epoch, int64_t files, int64_t crops, bool shuffle,
+                         bool divide, double distance, int64_t *order);
+
+/** Slice of rank `rank`: training drops samples mod size; evaluation spreads all, first ranks get
+ *  one more. */
+void fn_rank_slice(int64_t samples, int rank, int size, bool drop_tail, int64_t *begin,
+                   int64_t *count);
+
+/* ---- queue of batches --------------------------------------------------------------------------- */
+
+typedef struct fn_loader fn_loader;
+
+typedef struct fn_batch {
+  float *input;    /**< [count, input_channels, input_extent...] */
+  float *target;   /**< [count, target_channels, target_extent...]; NULL when there is none */
+  int64_t count;   /**< samples; the last batch of an epoch may be short */
+  int64_t *sample; /**< global sample indices, shape [count] */
+} fn_batch;
+
+/** Read samples list[0..count) of `epoch` in order, `batch` at a time, `prefetch` batches ahead with
+ *  `readers` threads. list is copied. Starting at batch `first` (for a resumed epoch). */
+fn_status fn_loader_create(fn_dataset *dataset, int64_t epoch, const int64_t *list, int64_t count,
+                           int64_t batch, int64_t first, int64_t prefetch, int64_t readers,
+                           fn_loader **loader);
+void fn_loader_destroy(fn_loader *loader);
+/** Next batch, owned by the loader until the next call; *batch NULL after the last one. */
+fn_status fn_loader_next(fn_loader *loader, const fn_batch **batch);
+/** Seconds fn_loader_next has waited since creation. */
+double fn_loader_waited(const fn_loader *loader);
+
+/* ---- norms ------------------------------------------------------------------------------------------ */
+
+/** Built-in and registered norms by name; unknown: FN_ERR_CONFIG with the nearest name. */
+fn_status fn_norm_find(const char *name, const fn_norm **norm);
+
+/** Flat LCDM background; D, f, H to 1e-12 (map2map page, section 4). H in h km/s/Mpc. */
+double fn_growth_factor(double z, double omega_m);
+double fn_growth_rate(double z, double omega_m);
+double fn_hubble(double z, double omega_m);
+
+#endif

@@ -1,0 +1,60 @@
+/** @file dist.h
+ *  The job: its ranks, errors agreed over them, gradients summed over them.
+ */
+#ifndef FN_DIST_DIST_H
+#define FN_DIST_DIST_H
+
+#include <mpi.h>
+
+#include "graph/parameters.h"
+
+typedef struct fn_dist {
+  int rank, size;
+  int node_rank, node_size; /**< among the ranks of this node */
+  MPI_Comm comm;            /**< duplicate of MPI_COMM_WORLD for control messages */
+  MPI_Comm gradient_comm;   /**< used by the progress thread only */
+  bool threads_multiple;    /**< MPI_THREAD_MULTIPLE was provided */
+  fn_collectives collectives; /**< for programs; sums over comm */
+} fn_dist;
+
+/** MPI_Init_thread and communicators. Collective over the job. */
+fn_status fn_dist_init(int *argc, char ***argv, fn_dist *dist);
+/** Collective. */
+void fn_dist_finalize(fn_dist *dist);
+/** The error is unrecoverable on this rank alone: print it and end the job (MPI_Abort). */
+void fn_dist_abort(fn_dist *dist, fn_status status);
+
+/** Agree on success: every rank returns FN_OK when all passed FN_OK; otherwise every rank returns
+ *  the status of the lowest failing rank and fn_error_message() is that rank's message with its host
+ *  and rank. Collective. */
+fn_status fn_dist_agree(const fn_dist *dist, fn_status status);
+/** Largest value of `flag` over the ranks. Collective. */
+int fn_dist_max(const fn_dist *dist, int flag);
+/** Sum n doubles in place, in rank order (deterministic). Collective. */
+fn_status fn_dist_sum(const fn_dist *dist, double *values, int64_t n);
+/** Average the buffers (running statistics) over ranks. Collective. */
+fn_status fn_dist_average_buffers(const fn_dist *dist, fn_parameters *parameters);
+/** Broadcast from rank 0. Collective. */
+fn_status fn_dist_broadcast(const fn_dist *dist, void *bytes, int64_t count);
+
+/* ---- gradients ------------------------------------------------------------------------------------------ */
+
+/** Sums gradients over ranks in buckets while the backward pass goes on: a bucket starts when its
+ *  last gradient is written; a progress thread drives the reductions when MPI_THREAD_MULTIPLE is
+ *  provided, else they run in fn_reducer_finish. */
+typedef struct fn_reducer fn_reducer;
+
+fn_status fn_reducer_create(const fn_dist *dist, fn_parameters *parameters, int64_t first_bytes,
+                            int64_t bucket_bytes, fn_reducer **reducer);
+void fn_reducer_destroy(fn_reducer *reducer);
+/** Before the backward pass: this rank's gradients (means over its `samples`) count as
+ *  samples / total, where total sums over ranks. Collective (one small reduction). */
+fn_status fn_reducer_begin(fn_reducer *reducer, int64_t samples);
+/** An fn_gradient_ready callback; user is the reducer. */
+void fn_reducer_ready(void *reducer, int entry);
+/** Wait until parameters->gradients hold the weighted mean over ranks. Collective. */
+fn_status fn_reducer_finish(fn_reducer *reducer);
+/** Seconds spent reducing and, of those, waited for in finish; since creation. */
+void fn_reducer_times(const fn_reducer *reducer, double *busy, double *exposed);
+
+#endif

@@ -1,0 +1,47 @@
+/** @file parameters.h
+ *  All parameters and buffers of a model in flat memory: slices are buckets, views are checkpoints.
+ */
+#ifndef FN_GRAPH_PARAMETERS_H
+#define FN_GRAPH_PARAMETERS_H
+
+#include "graph/graph.h"
+
+typedef struct fn_tensor_entry {
+  const char *name;
+  fn_shape shape;
+  fn_role role;
+  fn_init init;
+  int64_t offset; /**< elements into values and gradients (parameters) or buffers */
+  int64_t count;  /**< elements */
+  bool is_buffer;
+} fn_tensor_entry;
+
+/** Parameters lie in reverse creation order, so that gradients become ready from the front to the
+ *  back during the backward pass; every parameter starts at a multiple of 16 elements (gaps are
+ *  zero and stay zero). */
+typedef struct fn_parameters {
+  fn_dtype dtype;    /**< FN_F32, or FN_F64 in tests of the reference backend */
+  int entry_count;   /**< parameters and buffers, creation order */
+  fn_tensor_entry *entry;
+  int64_t count;        /**< elements of values and gradients, gaps included */
+  int64_t buffer_count; /**< elements of buffers */
+  int64_t parameter_total; /**< elements of parameters without gaps */
+  void *values;    /**< shape [count] */
+  void *gradients; /**< shape [count] */
+  void *buffers;   /**< shape [buffer_count] */
+  fn_arena *arena;
+} fn_parameters;
+
+/** Entries of all parameters and buffers of the graph; memory is zero. */
+fn_status fn_parameters_create(const fn_graph *graph, fn_dtype dtype, fn_parameters **parameters);
+void fn_parameters_destroy(fn_parameters *parameters);
+/** Entry by name, or NULL. */
+const fn_tensor_entry *fn_parameters_find(const fn_parameters *parameters, const char *name);
+/** First element of the entry in values or buffers. */
+void *fn_parameters_data(const fn_parameters *parameters, const fn_tensor_entry *entry);
+void *fn_parameters_gradient(const fn_parameters *parameters, const fn_tensor_entry *entry);
+/** Draw initial values: a pure function of (seed, name). With weight_std >= 0: weights
+ *  N(0, std), norm scales N(1, std), norm shifts 0, biases as by default. */
+void fn_parameters_initialise(fn_parameters *parameters, uint64_t seed, double weight_std);
+
+#endif

@@ -1,0 +1,77 @@
+/** @file program.h
+ *  A graph made runnable: a flat list of prepared kernels over one arena.
+ */
+#ifndef FN_GRAPH_PROGRAM_H
+#define FN_GRAPH_PROGRAM_H
+
+#include "graph/parameters.h"
+
+typedef struct fn_program fn_program;
+
+typedef struct fn_program_options {
+  const char *backend; /**< "reference", "cpu", ... */
+  fn_dtype precision;  /**< FN_F32, FN_BF16 (activations), FN_F64 (reference only) */
+  bool first_layer_f32;
+  bool check;     /**< poison released memory with NaN, guard slots; slow */
+  bool profile;   /**< time every kernel */
+  bool plan_only; /**< stop after planning: no memory, no kernels; for check and describe */
+} fn_program_options;
+
+/** A value to be kept readable after the run. */
+typedef struct fn_program_output {
+  const char *name;
+  fn_value *value;
+} fn_program_output;
+
+/** Compile. outputs are readable by name after a run. gradients[i] (may be NULL) is written into
+ *  parameters->gradients for the parameter leaf wrt[i]. The graph must outlive the program.
+ *  Not collective; the graph must be the same on all ranks when collectives are used. */
+fn_status fn_program_create(fn_graph *graph, fn_parameters *parameters,
+                            const fn_program_options *options, const fn_program_output *outputs,
+                            int output_count, fn_value *const *wrt, fn_value *const *gradients,
+                            int gradient_count, fn_program **program);
+void fn_program_destroy(fn_program *program);
+
+/** Memory of input `name`, float32 (float64 in f64 programs), plain dense; write before a run. */
+void *fn_program_input(fn_program *program, const char *name);
+const fn_shape *fn_program_input_shape(const fn_program *program, const char *name);
+/** Memory of output `name` after a run, plain dense float32 (float64 in f64 programs). */
+const void *fn_program_output_data(const fn_program *program, const char *name);
+const fn_shape *fn_program_output_shape(const fn_program *program, const char *name);
+
+/** Called inside fn_program_run, in order of completion, when the gradient of
+ *  parameters->entry[entry] is final. */
+typedef void (*fn_gradient_ready)(void *user, int entry);
+void fn_program_on_gradient(fn_program *program, fn_gradient_ready ready, void *user);
+
+/** Run all kernels. Collective over context->collectives when the graph synchronises batch norm. */
+fn_status fn_program_run(fn_program *program, const fn_run_context *context);
+
+/* ---- what is known about a program ------------------------------------------------------------ */
+
+typedef struct fn_kernel_info {
+  const char *op;      /**< operator name or "reorder" */
+  const char *label;   /**< label of the first output, or scope of its weight, or "" */
+  const char *backend; /**< who runs it */
+  double flops;        /**< per run */
+  double bytes;        /**< read and written per run */
+  double seconds;      /**< sum over profiled runs */
+  double library_seconds; /**< of which inside a library primitive; 0 if unknown */
+  int64_t runs;
+  fn_shape shape; /**< of output 0 */
+} fn_kernel_info;
+
+int fn_program_kernel_count(const fn_program *program);
+void fn_program_kernel_info(const fn_program *program, int index, fn_kernel_info *info);
+const fn_kernel *fn_program_kernel(const fn_program *program, int index);
+void fn_program_profile_reset(fn_program *program);
+
+typedef struct fn_program_memory {
+  size_t arena;      /**< bytes planned for all values */
+  size_t naive;      /**< bytes if every value had its own memory */
+  size_t workspace;  /**< bytes of shared scratch (0 when plan_only) */
+  int reorders;      /**< reorder kernels inserted */
+} fn_program_memory;
+void fn_program_memory_info(const fn_program *program, fn_program_memory *memory);
+
+#endif

@@ -1,0 +1,73 @@
+/* base: the generator against its published vectors, names, text. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "base/random.h"
+#include "base/text.h"
+
+/* Known answers of Philox4x32-10 from the Random123 distribution (kat_vectors). */
+static void philox_known_answers(void **state) {
+  (void)state;
+  uint32_t out[4];
+  fn_philox((uint32_t[4]){0, 0, 0, 0}, (uint32_t[2]){0, 0}, out);
+  assert_int_equal(out[0], 0x6627e8d5u);
+  assert_int_equal(out[3], 0x9b00dbd8u);
+  fn_philox((uint32_t[4]){0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u},
+            (uint32_t[2]){0xa4093822u, 0x299f31d0u}, out);
+  assert_int_equal(out[0], 0xd16cfe09u);
+  assert_int_equal(out[1], 0x94fdccebu);
+}
+
+static void normal_moments(void **state) {
+  (void)state;
+  fn_random random = fn_random_stream(1, FN_RANDOM_TEST, 0, 0);
+  double m1 = 0, m2 = 0, m4 = 0;
+  const int n = 200000;
+  for (int i = 0; i < n; i++) {
+    const double x = fn_random_normal(&random);
+    m1 += x;
+    m2 += x * x;
+    m4 += x * x * x * x;
+  }
+  assert_true(fabs(m1 / n) < 5 / sqrt(n));
+  assert_true(fabs(m2 / n - 1) < 5 * sqrt(2.0 / n));
+  assert_true(fabs(m4 / n - 3) < 5 * sqrt(96.0 / n));
+}
+
+static void shuffle_is_a_permutation(void **state) {
+  (void)state;
+  int64_t index[1000];
+  for (int i = 0; i < 1000; i++) index[i] = i;
+  fn_random random = fn_random_stream(2, FN_RANDOM_TEST, 0, 0);
+  fn_random_shuffle(&random, index, 1000);
+  int seen[1000] = {0}, fixed = 0;
+  for (int i = 0; i < 1000; i++) {
+    seen[index[i]]++;
+    fixed += index[i] == i;
+  }
+  for (int i = 0; i < 1000; i++) assert_int_equal(seen[i], 1);
+  assert_true(fixed < 10); // expectation 1
+}
+
+static void closest_name(void **state) {
+  (void)state;
+  const char *names[] = {"optimizer.rate", "data.crop", "data.shuffle"};
+  assert_string_equal(fn_text_closest("data.corp", names, 3), "data.crop");
+  assert_null(fn_text_closest("network", names, 3));
+  assert_int_equal(fn_text_distance("abcd", "acbd"), 1);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(philox_known_answers),
+      cmocka_unit_test(normal_moments),
+      cmocka_unit_test(shuffle_is_a_permutation),
+      cmocka_unit_test(closest_name),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
