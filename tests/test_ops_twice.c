@@ -1,5 +1,5 @@
-/* Operators inside graphs: gradients and gradients of gradients against finite differences in
- * double precision, and what layers create. */
+/* Operators inside graphs: first, second and third derivatives against finite differences in double
+ * precision, and what layers create. */
 #include "op_call.h"
 
 #include <math.h>
@@ -112,7 +112,7 @@ static bool is_fused(const fn_graph *graph, const fn_op *op) {
   return false;
 }
 
-/** The score's gradient by x, its squared norm, and that by every leaf. */
+/** The score by every leaf, the squared norm of its gradient by x by every leaf, and once more. */
 static void check_subject(const subject *s) {
   const fn_graph_options options = {.training = true};
   fn_graph *graph;
@@ -120,6 +120,7 @@ static void check_subject(const subject *s) {
   fn_value *x = fn_parameter(graph, "x", &s->x, FN_INIT_ZERO, FN_ROLE_WEIGHT);
   fn_value *score = score_of(graph, s->build(graph, x));
   fn_value *leaf[MAX_LEAVES], *first[MAX_LEAVES] = {0}, *second[MAX_LEAVES] = {0};
+  fn_value *third[MAX_LEAVES] = {0};
   int count = 0;
   for (int i = 0; i < fn_graph_leaf_count(graph); i++) {
     fn_value *value = fn_graph_leaf(graph, i);
@@ -130,11 +131,14 @@ static void check_subject(const subject *s) {
   fn_differentiate(graph, score, leaf, count, first);
   fn_value *penalty = fn_sum(graph, fn_square(graph, first[0]), FN_ALL_AXES, false);
   fn_differentiate(graph, penalty, leaf, count, second);
+  fn_value *bend = fn_sum(graph, fn_square(graph, second[0]), FN_ALL_AXES, false);
+  fn_differentiate(graph, bend, leaf, count, third);
   world w;
   world_create(&w, graph);
   for (int i = 0; i < count; i++) {
     check_leaf(s->name, &w, score, leaf[i], first[i]);
     check_leaf(s->name, &w, penalty, leaf[i], second[i]);
+    check_leaf(s->name, &w, bend, leaf[i], third[i]);
   }
   world_destroy(&w);
 }
