@@ -159,7 +159,8 @@ fn_value *fn_relu(fn_graph *graph, fn_value *x);
 fn_value *fn_sigmoid(fn_graph *graph, fn_value *x);
 fn_value *fn_tanh(fn_graph *graph, fn_value *x);
 fn_value *fn_exp(fn_graph *graph, fn_value *x);
-fn_value *fn_log(fn_graph *graph, fn_value *x);
+/** Natural logarithm. */
+fn_value *fn_ln(fn_graph *graph, fn_value *x);
 fn_value *fn_sqrt(fn_graph *graph, fn_value *x);
 fn_value *fn_square(fn_graph *graph, fn_value *x);
 fn_value *fn_abs(fn_graph *graph, fn_value *x);
