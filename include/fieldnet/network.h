@@ -159,7 +159,8 @@ fn_value *fn_relu(fn_graph *graph, fn_value *x);
 fn_value *fn_sigmoid(fn_graph *graph, fn_value *x);
 fn_value *fn_tanh(fn_graph *graph, fn_value *x);
 fn_value *fn_exp(fn_graph *graph, fn_value *x);
-fn_value *fn_log(fn_graph *graph, fn_value *x);
+/** Natural logarithm. */
+fn_value *fn_ln(fn_graph *graph, fn_value *x);
 fn_value *fn_sqrt(fn_graph *graph, fn_value *x);
 fn_value *fn_square(fn_graph *graph, fn_value *x);
 fn_value *fn_abs(fn_graph *graph, fn_value *x);
@@ -226,7 +227,8 @@ fn_value *fn_bce_with_logits(fn_graph *graph, fn_value *x, fn_value *target);
 /** Softmax over axis 1 of x [N, C, ...]; target holds class probabilities, the same shape. */
 fn_value *fn_cross_entropy(fn_graph *graph, fn_value *x, fn_value *target);
 
-/* ---- differentiation -------------------------------------------------------------------------- */
+/* ---- differentiation --------------------------------------------------------------------------
+ */
 
 /** Append the nodes of d y / d x[i] (y a scalar) and return them in gradient[i]; a value that y
  *  does not depend on gets zeros. Gradients are graph: they can be differentiated again. */
@@ -236,7 +238,8 @@ fn_status fn_differentiate(fn_graph *graph, fn_value *y, fn_value *const *x, int
 fn_status fn_differentiate_from(fn_graph *graph, fn_value *const *y, fn_value *const *seed,
                                 int y_count, fn_value *const *x, int count, fn_value **gradient);
 
-/* ---- registering: what a plug-in library or a file in src/models does -------------------------- */
+/* ---- registering: what a plug-in library or a file in src/models does --------------------------
+ */
 
 /** Options of a network or loss, read from `model.options` / `loss.options`. */
 typedef struct fn_options fn_options;

@@ -25,9 +25,9 @@ typedef struct fn_progress {
 /** Everything a state holds besides progress; pointers may be NULL where noted. */
 typedef struct fn_state {
   fn_parameters *parameters;
-  fn_optimizer *optimizer;   /**< NULL: weights only */
-  float *ema;                /**< [parameters->count] or NULL */
-  fn_schedule *schedule;     /**< NULL: weights only */
+  fn_optimizer *optimizer; /**< NULL: weights only */
+  float *ema;              /**< [parameters->count] or NULL */
+  fn_schedule *schedule;   /**< NULL: weights only */
   fn_progress *progress;
   const char *configuration; /**< resolved YAML; on load: set to a malloc'ed text when not NULL */
 } fn_state;
@@ -39,8 +39,8 @@ fn_status fn_checkpoint_save(const char *folder, int64_t index, const fn_state *
 /** Load path (a state or the link). `strict`: missing and unexpected names are errors, else
  *  warnings. Sizes must match. */
 fn_status fn_checkpoint_load(const char *path, bool strict, fn_state *state, char **configuration);
-/** The newest state of the folder that is complete and undamaged: the link's, else the highest index
- *  below it, with a warning naming what was refused. *path NULL when there is none at all;
+/** The newest state of the folder that is complete and undamaged: the link's, else the highest
+ * index below it, with a warning naming what was refused. *path NULL when there is none at all;
  *  FN_ERR_CHECKPOINT when there are states but none is good. The text is malloc'ed. */
 fn_status fn_checkpoint_find(const char *folder, char **path);
 /** Check structure and checksums of a state without loading it. */
