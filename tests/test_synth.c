@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/arena.h"
 #include "base/system.h"
 #include "data/synth.h"
 #include "field/field.h"

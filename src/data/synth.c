@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/arena.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "base/system.h"
@@ -184,7 +185,7 @@ typedef struct axes {
 /** -i k_i / k^2: from a source s = laplace(phi) to the gradient of phi. */
 static double complex gradient_factor(const double *k, double squared, const void *user) {
   const axes *a = user;
-  return -I * k[a->i] / squared;
+  return CMPLX(0, -k[a->i] / squared);
 }
 
 /** k_i k_j / k^2: from s = laplace(phi) to d^2 phi / (dx_i dx_j). */
