@@ -171,7 +171,7 @@ static void report_step(fn_session *s, const fn_loader *loader, const step_sums 
         .epoch_step = epoch_step,
         .epoch_steps = s->epoch_steps,
         .epochs = s->run->train.epochs,
-        .loss = sums->samples > 0 ? sums->loss / sums->samples : NAN,
+        .loss = sums->samples > 0 ? sums->loss / sums->samples : (double)NAN,
         .lr = lr,
         .gradient_norm = norm,
         .gradient_first = weight_gradient_norm(s->parameters, false),
@@ -291,7 +291,7 @@ static fn_status run_steps(fn_session *s, const epoch_plan *plan, fn_loader *loa
 static fn_status end_of_epoch(fn_session *s, double seconds) {
   fn_progress *progress = &s->progress;
   const fn_run *run = s->run;
-  progress->train_loss = progress->loss_count > 0 ? progress->loss_sum / progress->loss_count : NAN;
+  progress->train_loss = progress->loss_count > 0 ? progress->loss_sum / progress->loss_count : (double)NAN;
   progress->validation_loss = NAN;
   fn_draw_training(s);
   if (s->validation) FN_TRY(fn_validate(s, &progress->validation_loss));

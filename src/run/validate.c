@@ -77,6 +77,6 @@ fn_status fn_validate(fn_session *session, double *loss) {
   double sum[2] = {0, 0};
   FN_TRY(fn_dist_agree(session->dist, evaluate_slice(session, sum)));
   FN_TRY(fn_dist_sum(session->dist, sum, 2));
-  *loss = sum[1] > 0 ? sum[0] / sum[1] : NAN;
+  *loss = sum[1] > 0 ? sum[0] / sum[1] : (double)NAN;
   return FN_OK;
 }
