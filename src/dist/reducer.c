@@ -8,7 +8,11 @@
  * on MPI_Iallreduce applying a fixed sequence of additions for a given count and number of ranks,
  * and giving every rank the same bits. Open MPI's libnbc does: a schedule (binomial tree or ring,
  * chosen by count and ranks) fixes who adds what in which round, arrival times only delay it. The
- * same calls are made with and without the progress thread, so that both give the same bits. */
+ * same calls are made with and without the progress thread, so that both give the same bits.
+ *
+ * After fn_reducer_begin every rank must call fn_reducer_finish, also one whose backward pass
+ * failed: the others wait for its buckets. What failed is agreed afterwards. Gradients reported
+ * ready outside begin and finish (earlier micro-batches) are ignored. */
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
