@@ -252,11 +252,12 @@ const char *fn_option_text(const fn_options *options, const char *key, const cha
 /** Network: x [N, in, spatial...] -> value with out_channels channels. */
 typedef fn_value *(*fn_network_build)(fn_graph *graph, fn_value *x, int64_t out_channels,
                                       const fn_options *options);
-/** What the sizes of the input must obey, checked before any file is read. */
+/** What the sizes of the input must obey, checked before any data is read. */
 typedef struct fn_network_rule {
-  int64_t multiple; /**< spatial edges are multiples of this; 0 or 1: any */
-  int64_t minimum;  /**< smallest edge */
-  int64_t trim;     /**< cells lost per side: output edge = edge - 2 trim; -1: other relation */
+  int64_t multiple;  /**< edges are `remainder` modulo this; 0 or 1: any edge */
+  int64_t remainder; /**< 0 <= remainder < multiple */
+  int64_t minimum;   /**< smallest edge */
+  int64_t trim;      /**< cells lost per side: output edge = edge - 2 trim; -1: other relation */
 } fn_network_rule;
 typedef struct fn_network {
   const char *name;

@@ -50,13 +50,24 @@ static fn_status prepare_step(fn_program *p, step *s) {
 }
 
 static fn_status allocate(fn_program *p) {
-  if (!p->options.plan_only) FN_TRY(fn_pages_allocate(p->arena_bytes, &p->arena));
+  const fn_program *donor = p->options.check ? NULL : p->options.donor;
+  p->arena_borrowed = donor && donor->arena && donor->arena_bytes >= p->arena_bytes;
+  if (p->arena_borrowed) {
+    p->arena = donor->arena;
+  } else if (!p->options.plan_only) {
+    FN_TRY(fn_pages_allocate(p->arena_bytes, &p->arena));
+  }
   for (int s = 0; s < p->step_count; s++) {
     FN_TRY(prepare_step(p, &p->step[s]));
     if (p->step[s].kernel.workspace > p->workspace_bytes)
       p->workspace_bytes = p->step[s].kernel.workspace;
   }
   if (p->options.plan_only) return FN_OK;
+  p->workspace_borrowed = donor && donor->workspace_bytes >= p->workspace_bytes;
+  if (p->workspace_borrowed) {
+    p->workspace = donor->workspace;
+    return FN_OK;
+  }
   return fn_pages_allocate(p->workspace_bytes, &p->workspace);
 }
 
@@ -146,8 +157,10 @@ void fn_program_destroy(fn_program *program) {
   if (!program) return;
   for (int s = 0; s < program->step_count; s++)
     if (program->step[s].kernel.destroy) program->step[s].kernel.destroy(&program->step[s].kernel);
-  if (program->arena) fn_pages_free(program->arena, program->arena_bytes);
-  if (program->workspace) fn_pages_free(program->workspace, program->workspace_bytes);
+  if (program->arena && !program->arena_borrowed)
+    fn_pages_free(program->arena, program->arena_bytes);
+  if (program->workspace && !program->workspace_borrowed)
+    fn_pages_free(program->workspace, program->workspace_bytes);
   free(program->place);
   free(program->step);
   fn_arena_destroy(program->tables);

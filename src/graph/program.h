@@ -15,6 +15,9 @@ typedef struct fn_program_options {
   bool check;     /**< poison released memory with NaN, guard slots; slow */
   bool profile;   /**< time every kernel */
   bool plan_only; /**< stop after planning: no memory, no kernels; for check and describe */
+  fn_program *donor; /**< NULL, or a program that never runs at the same time and outlives this one:
+                        its arena is used where it is large enough. Inputs and outputs of one are
+                        then overwritten by a run of the other. */
 } fn_program_options;
 
 /** A value to be kept readable after the run. */

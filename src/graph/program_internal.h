@@ -72,6 +72,7 @@ struct fn_program {
   int *value_copy;  /**< [graph values]: place in the other layout, or -1 */
 
   void *arena;
+  bool arena_borrowed, workspace_borrowed; /**< they belong to options.donor */
   size_t arena_bytes, naive_bytes, workspace_bytes;
   void *workspace;
   int reorders;

@@ -122,6 +122,9 @@ typedef struct fn_fill_attrs {
   double constant;
 } fn_fill_attrs;
 extern const fn_op fn_op_fill;
+/** Whether every element of x is the same known number. The builders fold arithmetic with such
+ *  values, because differentiation makes many of them. */
+bool fn_is_constant(const fn_value *x, double *constant);
 
 /* ---- shape.c
  * ------------------------------------------------------------------------------------- */

@@ -7,15 +7,22 @@
 
 #include "learn/learn.h"
 
+/** One stretch of an epoch: `ranks` ranks each took the first `batches` batches of `batch` samples
+ * of their slice of what was left. */
+typedef struct fn_stretch {
+  int64_t ranks, batch, batches;
+} fn_stretch;
+enum { FN_STRETCHES_MOST = 32 };
+
 /** Where a run stands. */
 typedef struct fn_progress {
   int64_t epoch;      /**< epochs completed */
   int64_t step;       /**< optimizer steps completed, whole run */
   int64_t epoch_step; /**< steps completed inside the running epoch; 0 at its start */
   int64_t samples;    /**< samples seen, whole run, all ranks */
-  int ranks;          /**< size of the job that wrote the state */
-  int64_t batch;      /**< samples per rank and step, with ranks: where in the order we are */
-  double loss_sum;    /**< of the running epoch: sum of loss times samples, all ranks */
+  fn_stretch stretch[FN_STRETCHES_MOST]; /**< what of the running epoch's order is done */
+  int stretches;                         /**< 0 at the start of an epoch */
+  double loss_sum; /**< of the running epoch: sum of loss times samples, all ranks */
   double loss_count;
   double best_metric; /**< NaN: none yet */
   int64_t best_epoch;
