@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "data/spectrum.h"
-#include "report/canvas.h"
+#include "report/drawing.h"
 
 enum { COLUMNS = 4, WINDOW = 64, MAX_ROWS = 16 };
 
@@ -126,7 +126,7 @@ static void bar_tick(cairo_t *cr, const fn_color_scale *scale, double value, dou
   cairo_stroke(cr);
   // labels at the ends stay near the tile
   const double align = at < x + 12 ? 0.2 : at > x + TILE - 12 ? 0.8 : 0.5;
-  fn_canvas_text(cr, at, y + BAR + 12, align, 10, label);
+  fn_drawing_text(cr, at, y + BAR + 12, align, 10, label);
 }
 
 static void bar_ticks(cairo_t *cr, const fn_color_scale *scale, double x, double y) {
@@ -187,14 +187,14 @@ static fn_status draw_slices(const fn_figure_event *event, column *columns, fn_p
   const int64_t shown = rows > MAX_ROWS ? MAX_ROWS : rows;
   const double height = TOP + (double)shown * (w.height + GAP) + FOOT;
   cairo_t *cr;
-  FN_TRY(fn_canvas_create(LEFT + COLUMNS * (TILE + GAP) + 6, height, &cr, picture));
+  FN_TRY(fn_drawing_create(LEFT + COLUMNS * (TILE + GAP) + 6, height, &cr, picture));
   char text[160];
   snprintf(text, sizeof text, "%s, epoch %lld", event->stage, (long long)event->epoch);
-  fn_canvas_text(cr, LEFT + COLUMNS * (TILE + GAP) / 2 - GAP / 2, 16, 0.5, 13, text);
+  fn_drawing_text(cr, LEFT + COLUMNS * (TILE + GAP) / 2 - GAP / 2, 16, 0.5, 13, text);
   for (int c = 0; c < COLUMNS; c++) {
     const double x = LEFT + c * (TILE + GAP);
     cairo_set_source_rgb(cr, 0.1, 0.1, 0.1);
-    fn_canvas_text(cr, x + TILE / 2, TOP - 13, 0.5, 12, columns[c].title);
+    fn_drawing_text(cr, x + TILE / 2, TOP - 13, 0.5, 12, columns[c].title);
     for (int64_t row = 0; row < shown && row < columns[c].channels; row++) {
       draw_tile(cr, &columns[c], &w, row, x, TOP + (double)row * (w.height + GAP));
     }
@@ -203,7 +203,8 @@ static fn_status draw_slices(const fn_figure_event *event, column *columns, fn_p
   cairo_set_source_rgb(cr, 0.1, 0.1, 0.1);
   for (int64_t row = 0; row < shown; row++) {
     snprintf(text, sizeof text, "channel %lld", (long long)row);
-    fn_canvas_text(cr, LEFT - 12, TOP + (double)row * (w.height + GAP) + w.height / 2, 1, 12, text);
+    fn_drawing_text(cr, LEFT - 12, TOP + (double)row * (w.height + GAP) + w.height / 2, 1, 12,
+                    text);
   }
   describe_window(event, &w, text, sizeof text);
   if (rows > shown) {
@@ -212,8 +213,8 @@ static fn_status draw_slices(const fn_figure_event *event, column *columns, fn_p
              (long long)rows);
   }
   cairo_set_source_rgb(cr, 0.4, 0.4, 0.4);
-  fn_canvas_text(cr, LEFT, height - 14, 0, 10.5, text);
-  return fn_canvas_finish(cr, picture);
+  fn_drawing_text(cr, LEFT, height - 14, 0, 10.5, text);
+  return fn_drawing_finish(cr, picture);
 }
 
 /** One panel per channel with the three curves. */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "report/canvas.h"
+#include "report/drawing.h"
 
 // Okabe & Ito 2008, distinguishable by colour-blind readers.
 static const double palette[7][3] = {{0, 0.447, 0.698},   {0.835, 0.369, 0}, {0, 0.620, 0.451},
@@ -91,7 +91,7 @@ static void draw_axes(cairo_t *cr, const frame *f) {
     if (major) line(cr, x, f->top, x, bottom);
     cairo_set_source_rgb(cr, 0.2, 0.2, 0.2);
     line(cr, x, bottom, x, bottom + (major ? 5 : 3));
-    if (major) fn_canvas_text(cr, x, bottom + 14, 0.5, SMALL, ticks.label[i]);
+    if (major) fn_drawing_text(cr, x, bottom + 14, 0.5, SMALL, ticks.label[i]);
   }
   ticks_of(&f->y, (int)(f->height / 55) + 1, &ticks);
   for (int i = 0; i < ticks.count; i++) {
@@ -102,7 +102,7 @@ static void draw_axes(cairo_t *cr, const frame *f) {
     if (major) line(cr, f->left, y, right, y);
     cairo_set_source_rgb(cr, 0.2, 0.2, 0.2);
     line(cr, f->left - (major ? 5 : 3), y, f->left, y);
-    if (major) fn_canvas_text(cr, f->left - 8, y, 1, SMALL, ticks.label[i]);
+    if (major) fn_drawing_text(cr, f->left - 8, y, 1, SMALL, ticks.label[i]);
   }
   cairo_set_source_rgb(cr, 0.2, 0.2, 0.2);
   cairo_set_line_width(cr, 1);
@@ -114,12 +114,12 @@ static void draw_labels(cairo_t *cr, const frame *f) {
   const fn_panel *panel = f->panel;
   const double middle = f->left + f->width / 2;
   cairo_set_source_rgb(cr, 0.1, 0.1, 0.1);
-  if (panel->title) fn_canvas_text(cr, middle, f->top - 12, 0.5, TEXT, panel->title);
+  if (panel->title) fn_drawing_text(cr, middle, f->top - 12, 0.5, TEXT, panel->title);
   if (panel->x_label) {
-    fn_canvas_text(cr, middle, f->top + f->height + 34, 0.5, TEXT, panel->x_label);
+    fn_drawing_text(cr, middle, f->top + f->height + 34, 0.5, TEXT, panel->x_label);
   }
   if (panel->y_label) {
-    fn_canvas_text_up(cr, f->left - 56, f->top + f->height / 2, TEXT, panel->y_label);
+    fn_drawing_text_up(cr, f->left - 56, f->top + f->height / 2, TEXT, panel->y_label);
   }
 }
 
@@ -193,7 +193,7 @@ static void draw_legend(cairo_t *cr, const frame *f) {
   for (int s = 0; s < f->panel->count; s++) {
     const char *label = f->panel->series[s].label;
     if (!label) continue;
-    width = fmax(width, fn_canvas_text_width(cr, SMALL, label));
+    width = fmax(width, fn_drawing_text_width(cr, SMALL, label));
     rows++;
   }
   if (rows == 0) return;
@@ -213,7 +213,7 @@ static void draw_legend(cairo_t *cr, const frame *f) {
     line(cr, left + 6, y, left + 6 + swatch, y);
     cairo_set_dash(cr, NULL, 0, 0);
     cairo_set_source_rgb(cr, 0.1, 0.1, 0.1);
-    fn_canvas_text(cr, left + 12 + swatch, y, 0, SMALL, series->label);
+    fn_drawing_text(cr, left + 12 + swatch, y, 0, SMALL, series->label);
     y += row;
   }
 }
@@ -257,12 +257,12 @@ fn_status fn_plot_panels(const char *title, const fn_panel *panels, int count, i
   const int rows = (count + columns - 1) / columns;
   const double total = width * (count < columns ? count : columns);
   cairo_t *cr;
-  FN_TRY(fn_canvas_create(total, head + height * rows, &cr, picture));
-  if (title) fn_canvas_text(cr, total / 2, 16, 0.5, TITLE, title);
+  FN_TRY(fn_drawing_create(total, head + height * rows, &cr, picture));
+  if (title) fn_drawing_text(cr, total / 2, 16, 0.5, TITLE, title);
   for (int i = 0; i < count; i++) {
     draw_panel(cr, &panels[i], i % columns * width, head + i / columns * height, width, height);
   }
-  return fn_canvas_finish(cr, picture);
+  return fn_drawing_finish(cr, picture);
 }
 
 fn_status fn_plot_curves(const char *path, const char *title, const char *x_label,

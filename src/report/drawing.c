@@ -1,4 +1,4 @@
-#include "report/canvas.h"
+#include "report/drawing.h"
 
 #include <cairo-svg.h>
 #include <math.h>
@@ -22,7 +22,7 @@ void fn_picture_destroy(fn_picture *picture) {
   free(picture);
 }
 
-fn_status fn_canvas_create(double width, double height, cairo_t **cr, fn_picture **picture) {
+fn_status fn_drawing_create(double width, double height, cairo_t **cr, fn_picture **picture) {
   *picture = malloc(sizeof **picture);
   FN_CHECK(*picture, FN_ERR_MEMORY, "no memory for a picture");
   const cairo_rectangle_t extent = {0, 0, width, height};
@@ -37,7 +37,7 @@ fn_status fn_canvas_create(double width, double height, cairo_t **cr, fn_picture
   return FN_OK;
 }
 
-fn_status fn_canvas_finish(cairo_t *cr, fn_picture **picture) {
+fn_status fn_drawing_finish(cairo_t *cr, fn_picture **picture) {
   const cairo_status_t status = cairo_status(cr);
   cairo_destroy(cr);
   if (status == CAIRO_STATUS_SUCCESS) return FN_OK;
@@ -134,20 +134,20 @@ static double set_text(cairo_t *cr, double x, double y, double size, const char 
   return x - start;
 }
 
-double fn_canvas_text_width(cairo_t *cr, double size, const char *text) {
+double fn_drawing_text_width(cairo_t *cr, double size, const char *text) {
   return set_text(cr, 0, 0, size, text, false);
 }
 
-void fn_canvas_text(cairo_t *cr, double x, double y, double align, double size, const char *text) {
-  const double width = fn_canvas_text_width(cr, size, text);
+void fn_drawing_text(cairo_t *cr, double x, double y, double align, double size, const char *text) {
+  const double width = fn_drawing_text_width(cr, size, text);
   set_text(cr, x - align * width, y + 0.35 * size, size, text, true);
 }
 
-void fn_canvas_text_up(cairo_t *cr, double x, double y, double size, const char *text) {
+void fn_drawing_text_up(cairo_t *cr, double x, double y, double size, const char *text) {
   cairo_save(cr);
   cairo_translate(cr, x, y);
   cairo_rotate(cr, -M_PI / 2);
-  fn_canvas_text(cr, 0, 0, 0.5, size, text);
+  fn_drawing_text(cr, 0, 0, 0.5, size, text);
   cairo_restore(cr);
 }
 

@@ -1,24 +1,24 @@
-/** @file canvas.h
+/** @file drawing.h
  *  Below the plots: a recorded drawing, text and ticks. Inside the report room only.
  */
-#ifndef FN_REPORT_CANVAS_H
-#define FN_REPORT_CANVAS_H
+#ifndef FN_REPORT_DRAWING_H
+#define FN_REPORT_DRAWING_H
 
 #include <cairo.h>
 
 #include "report/plot.h"
 
-/** Start a white picture of width x height points; draw on *cr, then fn_canvas_finish. */
-fn_status fn_canvas_create(double width, double height, cairo_t **cr, fn_picture **picture);
+/** Start a white picture of width x height points; draw on *cr, then fn_drawing_finish. */
+fn_status fn_drawing_create(double width, double height, cairo_t **cr, fn_picture **picture);
 /** Destroys cr; on failure also the picture. */
-fn_status fn_canvas_finish(cairo_t *cr, fn_picture **picture);
+fn_status fn_drawing_finish(cairo_t *cr, fn_picture **picture);
 
 /** Text at (x, y); align 0 begins there, 0.5 is centred, 1 ends there; y is the middle of the lower
  *  case letters. "^{...}" is raised. */
-void fn_canvas_text(cairo_t *cr, double x, double y, double align, double size, const char *text);
+void fn_drawing_text(cairo_t *cr, double x, double y, double align, double size, const char *text);
 /** The same, read upwards, centred at (x, y). */
-void fn_canvas_text_up(cairo_t *cr, double x, double y, double size, const char *text);
-double fn_canvas_text_width(cairo_t *cr, double size, const char *text);
+void fn_drawing_text_up(cairo_t *cr, double x, double y, double size, const char *text);
+double fn_drawing_text_width(cairo_t *cr, double size, const char *text);
 
 enum { FN_MAX_TICKS = 64 };
 typedef struct fn_ticks {
