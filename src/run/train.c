@@ -376,6 +376,9 @@ static fn_status open_data(fn_session *s) {
   FN_TRY(fn_dataset_create(run, FN_STAGE_TRAIN, &s->train));
   if (run->data.validation.input.count > 0)
     FN_TRY(fn_dataset_create(run, FN_STAGE_VALIDATION, &s->validation));
+  const int fields = fn_dataset_get_info(s->train)->target_fields;
+  FN_CHECK(fields <= FN_TARGET_FIELDS_MOST, FN_ERR_CONFIG, "%s: %d target fields; at most %d",
+           fn_run_where(run, "data.train.target"), fields, FN_TARGET_FIELDS_MOST);
   return check_samples(s);
 }
 
@@ -392,6 +395,13 @@ static fn_status allocate_arrays(fn_session *s) {
   return FN_OK;
 }
 
+/** How the output channels divide into fields goes into the state, for `predict`. */
+static void note_target_fields(fn_progress *progress, const fn_dataset_info *info) {
+  progress->target_fields = info->target_fields;
+  for (int f = 0; f < info->target_fields; f++)
+    progress->target_field_channels[f] = info->field_channels[info->input_fields + f];
+}
+
 static fn_status prepare(fn_session *s) {
   const fn_run *run = s->run;
   const fn_dataset_info *info = fn_dataset_get_info(s->train);
@@ -406,6 +416,7 @@ static fn_status prepare(fn_session *s) {
   FN_TRY(allocate_arrays(s));
   fn_schedule_init(run, &s->schedule);
   s->progress = (fn_progress){.best_metric = NAN, .train_loss = NAN, .validation_loss = NAN};
+  note_target_fields(&s->progress, info);
   const int64_t batches = (count + run->train.batch - 1) / run->train.batch;
   s->epoch_steps = (batches + run->train.accumulate - 1) / run->train.accumulate;
   return FN_OK;
