@@ -1,9 +1,10 @@
-/* Operators inside graphs: gradients and gradients of gradients against finite differences in
- * double precision, and what layers create. */
+/* Operators inside graphs: first, second and third derivatives against finite differences in double
+ * precision, and what layers create. */
 #include "op_call.h"
 
 #include <math.h>
 
+#include "base/system.h"
 #include "graph/graph.h"
 
 /* ---- a graph evaluated by its reference kernels
@@ -88,6 +89,7 @@ typedef struct subject {
   const char *name;
   fn_shape x;
   fn_value *(*build)(fn_graph *graph, fn_value *x);
+  const fn_op *activated; // operator that must have taken the activation in; may be NULL
 } subject;
 
 /** sum(c y^2) with fixed c, so that no gradient is constant. */
@@ -97,7 +99,21 @@ static fn_value *score_of(fn_graph *graph, fn_value *y) {
                 FN_ALL_AXES, false);
 }
 
-/** The score's gradient by x, its squared norm, and that by every leaf. */
+static double slope_of(const fn_node *node) {
+  if (node->op == &fn_op_batch_norm) return ((const fn_batch_norm_attrs *)node->attrs)->slope;
+  return ((const fn_conv_attrs *)node->attrs)->slope;
+}
+
+/** Whether a node of this operator carries an activation, so that its gradient is tested too. */
+static bool is_fused(const fn_graph *graph, const fn_op *op) {
+  for (int n = 0; n < fn_graph_node_count(graph); n++) {
+    const fn_node *node = fn_graph_node(graph, n);
+    if (node->op == op && slope_of(node) != 1) return true;
+  }
+  return false;
+}
+
+/** The score by every leaf, the squared norm of that gradient by every leaf, and once more. */
 static void check_subject(const subject *s) {
   const fn_graph_options options = {.training = true};
   fn_graph *graph;
@@ -105,20 +121,29 @@ static void check_subject(const subject *s) {
   fn_value *x = fn_parameter(graph, "x", &s->x, FN_INIT_ZERO, FN_ROLE_WEIGHT);
   fn_value *score = score_of(graph, s->build(graph, x));
   fn_value *leaf[MAX_LEAVES], *first[MAX_LEAVES] = {0}, *second[MAX_LEAVES] = {0};
+  fn_value *third[MAX_LEAVES] = {0};
   int count = 0;
   for (int i = 0; i < fn_graph_leaf_count(graph); i++) {
     fn_value *value = fn_graph_leaf(graph, i);
     if (fn_value_leaf(value)->kind == FN_LEAF_PARAMETER) leaf[count++] = value;
   }
   if (fn_graph_fuse_forward(graph, &score, 1) != FN_OK) fail_msg("%s", fn_error_message());
+  if (s->activated) assert_true(is_fused(graph, s->activated));
   fn_differentiate(graph, score, leaf, count, first);
-  fn_value *penalty = fn_sum(graph, fn_square(graph, first[0]), FN_ALL_AXES, false);
+  fn_value *penalty = NULL;
+  for (int i = 0; i < count; i++) {
+    fn_value *norm = fn_sum(graph, fn_square(graph, first[i]), FN_ALL_AXES, false);
+    penalty = penalty ? fn_add(graph, penalty, norm) : norm;
+  }
   fn_differentiate(graph, penalty, leaf, count, second);
+  fn_value *bend = fn_sum(graph, fn_square(graph, second[0]), FN_ALL_AXES, false);
+  fn_differentiate(graph, bend, leaf, count, third);
   world w;
   world_create(&w, graph);
   for (int i = 0; i < count; i++) {
     check_leaf(s->name, &w, score, leaf[i], first[i]);
     check_leaf(s->name, &w, penalty, leaf[i], second[i]);
+    check_leaf(s->name, &w, bend, leaf[i], third[i]);
   }
   world_destroy(&w);
 }
@@ -190,7 +215,10 @@ static fn_value *resampled(fn_graph *graph, fn_value *x) {
 }
 
 static fn_value *dense(fn_graph *graph, fn_value *x) {
-  return fn_layer_dense(graph, fn_tanh(graph, fn_layer_dense(graph, x, 3, true)), 2, false);
+  fn_scope_push(graph, "hidden");
+  x = fn_tanh(graph, fn_layer_dense(graph, x, 3, true));
+  fn_scope_pop(graph);
+  return fn_layer_dense(graph, x, 2, false);
 }
 
 /** All readings of both operands, separate and shared second operand. */
@@ -341,20 +369,24 @@ static void second_derivative_of_synchronised_norm_is_refused(void **state) {
 }
 
 static subject subjects[] = {
-    {"strided, padded, dilated, grouped convolution", {4, {2, 2, 5, 6}}, strided_conv},
-    {"two convolutions in 3 dimensions", {5, {1, 1, 4, 3, 4}}, deep_conv},
-    {"transposed convolution", {3, {2, 4, 4}}, transposed_conv},
-    {"batch norm", {4, {3, 2, 2, 2}}, batch_norm_alone},
-    {"batch norm with activation and residual", {3, {3, 2, 4}}, batch_norm_fused},
-    {"batch norm with given statistics", {3, {3, 2, 4}}, batch_norm_given},
-    {"average pool", {4, {1, 2, 5, 4}}, average_pooled},
-    {"max pool", {4, {1, 2, 5, 4}}, max_pooled},
-    {"resample", {4, {1, 2, 3, 5}}, resampled},
-    {"dense layers", {2, {3, 4}}, dense},
-    {"matrix products", {3, {2, 3, 3}}, products},
+    {"strided, padded, dilated, grouped convolution", {4, {2, 2, 5, 6}}, strided_conv, &fn_op_conv},
+    {"two convolutions in 3 dimensions", {5, {1, 1, 4, 3, 4}}, deep_conv, &fn_op_conv},
+    {"transposed convolution", {3, {2, 4, 4}}, transposed_conv, &fn_op_conv_data},
+    {"batch norm", {4, {3, 2, 2, 2}}, batch_norm_alone, NULL},
+    {"batch norm with activation and residual",
+     {3, {3, 2, 4}},
+     batch_norm_fused,
+     &fn_op_batch_norm},
+    {"batch norm with given statistics", {3, {3, 2, 4}}, batch_norm_given, &fn_op_batch_norm},
+    {"average pool", {4, {1, 2, 5, 4}}, average_pooled, NULL},
+    {"max pool", {4, {1, 2, 5, 4}}, max_pooled, NULL},
+    {"resample", {4, {1, 2, 3, 5}}, resampled, NULL},
+    {"dense layers", {2, {3, 4}}, dense, NULL},
+    {"matrix products", {3, {2, 3, 3}}, products, NULL},
 };
 
 int main(void) {
+  fn_threads_set(1); // tensors this small only wait for threads
   enum { SUBJECTS = sizeof subjects / sizeof subjects[0] };
   struct CMUnitTest derivatives[SUBJECTS];
   for (int i = 0; i < SUBJECTS; i++) {

@@ -181,6 +181,14 @@ fn_status fn_run_parse(const char *text, const char *name, const char *const *se
                        fn_command command, fn_run **run, char **errors);
 void fn_run_destroy(fn_run *run);
 
+/** "file:line:column" of a key's value ("--set key=value" when it came from there), or the file and
+ *  the key when it has its default. Lives as long as the run; never NULL. */
+const char *fn_run_where(const fn_run *run, const char *key);
+/** Record FN_ERR_CONFIG about a key in the style of fn_run_load: position, message, the offending
+ *  line and a caret. For what only later rooms can check. */
+fn_status fn_run_fail(const fn_run *run, const char *key, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /** Keys whose values differ between two runs: calls report(user, key, old, new) for each. */
 fn_status fn_run_compare(const char *old_resolved, const fn_run *run,
                          void (*report)(void *user, const char *key, const char *before,

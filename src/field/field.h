@@ -8,6 +8,8 @@
 
 #include <fieldnet/network.h>
 
+#include "base/arena.h"
+
 typedef struct fn_field fn_field;
 
 /** What the header says: shape [channels, spatial...]. */

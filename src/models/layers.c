@@ -206,14 +206,14 @@ static fn_status saved_value(const builder *b, const fn_options *options, fn_val
 
 /** Narrowed to the size of the running value, as in UNet. */
 static fn_status add(builder *b, const fn_options *options) {
-  fn_value *other;
+  fn_value *other = NULL;
   FN_TRY(saved_value(b, options, &other));
   b->x = fn_add(b->graph, b->x, fn_crop_like(b->graph, other, b->x));
   return FN_OK;
 }
 
 static fn_status concat(builder *b, const fn_options *options) {
-  fn_value *other;
+  fn_value *other = NULL;
   FN_TRY(saved_value(b, options, &other));
   fn_value *both[2] = {fn_crop_like(b->graph, other, b->x), b->x};
   b->x = fn_concat(b->graph, both, 2, 1);

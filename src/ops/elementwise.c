@@ -157,7 +157,7 @@ fn_value *fn_tanh(fn_graph *graph, fn_value *x) {
 fn_value *fn_exp(fn_graph *graph, fn_value *x) {
   return unary(graph, x, (fn_unary_attrs){.kind = FN_EXP});
 }
-fn_value *fn_log(fn_graph *graph, fn_value *x) {
+fn_value *fn_ln(fn_graph *graph, fn_value *x) {
   return unary(graph, x, (fn_unary_attrs){.kind = FN_LOG});
 }
 fn_value *fn_sqrt(fn_graph *graph, fn_value *x) {
