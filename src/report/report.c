@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/system.h"
@@ -179,8 +180,14 @@ static void on_saved(void *self, const char *path, double seconds) {
 
 static void on_finish(void *self, fn_status status) {
   report *r = self;
+  // the message of a failed run belongs to whoever ended it: trouble here must not replace it
+  char message[4096];
+  snprintf(message, sizeof message, "%s", fn_error_message());
   if (r->lines) check_lines(r, fn_jsonl_finish(&r->jsonl, status));
   fn_console_finish(&r->console, r->run->folder, status);
+  if (strcmp(message, fn_error_message()) != 0) {
+    fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "%s", message);
+  }
 }
 
 fn_status fn_report_create(const fn_run *run, fn_observer *observer) {
