@@ -130,6 +130,8 @@ static void model_fill(model *m, uint64_t seed) {
                               .samples = 99999999999,
                               .stretch = {{4, 2, 10}, {3, 1, 5}},
                               .stretches = 2,
+                              .target_fields = 2,
+                              .target_field_channels = {3, 1},
                               .loss_sum = 1.0 / 3,
                               .loss_count = 77,
                               .best_metric = NAN,
@@ -194,6 +196,7 @@ static void round_trip_is_exact(void **state) {
     model *b = model_create(optimizers[o], o == 2 ? 0.9 : 0);
     model_fill(a, 1);
     model_fill(b, 2);
+    memset(&b->progress, 0x5a, sizeof b->progress);
     const char *yaml = "seed: 1\n# ein Kommentar: \xc3\xa4\n";
     a->state.configuration = yaml;
     assert_int_equal(fn_checkpoint_save(folder, o, &a->state), FN_OK);
