@@ -291,7 +291,8 @@ static fn_status run_steps(fn_session *s, const epoch_plan *plan, fn_loader *loa
 static fn_status end_of_epoch(fn_session *s, double seconds) {
   fn_progress *progress = &s->progress;
   const fn_run *run = s->run;
-  progress->train_loss = progress->loss_count > 0 ? progress->loss_sum / progress->loss_count : (double)NAN;
+  progress->train_loss =
+      progress->loss_count > 0 ? progress->loss_sum / progress->loss_count : (double)NAN;
   progress->validation_loss = NAN;
   fn_draw_training(s);
   if (s->validation) FN_TRY(fn_validate(s, &progress->validation_loss));
