@@ -596,7 +596,7 @@ static void differences_between_runs(void **state) {
   assert_int_equal(fn_run_compare(old->resolved, new, note, &differences), FN_OK);
   assert_string_equal(differences.data, "model.options: null -> {width: 8}\n"
                                         "data.train.input: [a] -> [a, c]\n"
-                                        "optimizer.lr: 0.0001 -> 1e-05\n");
+                                        "optimizer.lr: 0.0001 -> 1.0e-05\n");
   fn_text_free(&differences);
   // keys of another version are differences, not failures
   assert_int_equal(fn_run_compare("train: {batch: 2, warp: 9}", old, note, &differences), FN_OK);
