@@ -91,13 +91,32 @@ static fn_status load_members(hid_t file, const char *group_name, const member *
 
 _Static_assert(sizeof(fn_stretch) == 3 * sizeof(int64_t), "a stretch is a row of three integers");
 
+/** The lists among the progress: rows of integers, absent when empty. */
+static fn_status save_lists(hid_t group, const fn_progress *progress) {
+  if (progress->stretches > 0)
+    FN_TRY(
+        fn_state_set_rows(group, "stretches", progress->stretches, 3, &progress->stretch[0].ranks));
+  if (progress->target_fields > 0)
+    FN_TRY(fn_state_set_rows(group, "target_field_channels", progress->target_fields, 1,
+                             progress->target_field_channels));
+  return FN_OK;
+}
+
+static fn_status load_lists(hid_t group, fn_progress *progress) {
+  if (H5Aexists(group, "stretches") > 0)
+    FN_TRY(fn_state_get_rows(group, "stretches", FN_STRETCHES_MOST, 3, &progress->stretches,
+                             &progress->stretch[0].ranks));
+  if (H5Aexists(group, "target_field_channels") > 0)
+    FN_TRY(fn_state_get_rows(group, "target_field_channels", FN_TARGET_FIELDS_MOST, 1,
+                             &progress->target_fields, progress->target_field_channels));
+  return FN_OK;
+}
+
 static fn_status save_progress(hid_t file, const fn_progress *progress) {
   FN_TRY(save_members(file, "progress", progress_members, PROGRESS_MEMBERS, progress));
-  if (progress->stretches == 0) return FN_OK;
   hid_t group;
   FN_TRY(fn_state_group(file, "progress", &group));
-  const fn_status status =
-      fn_state_set_rows(group, "stretches", progress->stretches, 3, &progress->stretch[0].ranks);
+  const fn_status status = save_lists(group, progress);
   H5Gclose(group);
   return status;
 }
@@ -107,10 +126,7 @@ static fn_status load_progress(hid_t file, fn_progress *progress) {
   hid_t group;
   FN_TRY(load_members(file, "progress", progress_members, PROGRESS_MEMBERS, &p));
   FN_TRY(fn_state_group(file, "progress", &group));
-  fn_status status = FN_OK;
-  if (H5Aexists(group, "stretches") > 0)
-    status = fn_state_get_rows(group, "stretches", FN_STRETCHES_MOST, 3, &p.stretches,
-                               &p.stretch[0].ranks);
+  const fn_status status = load_lists(group, &p);
   H5Gclose(group);
   FN_TRY(status);
   *progress = p;
@@ -261,7 +277,7 @@ fn_status fn_checkpoint_save(const char *folder, int64_t index, const fn_state *
 
 int64_t fn_checkpoint_bytes(const fn_parameters *parameters, int optimizer_arrays, bool ema) {
   // Object header, link and name of a dataset, and the groups with their attributes, measured.
-  const int64_t per_dataset = 640, fixed = 32768;
+  const int64_t per_dataset = 480, fixed = 12288;
   const int64_t copies = 1 + optimizer_arrays + (ema ? 1 : 0);
   int64_t bytes = fixed;
   for (int i = 0; i < parameters->entry_count; i++) {
