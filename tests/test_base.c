@@ -42,7 +42,8 @@ static void normal_moments(void **state) {
 static void shuffle_is_a_permutation(void **state) {
   (void)state;
   int64_t index[1000];
-  for (int i = 0; i < 1000; i++) index[i] = i;
+  for (int i = 0; i < 1000; i++)
+    index[i] = i;
   fn_random random = fn_random_stream(2, FN_RANDOM_TEST, 0, 0);
   fn_random_shuffle(&random, index, 1000);
   int seen[1000] = {0}, fixed = 0;
@@ -50,7 +51,8 @@ static void shuffle_is_a_permutation(void **state) {
     seen[index[i]]++;
     fixed += index[i] == i;
   }
-  for (int i = 0; i < 1000; i++) assert_int_equal(seen[i], 1);
+  for (int i = 0; i < 1000; i++)
+    assert_int_equal(seen[i], 1);
   assert_true(fixed < 10); // expectation 1
 }
 

@@ -59,8 +59,8 @@ typedef struct fn_run_context {
 
 /** Properties of an operator used by passes. */
 enum {
-  FN_OP_LEAF = 1,         /**< input, parameter, buffer: no kernel */
-  FN_OP_FOLLOWS_BF16 = 2, /**< the output is kept in bf16 when every activation input is */
+  FN_OP_LEAF = 1,          /**< input, parameter, buffer: no kernel */
+  FN_OP_FOLLOWS_BF16 = 2,  /**< the output is kept in bf16 when every activation input is */
   FN_OP_COMPUTES_BF16 = 4, /**< wants bf16 activations in a bf16 run and writes bf16 */
   FN_OP_RANDOM = 8,        /**< two nodes with the same inputs differ */
 };
@@ -109,10 +109,10 @@ enum { FN_MAX_PORTS = 12 };
 
 /** A backend's answer for one node, before memory is planned. */
 typedef struct fn_node_plan {
-  int64_t in_block[FN_MAX_PORTS];   /**< layout wanted of each input; the program inserts reorders */
-  int64_t out_block[FN_MAX_PORTS];  /**< layout written */
-  unsigned in_place[FN_MAX_PORTS];  /**< per output: bit mask of inputs it may overwrite */
-  bool strided_in[FN_MAX_PORTS];    /**< batch_stride may exceed the sample (a window of a concat) */
+  int64_t in_block[FN_MAX_PORTS];  /**< layout wanted of each input; the program inserts reorders */
+  int64_t out_block[FN_MAX_PORTS]; /**< layout written */
+  unsigned in_place[FN_MAX_PORTS]; /**< per output: bit mask of inputs it may overwrite */
+  bool strided_in[FN_MAX_PORTS];   /**< batch_stride may exceed the sample (a window of a concat) */
   bool strided_out[FN_MAX_PORTS];
 } fn_node_plan;
 
@@ -131,7 +131,8 @@ struct fn_kernel {
 typedef struct fn_backend fn_backend;
 struct fn_backend {
   const char *name;
-  /** NULL when usable, else how to get it ("configure with -D...", "needs an AVX-512 processor"). */
+  /** NULL when usable, else how to get it ("configure with -D...", "needs an AVX-512 processor").
+   */
   const char *missing;
   /** Whether prepare will succeed for this node with the dtypes of its values. */
   bool (*supports)(const fn_backend *backend, const fn_node *node);

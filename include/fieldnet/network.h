@@ -159,7 +159,8 @@ fn_value *fn_relu(fn_graph *graph, fn_value *x);
 fn_value *fn_sigmoid(fn_graph *graph, fn_value *x);
 fn_value *fn_tanh(fn_graph *graph, fn_value *x);
 fn_value *fn_exp(fn_graph *graph, fn_value *x);
-fn_value *fn_log(fn_graph *graph, fn_value *x);
+/** Natural logarithm. */
+fn_value *fn_ln(fn_graph *graph, fn_value *x);
 fn_value *fn_sqrt(fn_graph *graph, fn_value *x);
 fn_value *fn_square(fn_graph *graph, fn_value *x);
 fn_value *fn_abs(fn_graph *graph, fn_value *x);
@@ -226,7 +227,8 @@ fn_value *fn_bce_with_logits(fn_graph *graph, fn_value *x, fn_value *target);
 /** Softmax over axis 1 of x [N, C, ...]; target holds class probabilities, the same shape. */
 fn_value *fn_cross_entropy(fn_graph *graph, fn_value *x, fn_value *target);
 
-/* ---- differentiation -------------------------------------------------------------------------- */
+/* ---- differentiation --------------------------------------------------------------------------
+ */
 
 /** Append the nodes of d y / d x[i] (y a scalar) and return them in gradient[i]; a value that y
  *  does not depend on gets zeros. Gradients are graph: they can be differentiated again. */
@@ -236,7 +238,8 @@ fn_status fn_differentiate(fn_graph *graph, fn_value *y, fn_value *const *x, int
 fn_status fn_differentiate_from(fn_graph *graph, fn_value *const *y, fn_value *const *seed,
                                 int y_count, fn_value *const *x, int count, fn_value **gradient);
 
-/* ---- registering: what a plug-in library or a file in src/models does -------------------------- */
+/* ---- registering: what a plug-in library or a file in src/models does --------------------------
+ */
 
 /** Options of a network or loss, read from `model.options` / `loss.options`. */
 typedef struct fn_options fn_options;
@@ -249,11 +252,12 @@ const char *fn_option_text(const fn_options *options, const char *key, const cha
 /** Network: x [N, in, spatial...] -> value with out_channels channels. */
 typedef fn_value *(*fn_network_build)(fn_graph *graph, fn_value *x, int64_t out_channels,
                                       const fn_options *options);
-/** What the sizes of the input must obey, checked before any file is read. */
+/** What the sizes of the input must obey, checked before any data is read. */
 typedef struct fn_network_rule {
-  int64_t multiple; /**< spatial edges are multiples of this; 0 or 1: any */
-  int64_t minimum;  /**< smallest edge */
-  int64_t trim;     /**< cells lost per side: output edge = edge - 2 trim; -1: other relation */
+  int64_t multiple;  /**< edges are `remainder` modulo this; 0 or 1: any edge */
+  int64_t remainder; /**< 0 <= remainder < multiple */
+  int64_t minimum;   /**< smallest edge */
+  int64_t trim;      /**< cells lost per side: output edge = edge - 2 trim; -1: other relation */
 } fn_network_rule;
 typedef struct fn_network {
   const char *name;

@@ -18,7 +18,9 @@ struct fn_arena {
 
 enum { CHUNK_BYTES = 1 << 16 };
 
-fn_arena *fn_arena_create(void) { return calloc(1, sizeof(fn_arena)); }
+fn_arena *fn_arena_create(void) {
+  return calloc(1, sizeof(fn_arena));
+}
 
 void fn_arena_destroy(fn_arena *arena) {
   if (!arena) return;
@@ -73,7 +75,9 @@ char *fn_arena_format(fn_arena *arena, const char *format, ...) {
 
 static const size_t huge_page = (size_t)1 << 21;
 
-static size_t page_rounded(size_t bytes) { return (bytes + huge_page - 1) & ~(huge_page - 1); }
+static size_t page_rounded(size_t bytes) {
+  return (bytes + huge_page - 1) & ~(huge_page - 1);
+}
 
 fn_status fn_pages_allocate(size_t bytes, void **memory) {
   *memory = NULL;
@@ -82,8 +86,8 @@ fn_status fn_pages_allocate(size_t bytes, void **memory) {
   const size_t size = page_rounded(bytes);
   unsigned char *base = mmap(NULL, size + huge_page, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  FN_CHECK(base != MAP_FAILED, FN_ERR_MEMORY, "cannot map %.2f GB of memory: %s", 1e-9 * (double)bytes,
-           strerror(errno));
+  FN_CHECK(base != MAP_FAILED, FN_ERR_MEMORY, "cannot map %.2f GB of memory: %s",
+           1e-9 * (double)bytes, strerror(errno));
   const size_t lead = (huge_page - ((uintptr_t)base & (huge_page - 1))) & (huge_page - 1);
   if (lead) munmap(base, lead);
   if (lead < huge_page) munmap(base + lead + size, huge_page - lead);
@@ -91,7 +95,8 @@ fn_status fn_pages_allocate(size_t bytes, void **memory) {
   madvise(base, size, MADV_HUGEPAGE);
   const int64_t pages = (int64_t)(size / 4096);
 #pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < pages; i++) ((volatile unsigned char *)base)[i * 4096] = 0;
+  for (int64_t i = 0; i < pages; i++)
+    ((volatile unsigned char *)base)[i * 4096] = 0;
   *memory = base;
   return FN_OK;
 }

@@ -19,15 +19,21 @@ void fn_log_identify(int rank, int size) {
   state.size = size;
 }
 
-void fn_log_set_level(fn_level level) { state.level = level; }
-fn_level fn_log_get_level(void) { return state.level; }
+void fn_log_set_level(fn_level level) {
+  state.level = level;
+}
+fn_level fn_log_get_level(void) {
+  return state.level;
+}
 
 static void print(fn_level level, const char *format, va_list arguments) {
   if (level > state.level || (state.rank != 0 && level != FN_ERROR)) return;
   char line[8192];
   vsnprintf(line, sizeof line, format, arguments);
   FILE *stream = level <= FN_WARN ? stderr : stdout;
-  const char *kind = level == FN_ERROR ? "fieldnet: error: " : level == FN_WARN ? "fieldnet: warning: " : "";
+  const char *kind = level == FN_ERROR  ? "fieldnet: error: "
+                     : level == FN_WARN ? "fieldnet: warning: "
+                                        : "";
   pthread_mutex_lock(&state.lock);
   if (level == FN_ERROR && state.size > 1) {
     fprintf(stream, "%s[rank %d on %s] %s\n", kind, state.rank, fn_host_name(), line);
@@ -49,7 +55,8 @@ void fn_log_once(fn_level level, const char *format, ...) {
   bool seen = false;
   pthread_mutex_lock(&state.lock);
   const int capacity = (int)(sizeof state.seen / sizeof state.seen[0]);
-  for (int i = 0; i < state.seen_count && !seen; i++) seen = state.seen[i] == format;
+  for (int i = 0; i < state.seen_count && !seen; i++)
+    seen = state.seen[i] == format;
   if (!seen && state.seen_count < capacity) state.seen[state.seen_count++] = format;
   pthread_mutex_unlock(&state.lock);
   if (seen) return;

@@ -58,7 +58,9 @@ static uint64_t word64(fn_random *random) {
   return high << 32 | fn_random_word(random);
 }
 
-double fn_random_uniform(fn_random *random) { return (double)(word64(random) >> 11) * 0x1p-53; }
+double fn_random_uniform(fn_random *random) {
+  return (double)(word64(random) >> 11) * 0x1p-53;
+}
 
 uint64_t fn_random_below(fn_random *random, uint64_t bound) {
   if (bound == 0) return 0;
@@ -85,6 +87,7 @@ void fn_random_shuffle(fn_random *random, int64_t *index, int64_t n) {
 
 uint64_t fn_hash_text(const char *text) {
   uint64_t hash = 0xCBF29CE484222325u;
-  for (; *text; text++) hash = (hash ^ (unsigned char)*text) * 0x100000001B3u;
+  for (; *text; text++)
+    hash = (hash ^ (unsigned char)*text) * 0x100000001B3u;
   return hash;
 }

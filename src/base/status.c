@@ -7,7 +7,9 @@ enum { MESSAGE_SIZE = 4096 };
 
 static _Thread_local char message[MESSAGE_SIZE];
 
-const char *fn_version(void) { return FIELDNET_VERSION; }
+const char *fn_version(void) {
+  return FIELDNET_VERSION;
+}
 
 const char *fn_status_name(fn_status status) {
   switch (status) {
@@ -25,9 +27,13 @@ const char *fn_status_name(fn_status status) {
   return "unknown status";
 }
 
-const char *fn_error_message(void) { return message; }
+const char *fn_error_message(void) {
+  return message;
+}
 
-void fn_error_clear(void) { message[0] = '\0'; }
+void fn_error_clear(void) {
+  message[0] = '\0';
+}
 
 fn_status fn_error_set(fn_status status, const char *source, int line, const char *format, ...) {
   // The arguments may point into the message itself (a context added by hand): build it aside.

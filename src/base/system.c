@@ -20,8 +20,19 @@ int fn_cores_available(void) {
   return cores > 0 ? (int)cores : 1;
 }
 
-void fn_threads_set(int threads) { omp_set_num_threads(threads > 0 ? threads : 1); }
-int fn_threads_get(void) { return omp_get_max_threads(); }
+void fn_cores_allowed(unsigned char *allowed, int count) {
+  cpu_set_t set;
+  const bool known = sched_getaffinity(0, sizeof set, &set) == 0;
+  for (int c = 0; c < count; c++)
+    allowed[c] = known ? CPU_ISSET((size_t)c, &set) : c == 0;
+}
+
+void fn_threads_set(int threads) {
+  omp_set_num_threads(threads > 0 ? threads : 1);
+}
+int fn_threads_get(void) {
+  return omp_get_max_threads();
+}
 
 double fn_clock(void) {
   struct timespec now;
@@ -44,8 +55,12 @@ static size_t status_line(const char *key) {
   return kilobytes * 1024;
 }
 
-size_t fn_memory_peak(void) { return status_line("VmHWM:"); }
-size_t fn_memory_now(void) { return status_line("VmRSS:"); }
+size_t fn_memory_peak(void) {
+  return status_line("VmHWM:");
+}
+size_t fn_memory_now(void) {
+  return status_line("VmRSS:");
+}
 
 const char *fn_host_name(void) {
   static char name[256];
@@ -53,7 +68,9 @@ const char *fn_host_name(void) {
   return name;
 }
 
-bool fn_file_exists(const char *path) { return access(path, F_OK) == 0; }
+bool fn_file_exists(const char *path) {
+  return access(path, F_OK) == 0;
+}
 
 bool fn_is_directory(const char *path) {
   struct stat info;

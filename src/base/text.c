@@ -7,7 +7,8 @@
 static bool reserve(fn_text *text, size_t more) {
   if (text->length + more + 1 <= text->capacity) return true;
   size_t capacity = text->capacity ? text->capacity * 2 : 256;
-  while (capacity < text->length + more + 1) capacity *= 2;
+  while (capacity < text->length + more + 1)
+    capacity *= 2;
   char *data = realloc(text->data, capacity);
   if (!data) return false;
   text->data = data;
@@ -48,7 +49,8 @@ int fn_text_distance(const char *a, const char *b) {
   enum { LONGEST = 127 };
   const size_t na = strnlen(a, LONGEST), nb = strnlen(b, LONGEST);
   int rows[3][LONGEST + 1]; // optimal string alignment: two previous rows suffice
-  for (size_t j = 0; j <= nb; j++) rows[0][j] = (int)j;
+  for (size_t j = 0; j <= nb; j++)
+    rows[0][j] = (int)j;
   for (size_t i = 1; i <= na; i++) {
     int *row = rows[i % 3], *up = rows[(i + 2) % 3], *up2 = rows[(i + 1) % 3];
     row[0] = (int)i;

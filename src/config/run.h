@@ -1,8 +1,8 @@
 /** @file run.h
  *  The run description: what one YAML file says, checked and with all defaults filled in.
  *
- *  Every field is registered once in schema.c: path, type, default, range, unit and meaning; parser,
- *  help, man page, docs and the resolved configuration all come from that table.
+ *  Every field is registered once in schema.c: path, type, default, range, unit and meaning;
+ * parser, help, man page, docs and the resolved configuration all come from that table.
  */
 #ifndef FN_CONFIG_RUN_H
 #define FN_CONFIG_RUN_H
@@ -43,9 +43,9 @@ typedef struct fn_run {
 
   struct {
     const char *name;
-    fn_options *options;     /**< model.options */
-    double init_weight_std;  /**< < 0: PyTorch's default rules */
-    fn_options *layers;      /**< model.layers: network as a list of layers (see models/layers.c) */
+    fn_options *options;    /**< model.options */
+    double init_weight_std; /**< < 0: PyTorch's default rules */
+    fn_options *layers;     /**< model.layers: network as a list of layers (see models/layers.c) */
   } model;
 
   struct {
@@ -55,8 +55,8 @@ typedef struct fn_run {
 
   struct {
     fn_fileset train, validation, test;
-    fn_texts input_norms, target_norms; /**< one per field; "identity" when empty */
-    fn_options *norm_options;           /**< z, dis_std, eps, ... */
+    fn_texts input_norms, target_norms;   /**< one per field; "identity" when empty */
+    fn_options *norm_options;             /**< z, dis_std, eps, ... */
     fn_texts input_vector, target_vector; /**< per field: auto, yes, no (augmentation) */
     fn_integers crop, crop_start, crop_stop, crop_step; /**< count 0: whole field / default */
     fn_integers input_pad, target_pad;
@@ -67,22 +67,22 @@ typedef struct fn_run {
     bool divide;
     double shuffle_distance; /**< files */
     bool shuffle;
-    int64_t prefetch;        /**< batches read ahead per rank */
-    int64_t readers;         /**< reading threads per rank */
+    int64_t prefetch; /**< batches read ahead per rank */
+    int64_t readers;  /**< reading threads per rank */
   } data;
 
   struct {
     int64_t epochs;
-    int64_t batch;          /**< samples per rank and step */
-    int64_t accumulate;     /**< micro-batches per optimizer step */
-    double clip_norm;       /**< <= 0: off */
-    double ema_decay;       /**< <= 0: off */
+    int64_t batch;      /**< samples per rank and step */
+    int64_t accumulate; /**< micro-batches per optimizer step */
+    double clip_norm;   /**< <= 0: off */
+    double ema_decay;   /**< <= 0: off */
     bool sync_batch_norm;
     const char *on_nan;     /**< stop | skip */
     int64_t log_interval;   /**< steps */
     const char *load_state; /**< state to start from; NULL: checkpoint.h5 of the folder if there */
     bool load_strict;
-    bool fresh;             /**< ignore an existing checkpoint (never deletes it: refuses instead) */
+    bool fresh; /**< ignore an existing checkpoint (never deletes it: refuses instead) */
     int64_t stop_after_steps; /**< stop as if interrupted after this many steps; 0: never */
     int64_t bucket_bytes, first_bucket_bytes;
   } train;
@@ -92,14 +92,14 @@ typedef struct fn_run {
     double lr;
     double weight_decay;
     double betas[2];
-    double eps;         /**< < 0: the optimizer's own default */
+    double eps; /**< < 0: the optimizer's own default */
     double momentum;
     double dampening;
     bool nesterov;
-    double alpha;       /**< rmsprop */
-    bool centered;      /**< rmsprop */
-    double rho;         /**< adadelta */
-    double lr_decay;    /**< adagrad */
+    double alpha;               /**< rmsprop */
+    bool centered;              /**< rmsprop */
+    double rho;                 /**< adadelta */
+    double lr_decay;            /**< adagrad */
     double initial_accumulator; /**< adagrad */
     double momentum_decay;      /**< nadam */
     bool amsgrad;
@@ -116,13 +116,13 @@ typedef struct fn_run {
     int64_t cooldown;
     double min_lr;
     double eps;
-    int64_t step_size;  /**< step: epochs; cyclic: steps up */
-    int64_t t_max;      /**< cosine: epochs */
-    double max_lr;      /**< one_cycle, cyclic */
+    int64_t step_size;                              /**< step: epochs; cyclic: steps up */
+    int64_t t_max;                                  /**< cosine: epochs */
+    double max_lr;                                  /**< one_cycle, cyclic */
     double pct_start, div_factor, final_div_factor; /**< one_cycle */
-    const char *mode;   /**< cyclic: triangular triangular2 exp_range */
-    double gamma;       /**< cyclic exp_range */
-    int64_t step_size_down; /**< cyclic: steps down; 0: as up */
+    const char *mode;                               /**< cyclic: triangular triangular2 exp_range */
+    double gamma;                                   /**< cyclic exp_range */
+    int64_t step_size_down;                         /**< cyclic: steps down; 0: as up */
   } schedule;
 
   struct {
@@ -134,11 +134,11 @@ typedef struct fn_run {
   } checkpoint;
 
   struct {
-    const char *output;  /**< folder of re-assembled fields, relative to the run folder */
-    const char *format;  /**< npy | hdf5 */
-    const char *state;   /**< state to test; NULL: checkpoint.h5 */
+    const char *output; /**< folder of re-assembled fields, relative to the run folder */
+    const char *format; /**< npy | hdf5 */
+    const char *state;  /**< state to test; NULL: checkpoint.h5 */
     bool use_ema;
-    double box_size;     /**< Mpc/h for wave numbers; <= 0: box units */
+    double box_size; /**< Mpc/h for wave numbers; <= 0: box units */
     bool write_fields;
   } test;
 
@@ -146,9 +146,9 @@ typedef struct fn_run {
     const char *backend;   /**< reference | cpu */
     const char *precision; /**< f32 | bf16 */
     bool first_layer_f32;
-    int64_t threads;       /**< per rank; 0: cores available to the rank */
+    int64_t threads; /**< per rank; 0: cores available to the rank */
     bool deterministic;
-    bool check;            /**< poison released memory */
+    bool check; /**< poison released memory */
   } compute;
 
   struct {

@@ -9,7 +9,12 @@
 
 typedef struct fn_dataset fn_dataset;
 
-typedef enum fn_stage { FN_STAGE_TRAIN, FN_STAGE_VALIDATION, FN_STAGE_TEST, FN_STAGE_PREDICT } fn_stage;
+typedef enum fn_stage {
+  FN_STAGE_TRAIN,
+  FN_STAGE_VALIDATION,
+  FN_STAGE_TEST,
+  FN_STAGE_PREDICT
+} fn_stage;
 
 /** Find, open and check every file of the stage; keeps headers, not data. Checks shapes, channel
  *  counts and types of all files; all problems are listed in one message.
@@ -18,13 +23,13 @@ fn_status fn_dataset_create(const fn_run *run, fn_stage stage, fn_dataset **data
 void fn_dataset_destroy(fn_dataset *dataset);
 
 typedef struct fn_dataset_info {
-  int64_t files;          /**< tuples of files */
-  int64_t crops;          /**< per file tuple */
-  int64_t samples;        /**< files * crops */
+  int64_t files;   /**< tuples of files */
+  int64_t crops;   /**< per file tuple */
+  int64_t samples; /**< files * crops */
   int spatial;
   int64_t input_channels, target_channels; /**< target 0 when there is none */
-  int64_t size[FN_MAX_SPATIAL];         /**< cells of a field, input resolution */
-  int64_t input_extent[FN_MAX_SPATIAL]; /**< cells of a sample's input, pads included */
+  int64_t size[FN_MAX_SPATIAL];            /**< cells of a field, input resolution */
+  int64_t input_extent[FN_MAX_SPATIAL];    /**< cells of a sample's input, pads included */
   int64_t target_extent[FN_MAX_SPATIAL];
   int input_fields, target_fields;
   const int64_t *field_channels; /**< shape [input_fields + target_fields] */
@@ -46,13 +51,19 @@ const char *fn_dataset_output_name(const fn_dataset *dataset, int64_t file, int 
 fn_status fn_dataset_sample(fn_dataset *dataset, int64_t epoch, int64_t sample, float *input,
                             float *target);
 
-/** Undo the target norms on `values` [target_channels, cells] (model output), in place. */
+/** Tell the channels of each output field where there are no target files (prediction), so that
+ *  fn_dataset_undo_target() knows them. FN_ERR_CONFIG when data.target_norms has another count. */
+fn_status fn_dataset_set_outputs(fn_dataset *dataset, int fields, const int64_t *channels);
+
+/** Undo the target norms on `values` [target_channels, cells] (model output), in place. For
+ *  predictions call fn_dataset_set_outputs() first. */
 fn_status fn_dataset_undo_target(const fn_dataset *dataset, float *values, int64_t cells);
 
 /** Print a table of files, shapes and types to standard output (fieldnet check, data inspect). */
 void fn_dataset_print(const fn_dataset *dataset, const char *title);
 
-/* ---- order ------------------------------------------------------------------------------------ */
+/* ---- order ------------------------------------------------------------------------------------
+ */
 
 /** Global sample order of one epoch, identical on every rank: map2map page, section 3, but drawn
  *  from (seed, epoch) and with a stable sort.
@@ -65,7 +76,8 @@ fn_status fn_epoch_order(uint64_t seed, int64_t epoch, int64_t files, int64_t cr
 void fn_rank_slice(int64_t samples, int rank, int size, bool drop_tail, int64_t *begin,
                    int64_t *count);
 
-/* ---- queue of batches --------------------------------------------------------------------------- */
+/* ---- queue of batches ---------------------------------------------------------------------------
+ */
 
 typedef struct fn_loader fn_loader;
 
@@ -76,8 +88,8 @@ typedef struct fn_batch {
   int64_t *sample; /**< global sample indices, shape [count] */
 } fn_batch;
 
-/** Read samples list[0..count) of `epoch` in order, `batch` at a time, `prefetch` batches ahead with
- *  `readers` threads. list is copied. Starting at batch `first` (for a resumed epoch). */
+/** Read samples list[0..count) of `epoch` in order, `batch` at a time, `prefetch` batches ahead
+ * with `readers` threads. list is copied. Starting at batch `first` (for a resumed epoch). */
 fn_status fn_loader_create(fn_dataset *dataset, int64_t epoch, const int64_t *list, int64_t count,
                            int64_t batch, int64_t first, int64_t prefetch, int64_t readers,
                            fn_loader **loader);
@@ -87,7 +99,8 @@ fn_status fn_loader_next(fn_loader *loader, const fn_batch **batch);
 /** Seconds fn_loader_next has waited since creation. */
 double fn_loader_waited(const fn_loader *loader);
 
-/* ---- norms ------------------------------------------------------------------------------------------ */
+/* ---- norms
+ * ------------------------------------------------------------------------------------------ */
 
 /** Built-in and registered norms by name; unknown: FN_ERR_CONFIG with the nearest name. */
 fn_status fn_norm_find(const char *name, const fn_norm **norm);

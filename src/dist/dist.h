@@ -10,10 +10,11 @@
 
 typedef struct fn_dist {
   int rank, size;
-  int node_rank, node_size; /**< among the ranks of this node */
-  MPI_Comm comm;            /**< duplicate of MPI_COMM_WORLD for control messages */
-  MPI_Comm gradient_comm;   /**< used by the progress thread only */
-  bool threads_multiple;    /**< MPI_THREAD_MULTIPLE was provided */
+  int node_rank, node_size;   /**< among the ranks of this node */
+  int cores;                  /**< that this rank may count as its own */
+  MPI_Comm comm;              /**< duplicate of MPI_COMM_WORLD for control messages */
+  MPI_Comm gradient_comm;     /**< used by the progress thread only */
+  bool threads_multiple;      /**< MPI_THREAD_MULTIPLE was provided */
   fn_collectives collectives; /**< for programs; sums over comm */
 } fn_dist;
 
@@ -25,8 +26,8 @@ void fn_dist_finalize(fn_dist *dist);
 void fn_dist_abort(fn_dist *dist, fn_status status);
 
 /** Agree on success: every rank returns FN_OK when all passed FN_OK; otherwise every rank returns
- *  the status of the lowest failing rank and fn_error_message() is that rank's message with its host
- *  and rank. Collective. */
+ *  the status of the lowest failing rank and fn_error_message() is that rank's message with its
+ * host and rank. Collective. */
 fn_status fn_dist_agree(const fn_dist *dist, fn_status status);
 /** Largest value of `flag` over the ranks. Collective. */
 int fn_dist_max(const fn_dist *dist, int flag);
@@ -37,7 +38,8 @@ fn_status fn_dist_average_buffers(const fn_dist *dist, fn_parameters *parameters
 /** Broadcast from rank 0. Collective. */
 fn_status fn_dist_broadcast(const fn_dist *dist, void *bytes, int64_t count);
 
-/* ---- gradients ------------------------------------------------------------------------------------------ */
+/* ---- gradients
+ * ------------------------------------------------------------------------------------------ */
 
 /** Sums gradients over ranks in buckets while the backward pass goes on: a bucket starts when its
  *  last gradient is written; a progress thread drives the reductions when MPI_THREAD_MULTIPLE is

@@ -8,17 +8,19 @@
 
 #include <fieldnet/network.h>
 
+#include "base/arena.h"
+
 typedef struct fn_field fn_field;
 
 /** What the header says: shape [channels, spatial...]. */
 typedef struct fn_field_info {
   int64_t channels;
-  int spatial;                     /**< number of spatial axes */
-  int64_t size[FN_MAX_DIMS];       /**< cells per spatial axis */
-  char type[16];                   /**< e.g. "<f4", ">f8", "<i2" */
-  bool fortran;                    /**< axis order on disk reversed (npy) */
-  int64_t packed;                  /**< samples in a packed dataset [sample, channel, spatial...] */
-  int64_t bytes;                   /**< of the array on disk */
+  int spatial;               /**< number of spatial axes */
+  int64_t size[FN_MAX_DIMS]; /**< cells per spatial axis */
+  char type[16];             /**< e.g. "<f4", ">f8", "<i2" */
+  bool fortran;              /**< axis order on disk reversed (npy) */
+  int64_t packed;            /**< samples in a packed dataset [sample, channel, spatial...] */
+  int64_t bytes;             /**< of the array on disk */
 } fn_field_info;
 
 /** Open for reading. `packed` says that axis 0 counts samples; then `sample` selects one.
@@ -54,6 +56,7 @@ fn_status fn_hdf5_write(const char *path, const char *dataset, const float *valu
 
 /** Paths matching a glob (or file.h5:/dataset with a glob in the file part, or a glob over dataset
  *  names after the colon), sorted bytewise. FN_ERR_DATA naming the pattern when nothing matches. */
-fn_status fn_field_glob(struct fn_arena *arena, const char *pattern, const char ***paths, int *count);
+fn_status fn_field_glob(struct fn_arena *arena, const char *pattern, const char ***paths,
+                        int *count);
 
 #endif

@@ -20,15 +20,15 @@ typedef struct fn_tensor_entry {
  *  back during the backward pass; every parameter starts at a multiple of 16 elements (gaps are
  *  zero and stay zero). */
 typedef struct fn_parameters {
-  fn_dtype dtype;    /**< FN_F32, or FN_F64 in tests of the reference backend */
-  int entry_count;   /**< parameters and buffers, creation order */
+  fn_dtype dtype;  /**< FN_F32, or FN_F64 in tests of the reference backend */
+  int entry_count; /**< parameters and buffers, creation order */
   fn_tensor_entry *entry;
-  int64_t count;        /**< elements of values and gradients, gaps included */
-  int64_t buffer_count; /**< elements of buffers */
+  int64_t count;           /**< elements of values and gradients, gaps included */
+  int64_t buffer_count;    /**< elements of buffers */
   int64_t parameter_total; /**< elements of parameters without gaps */
-  void *values;    /**< shape [count] */
-  void *gradients; /**< shape [count] */
-  void *buffers;   /**< shape [buffer_count] */
+  void *values;            /**< shape [count] */
+  void *gradients;         /**< shape [count] */
+  void *buffers;           /**< shape [buffer_count] */
   fn_arena *arena;
 } fn_parameters;
 

@@ -12,9 +12,12 @@ typedef struct fn_program_options {
   const char *backend; /**< "reference", "cpu", ... */
   fn_dtype precision;  /**< FN_F32, FN_BF16 (activations), FN_F64 (reference only) */
   bool first_layer_f32;
-  bool check;     /**< poison released memory with NaN, guard slots; slow */
-  bool profile;   /**< time every kernel */
-  bool plan_only; /**< stop after planning: no memory, no kernels; for check and describe */
+  bool check;        /**< poison released memory with NaN, guard slots; slow */
+  bool profile;      /**< time every kernel */
+  bool plan_only;    /**< stop after planning: no memory, no kernels; for check and describe */
+  fn_program *donor; /**< NULL, or a program that never runs at the same time and outlives this one:
+                        its arena is used where it is large enough. Inputs and outputs of one are
+                        then overwritten by a run of the other. */
 } fn_program_options;
 
 /** A value to be kept readable after the run. */
@@ -47,15 +50,16 @@ void fn_program_on_gradient(fn_program *program, fn_gradient_ready ready, void *
 /** Run all kernels. Collective over context->collectives when the graph synchronises batch norm. */
 fn_status fn_program_run(fn_program *program, const fn_run_context *context);
 
-/* ---- what is known about a program ------------------------------------------------------------ */
+/* ---- what is known about a program ------------------------------------------------------------
+ */
 
 typedef struct fn_kernel_info {
-  const char *op;      /**< operator name or "reorder" */
-  const char *label;   /**< label of the first output, or scope of its weight, or "" */
-  const char *backend; /**< who runs it */
-  double flops;        /**< per run */
-  double bytes;        /**< read and written per run */
-  double seconds;      /**< sum over profiled runs */
+  const char *op;         /**< operator name or "reorder" */
+  const char *label;      /**< label of the first output, or scope of its weight, or "" */
+  const char *backend;    /**< who runs it */
+  double flops;           /**< per run */
+  double bytes;           /**< read and written per run */
+  double seconds;         /**< sum over profiled runs */
   double library_seconds; /**< of which inside a library primitive; 0 if unknown */
   int64_t runs;
   fn_shape shape; /**< of output 0 */
@@ -67,10 +71,10 @@ const fn_kernel *fn_program_kernel(const fn_program *program, int index);
 void fn_program_profile_reset(fn_program *program);
 
 typedef struct fn_program_memory {
-  size_t arena;      /**< bytes planned for all values */
-  size_t naive;      /**< bytes if every value had its own memory */
-  size_t workspace;  /**< bytes of shared scratch (0 when plan_only) */
-  int reorders;      /**< reorder kernels inserted */
+  size_t arena;     /**< bytes planned for all values */
+  size_t naive;     /**< bytes if every value had its own memory */
+  size_t workspace; /**< bytes of shared scratch (0 when plan_only) */
+  int reorders;     /**< reorder kernels inserted */
 } fn_program_memory;
 void fn_program_memory_info(const fn_program *program, fn_program_memory *memory);
 

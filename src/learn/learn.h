@@ -10,7 +10,8 @@
 typedef struct fn_optimizer fn_optimizer;
 
 /** State arrays (zero) over the flat parameters. */
-fn_status fn_optimizer_create(const fn_run *run, fn_parameters *parameters, fn_optimizer **optimizer);
+fn_status fn_optimizer_create(const fn_run *run, fn_parameters *parameters,
+                              fn_optimizer **optimizer);
 void fn_optimizer_destroy(fn_optimizer *optimizer);
 /** One fused pass: gradients are multiplied by `scale` (clipping), then applied with rate lr. */
 void fn_optimizer_step(fn_optimizer *optimizer, double lr, double scale);
@@ -31,13 +32,14 @@ double fn_gradient_norm(const fn_parameters *parameters);
 /** Name of the first parameter whose gradient is not finite, or NULL. */
 const char *fn_gradient_not_finite(const fn_parameters *parameters);
 
-/* ---- schedules ---------------------------------------------------------------------------------------- */
+/* ---- schedules
+ * ---------------------------------------------------------------------------------------- */
 
 /** Learning rate as a function of progress; plateau also has state. Plain data: saved whole. */
 typedef struct fn_schedule {
-  double base_lr;    /**< optimizer.lr */
-  double current;    /**< rate of the plateau schedule */
-  double best;       /**< plateau */
+  double base_lr; /**< optimizer.lr */
+  double current; /**< rate of the plateau schedule */
+  double best;    /**< plateau */
   int64_t bad_epochs, cooldown_left;
   int64_t reductions; /**< times the plateau schedule lowered the rate */
 } fn_schedule;

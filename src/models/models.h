@@ -24,9 +24,9 @@ fn_status fn_model_rule(const fn_run *run, fn_network_rule *rule);
  *  window before the loss (map2map page, 6.6). target_extent NULL: no loss. */
 typedef struct fn_model {
   fn_value *input, *target;
-  fn_value *output;                  /**< of the network */
+  fn_value *output;                                       /**< of the network */
   fn_value *input_window, *output_window, *target_window; /**< the common window */
-  fn_value *loss;                    /**< scalar */
+  fn_value *loss;                                         /**< scalar */
 } fn_model;
 fn_status fn_model_build(const fn_run *run, fn_graph *graph, int spatial, int64_t batch,
                          int64_t in_channels, int64_t out_channels, const int64_t *extent,

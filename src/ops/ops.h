@@ -1,6 +1,7 @@
 /** @file ops.h
  *  Every built-in operator: its inputs, outputs and attributes. Builder functions are in
- *  <fieldnet/network.h>; the functions here are the ones passes, gradients and backends need besides.
+ *  <fieldnet/network.h>; the functions here are the ones passes, gradients and backends need
+ * besides.
  *
  *  Notation: x [N, C, s...], y [N, K, o...]; a trailing ? marks an optional (NULL) input.
  */
@@ -9,7 +10,8 @@
 
 #include <fieldnet/backend.h>
 
-/* ---- conv.c: closed under differentiation ------------------------------------------------------ */
+/* ---- conv.c: closed under differentiation ------------------------------------------------------
+ */
 
 /** Shared by the three convolution operators. geometry is complete (no zeros left in stride,
  *  dilation, groups). */
@@ -27,7 +29,8 @@ extern const fn_op fn_op_conv_data;
  *  Two outputs always; a backend skips the bias when its tensor has no data. */
 extern const fn_op fn_op_conv_weight;
 
-/* ---- matmul.c ------------------------------------------------------------------------------------ */
+/* ---- matmul.c
+ * ------------------------------------------------------------------------------------ */
 
 typedef struct fn_matmul_attrs {
   bool transpose_a, transpose_b;
@@ -35,7 +38,8 @@ typedef struct fn_matmul_attrs {
 /** (a [..., m, k], b [..., k, n]) -> [..., m, n]; b may lack the leading axes. */
 extern const fn_op fn_op_matmul;
 
-/* ---- norm.c -------------------------------------------------------------------------------------- */
+/* ---- norm.c
+ * -------------------------------------------------------------------------------------- */
 
 typedef struct fn_batch_norm_attrs {
   double eps;
@@ -48,9 +52,9 @@ typedef struct fn_batch_norm_attrs {
  *  mean and var are the last two inputs and outputs 1, 2 copies of them. */
 extern const fn_op fn_op_batch_norm;
 /** (dy, x, scale, mean, var, y?) -> dx like x, dscale [C], dshift [C], dresidual like x
- *  y is present when slope != 1 (its sign selects the branch). dresidual = dy times the slope of the
- *  activation. Without `fixed`, dx accounts for mean and var depending on x. dscale and dshift are
- *  this rank's sums, also when sync. */
+ *  y is present when slope != 1 (its sign selects the branch). dresidual = dy times the slope of
+ * the activation. Without `fixed`, dx accounts for mean and var depending on x. dscale and dshift
+ * are this rank's sums, also when sync. */
 extern const fn_op fn_op_batch_norm_grad;
 /** (batch [C], running [C]) -> (1 - momentum) running + momentum * factor * batch, where factor is
  *  M / (M - 1) for variances, M = values per channel (over all ranks when sync), else 1. */
@@ -61,14 +65,25 @@ typedef struct fn_running_attrs {
 } fn_running_attrs;
 extern const fn_op fn_op_running;
 
-/* ---- elementwise.c --------------------------------------------------------------------------------- */
+/* ---- elementwise.c
+ * --------------------------------------------------------------------------------- */
 
 typedef enum fn_unary {
   FN_AFFINE, /**< a x + b */
   FN_LEAKY,  /**< x > 0 ? x : a x */
-  FN_SIGMOID, FN_TANH, FN_EXP, FN_LOG, FN_SQRT, FN_SQUARE, FN_ABS, FN_STEP, FN_SIGN, FN_SOFTPLUS,
-  FN_RECIPROCAL, FN_IDENTITY, /**< also stop_gradient: see attrs */
-  FN_CAST, /**< identity whose output dtype differs; made by the bf16 pass */
+  FN_SIGMOID,
+  FN_TANH,
+  FN_EXP,
+  FN_LOG,
+  FN_SQRT,
+  FN_SQUARE,
+  FN_ABS,
+  FN_STEP,
+  FN_SIGN,
+  FN_SOFTPLUS,
+  FN_RECIPROCAL,
+  FN_IDENTITY, /**< also stop_gradient: see attrs */
+  FN_CAST,     /**< identity whose output dtype differs; made by the bf16 pass */
 } fn_unary;
 typedef struct fn_unary_attrs {
   fn_unary kind;
@@ -79,7 +94,12 @@ typedef struct fn_unary_attrs {
 extern const fn_op fn_op_unary;
 
 typedef enum fn_binary {
-  FN_ADD, FN_SUB, FN_MUL, FN_DIV, FN_MIN, FN_MAX,
+  FN_ADD,
+  FN_SUB,
+  FN_MUL,
+  FN_DIV,
+  FN_MIN,
+  FN_MAX,
   FN_GREATER, /**< a > b ? 1 : a == b ? 1/2 : 0; gradient zero (ties of min and max) */
 } fn_binary;
 typedef struct fn_binary_attrs {
@@ -91,7 +111,8 @@ extern const fn_op fn_op_binary;
 typedef struct fn_leaky_attrs {
   double slope;
 } fn_leaky_attrs;
-/** (dy, y) -> y > 0 ? dy : slope dy; y may be the input or (slope > 0) the output of the activation */
+/** (dy, y) -> y > 0 ? dy : slope dy; y may be the input or (slope > 0) the output of the activation
+ */
 extern const fn_op fn_op_leaky_grad;
 fn_value *fn_leaky_grad(fn_graph *graph, fn_value *dy, fn_value *y, double slope);
 
@@ -101,8 +122,12 @@ typedef struct fn_fill_attrs {
   double constant;
 } fn_fill_attrs;
 extern const fn_op fn_op_fill;
+/** Whether every element of x is the same known number. The builders fold arithmetic with such
+ *  values, because differentiation makes many of them. */
+bool fn_is_constant(const fn_value *x, double *constant);
 
-/* ---- shape.c ------------------------------------------------------------------------------------- */
+/* ---- shape.c
+ * ------------------------------------------------------------------------------------- */
 
 typedef struct fn_concat_attrs {
   int axis;
@@ -141,7 +166,8 @@ typedef struct fn_permute_attrs {
 } fn_permute_attrs;
 extern const fn_op fn_op_permute;
 
-/* ---- reduce.c ------------------------------------------------------------------------------------ */
+/* ---- reduce.c
+ * ------------------------------------------------------------------------------------ */
 
 typedef struct fn_reduce_attrs {
   unsigned axes;
@@ -154,7 +180,8 @@ extern const fn_op fn_op_broadcast; /* attrs: fn_reshape_attrs */
 /** Sum x down to `shape`, undoing a broadcast. */
 fn_value *fn_sum_to(fn_graph *graph, fn_value *x, const fn_shape *shape);
 
-/* ---- pool.c, resample.c ------------------------------------------------------------------------------ */
+/* ---- pool.c, resample.c
+ * ------------------------------------------------------------------------------ */
 
 typedef struct fn_pool_attrs {
   int64_t kernel[FN_MAX_SPATIAL];
@@ -180,7 +207,8 @@ typedef struct fn_resample_attrs {
 extern const fn_op fn_op_resample;
 extern const fn_op fn_op_resample_grad;
 
-/* ---- random.c ------------------------------------------------------------------------------------ */
+/* ---- random.c
+ * ------------------------------------------------------------------------------------ */
 
 /** Element e (C order within the sample) of row n uses block e / 2 of the stream
  *  (context->seed, purpose, epoch, sample[n] * 4096 + index): two normals or two uniforms a block.
@@ -195,7 +223,8 @@ extern const fn_op fn_op_normal;
 /** () -> 0 with probability p, else 1 / (1 - p) */
 extern const fn_op fn_op_dropout_mask;
 
-/* ---- loss.c ---------------------------------------------------------------------------------------- */
+/* ---- loss.c
+ * ---------------------------------------------------------------------------------------- */
 /* Losses are built from the operators above, but for softmax: */
 /** (x [N, C, ...]) -> log softmax over axis 1 */
 extern const fn_op fn_op_log_softmax;

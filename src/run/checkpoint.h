@@ -7,27 +7,36 @@
 
 #include "learn/learn.h"
 
+/** One stretch of an epoch: `ranks` ranks each took the first `batches` batches of `batch` samples
+ * of their slice of what was left. */
+typedef struct fn_stretch {
+  int64_t ranks, batch, batches;
+} fn_stretch;
+enum { FN_STRETCHES_MOST = 32, FN_TARGET_FIELDS_MOST = 16 };
+
 /** Where a run stands. */
 typedef struct fn_progress {
   int64_t epoch;      /**< epochs completed */
   int64_t step;       /**< optimizer steps completed, whole run */
   int64_t epoch_step; /**< steps completed inside the running epoch; 0 at its start */
   int64_t samples;    /**< samples seen, whole run, all ranks */
-  int ranks;          /**< size of the job that wrote the state */
-  int64_t batch;      /**< samples per rank and step, with ranks: where in the order we are */
-  double loss_sum;    /**< of the running epoch: sum of loss times samples, all ranks */
+  fn_stretch stretch[FN_STRETCHES_MOST]; /**< what of the running epoch's order is done */
+  int stretches;                         /**< 0 at the start of an epoch */
+  double loss_sum; /**< of the running epoch: sum of loss times samples, all ranks */
   double loss_count;
   double best_metric; /**< NaN: none yet */
   int64_t best_epoch;
   double train_loss, validation_loss; /**< of the last complete epoch; NaN: none */
+  int target_fields; /**< what the network's output channels are, for inference without targets */
+  int64_t target_field_channels[FN_TARGET_FIELDS_MOST];
 } fn_progress;
 
 /** Everything a state holds besides progress; pointers may be NULL where noted. */
 typedef struct fn_state {
   fn_parameters *parameters;
-  fn_optimizer *optimizer;   /**< NULL: weights only */
-  float *ema;                /**< [parameters->count] or NULL */
-  fn_schedule *schedule;     /**< NULL: weights only */
+  fn_optimizer *optimizer; /**< NULL: weights only */
+  float *ema;              /**< [parameters->count] or NULL */
+  fn_schedule *schedule;   /**< NULL: weights only */
   fn_progress *progress;
   const char *configuration; /**< resolved YAML; on load: set to a malloc'ed text when not NULL */
 } fn_state;
@@ -39,8 +48,8 @@ fn_status fn_checkpoint_save(const char *folder, int64_t index, const fn_state *
 /** Load path (a state or the link). `strict`: missing and unexpected names are errors, else
  *  warnings. Sizes must match. */
 fn_status fn_checkpoint_load(const char *path, bool strict, fn_state *state, char **configuration);
-/** The newest state of the folder that is complete and undamaged: the link's, else the highest index
- *  below it, with a warning naming what was refused. *path NULL when there is none at all;
+/** The newest state of the folder that is complete and undamaged: the link's, else the highest
+ * index below it, with a warning naming what was refused. *path NULL when there is none at all;
  *  FN_ERR_CHECKPOINT when there are states but none is good. The text is malloc'ed. */
 fn_status fn_checkpoint_find(const char *folder, char **path);
 /** Check structure and checksums of a state without loading it. */

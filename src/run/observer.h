@@ -7,22 +7,22 @@
 #include "config/run.h"
 
 typedef struct fn_step_event {
-  int64_t step;        /**< 1-based, whole run */
-  int64_t epoch;       /**< 1-based */
+  int64_t step;                    /**< 1-based, whole run */
+  int64_t epoch;                   /**< 1-based */
   int64_t epoch_step, epoch_steps; /**< 1-based within the epoch, and how many there are */
-  int64_t epochs;      /**< of the whole run */
-  double loss;         /**< mean over ranks of this step */
+  int64_t epochs;                  /**< of the whole run */
+  double loss;                     /**< mean over ranks of this step */
   double lr;
   double gradient_norm, gradient_first, gradient_last; /**< whole; first and last weight */
-  double seconds;      /**< wall time of the steps since the last event */
-  int64_t samples;     /**< all ranks, since the last event */
+  double seconds;                           /**< wall time of the steps since the last event */
+  int64_t samples;                          /**< all ranks, since the last event */
   double input_wait, exposed_communication; /**< seconds since the last event */
-  size_t memory_peak;  /**< bytes, this rank */
+  size_t memory_peak;                       /**< bytes, this rank */
 } fn_step_event;
 
 typedef struct fn_epoch_event {
-  int64_t epoch, epochs; /**< 1-based, total */
-  int64_t step;          /**< steps so far */
+  int64_t epoch, epochs;              /**< 1-based, total */
+  int64_t step;                       /**< steps so far */
   double train_loss, validation_loss; /**< validation NaN when not configured */
   double lr;
   double seconds;
@@ -34,11 +34,11 @@ typedef struct fn_figure_event {
   const char *stage; /**< "train" or "val" */
   int64_t epoch;
   int spatial;
-  int64_t batch;               /**< samples */
+  int64_t batch; /**< samples */
   int64_t channels_in, channels_out;
-  int64_t size[FN_MAX_SPATIAL]; /**< common window of the three */
+  int64_t size[FN_MAX_SPATIAL];         /**< common window of the three */
   const float *input, *output, *target; /**< [batch, channels, size...], normalised units */
-  double box_size;              /**< of the window, or <= 0 */
+  double box_size;                      /**< of the window, or <= 0 */
 } fn_figure_event;
 
 typedef struct fn_observer {

@@ -1,0 +1,29 @@
+/** @file conv.h
+ *  Shared by the two convolution files of the cpu backend.
+ */
+#ifndef FN_BACKEND_CPU_CONV_H
+#define FN_BACKEND_CPU_CONV_H
+
+#include "backend/cpu/internal.h"
+
+typedef enum conv_role { CONV_FORWARD, CONV_DATA, CONV_WEIGHT } conv_role;
+
+/** The values of a convolution y = w * x + bias by their meaning, whatever the operator. */
+typedef struct conv_values {
+  conv_role role;
+  const fn_value *x, *y, *w, *bias; /**< bias may be NULL; CONV_WEIGHT: its gradient */
+} conv_values;
+
+void fn_cpu_conv_ports(const fn_node *node, conv_values *v);
+
+/** to = leaky(from + bias): conversion, bias [C] (NULL: none) and activation in one pass. `to` may
+ *  be `from`. Channels past the last one stay zero. */
+void fn_cpu_conv_finish(const fn_tensor *to, const fn_tensor *from, const float *bias,
+                        double slope);
+
+/** Data gradients whose windows do not overlap (kernel = stride, no padding): each cell of y fills
+ *  its own patch of x. oneDNN has no generated kernel for it on AVX2. */
+bool fn_cpu_conv_patch_fits(const fn_node *node);
+fn_status fn_cpu_conv_patch_prepare(fn_kernel *kernel);
+
+#endif

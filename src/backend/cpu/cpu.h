@@ -1,0 +1,22 @@
+/** @file cpu.h
+ *  What others may ask of kernels of the cpu backend besides running them.
+ */
+#ifndef FN_BACKEND_CPU_CPU_H
+#define FN_BACKEND_CPU_CPU_H
+
+#include <fieldnet/backend.h>
+
+/** Seconds spent inside the kernel's main primitive (oneDNN's convolution or matrix product) over
+ *  all its runs so far; 0 for kernels without one and for kernels of other backends. */
+double fn_cpu_library_seconds(const fn_kernel *kernel);
+
+/** Run only the kernel's main primitive `repeats` times on the kernel's own buffers, after one
+ *  warm-up; *seconds is the mean time of one execution, 0 when the kernel has no such primitive.
+ *  Overwrites the kernel's outputs.
+ *  @return FN_ERR_INTERNAL when the kernel has never run (its scratch memory is not known yet) */
+fn_status fn_cpu_time_primitive(const fn_kernel *kernel, int repeats, double *seconds);
+
+/** Channels per block of the blocked layout: 16 with AVX-512, else 8. */
+int64_t fn_cpu_block(void);
+
+#endif

@@ -1,0 +1,69 @@
+/** @file array.h
+ *  An n-dimensional array on disk, whatever its format: what field.c builds fields from.
+ */
+#ifndef FN_FIELD_ARRAY_H
+#define FN_FIELD_ARRAY_H
+
+#include "field/field.h"
+
+enum { FN_ARRAY_DIMS = FN_MAX_DIMS + 2 }; /**< sample, channel, spatial axes */
+
+typedef struct fn_array fn_array;
+struct fn_array {
+  int ndim;
+  int64_t dim[FN_ARRAY_DIMS];
+  char type[16]; /**< as numpy writes it, e.g. "<f4" */
+  bool fortran;
+  int64_t bytes; /**< of the values on disk */
+  /** Read extent[ndim] cells from start[ndim], every axis periodic, as float32 in C order. */
+  fn_status (*read)(fn_array *array, const int64_t *start, const int64_t *extent, float *out);
+  void (*close)(fn_array *array);
+};
+
+/** The file is mapped, not read: it must not shrink while open (a read that finds it shorter than
+ *  at opening fails; one that races with the truncation gets SIGBUS from the system). */
+fn_status fn_npy_open(const char *path, fn_array **array);
+/** dataset "" stands for the only one of the file. Takes the HDF5 lock. */
+fn_status fn_hdf5_open(const char *file, const char *dataset, fn_array **array);
+
+/** Names of all numeric and other datasets of the file, "/group/name", sorted bytewise.
+ *  Takes the HDF5 lock. */
+fn_status fn_hdf5_list(const char *file, fn_arena *arena, const char ***names, int *count);
+
+/** Position in the path of the ':' between HDF5 file and dataset, or -1: the last one after a file
+ *  name ending in .h5 or .hdf5. */
+int fn_dataset_colon(const char *path);
+
+/** Modulo with the sign of the divisor: first cell of a periodic axis. */
+static inline int64_t fn_wrap(int64_t index, int64_t size) {
+  const int64_t rest = index % size;
+  return rest < 0 ? rest + size : rest;
+}
+
+/** "[3, 64, 64]" into text; returns text. */
+char *fn_dims_text(int ndim, const int64_t *dim, char *text, size_t size);
+/** Product of sizes times `item`; false when a size is negative or the product overflows. */
+bool fn_dims_bytes(int ndim, const int64_t *dim, int64_t item, int64_t *bytes);
+
+/** `count` values at `in` (any alignment) to out[0], out[stride], ... */
+typedef void (*fn_convert)(const unsigned char *in, int64_t count, float *out, int64_t stride);
+/** Converter for a numpy kind (b i u f), item size and byte order; NULL when there is none. */
+fn_convert fn_convert_find(char kind, int item, bool swap);
+
+/** What an npy header says. */
+typedef struct fn_npy_header {
+  char kind;
+  int item; /**< bytes per value */
+  bool swap;
+  bool fortran;
+  char type[16];
+  int ndim;
+  int64_t dim[FN_ARRAY_DIMS];
+  int64_t offset; /**< of the first value in the file */
+} fn_npy_header;
+
+/** Parse the start of a file; `path` is for messages. */
+fn_status fn_npy_parse(const char *path, const unsigned char *bytes, size_t count,
+                       fn_npy_header *header);
+
+#endif

@@ -1,0 +1,151 @@
+/* Reading npy files through a memory map: only the pages of the requested rows are touched. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "field/array.h"
+
+typedef struct npy_array {
+  fn_array array;
+  fn_npy_header header;
+  fn_convert convert;
+  const unsigned char *map;
+  size_t map_size;
+  dev_t device; // identity of the mapped file, to notice that it shrank
+  ino_t inode;
+  char *path;
+} npy_array;
+
+/** A mapped file that became shorter would kill the process with SIGBUS: look first. */
+static fn_status check_not_shrunk(const npy_array *npy) {
+  struct stat now;
+  if (stat(npy->path, &now) != 0 || now.st_dev != npy->device || now.st_ino != npy->inode)
+    return FN_OK; // moved or replaced: the mapping keeps the old file alive, whole
+  FN_CHECK(now.st_size >= npy->header.offset + npy->array.bytes, FN_ERR_DATA,
+           "%s: truncated while open: expected %lld bytes, found %lld", npy->path,
+           (long long)(npy->header.offset + npy->array.bytes), (long long)now.st_size);
+  return FN_OK;
+}
+
+/** One row along the fastest axis on disk, wrapped. */
+static void read_row(const npy_array *npy, int64_t cell, int64_t start, int64_t extent,
+                     int64_t size, float *out, int64_t stride) {
+  const unsigned char *row = npy->map + npy->header.offset + cell * npy->header.item;
+  int64_t from = fn_wrap(start, size);
+  while (extent > 0) {
+    const int64_t count = extent < size - from ? extent : size - from;
+    npy->convert(row + from * npy->header.item, count, out, stride);
+    out += count * stride;
+    extent -= count;
+    from = 0;
+  }
+}
+
+static fn_status npy_read(fn_array *array, const int64_t *start, const int64_t *extent,
+                          float *out) {
+  const npy_array *npy = (const npy_array *)array;
+  FN_TRY(check_not_shrunk(npy));
+  const int ndim = array->ndim, last = ndim - 1;
+  // Axes in disk order, slowest first; axis[i] is the logical axis.
+  int axis[FN_ARRAY_DIMS];
+  int64_t disk_stride[FN_ARRAY_DIMS], out_stride[FN_ARRAY_DIMS], index[FN_ARRAY_DIMS] = {0};
+  for (int i = 0; i < ndim; i++)
+    axis[i] = array->fortran ? last - i : i;
+  for (int i = last, a; i >= 0; i--) {
+    a = axis[i];
+    disk_stride[i] = i == last ? 1 : disk_stride[i + 1] * array->dim[axis[i + 1]];
+    if (extent[a] == 0) return FN_OK;
+  }
+  for (int a = last; a >= 0; a--)
+    out_stride[a] = a == last ? 1 : out_stride[a + 1] * extent[a + 1];
+  for (;;) {
+    int64_t cell = 0, target = 0;
+    for (int i = 0; i < last; i++) {
+      const int a = axis[i];
+      cell += fn_wrap(start[a] + index[i], array->dim[a]) * disk_stride[i];
+      target += index[i] * out_stride[a];
+    }
+    const int fast = axis[last];
+    read_row(npy, cell, start[fast], extent[fast], array->dim[fast], out + target,
+             out_stride[fast]);
+    int i = last - 1;
+    while (i >= 0 && ++index[i] == extent[axis[i]])
+      index[i--] = 0;
+    if (i < 0) return FN_OK;
+  }
+}
+
+static void npy_close(fn_array *array) {
+  npy_array *npy = (npy_array *)array;
+  if (npy->map) munmap((void *)npy->map, npy->map_size);
+  free(npy->path);
+  free(npy);
+}
+
+/** Map the whole file; the descriptor is not kept, so that thousands of files can be open. */
+static fn_status map_file(npy_array *npy, const char *path) {
+  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  FN_CHECK(fd >= 0, FN_ERR_DATA, "cannot open %s: %s", path, strerror(errno));
+  struct stat info;
+  int reason = fstat(fd, &info) == 0 ? 0 : errno;
+  if (!reason && S_ISDIR(info.st_mode)) reason = EISDIR;
+  if (!reason && !S_ISREG(info.st_mode)) reason = ENODEV;
+  if (!reason && info.st_size > 0) {
+    void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+      reason = errno;
+    } else {
+      npy->map = map;
+      npy->map_size = (size_t)info.st_size;
+      npy->device = info.st_dev;
+      npy->inode = info.st_ino;
+    }
+  }
+  close(fd);
+  FN_CHECK(!reason, FN_ERR_DATA, "cannot read %s: %s", path,
+           reason == ENODEV ? "not a regular file" : strerror(reason));
+  return FN_OK;
+}
+
+static fn_status describe(npy_array *npy, const char *path) {
+  FN_TRY(map_file(npy, path));
+  FN_TRY(fn_npy_parse(path, npy->map, npy->map_size, &npy->header));
+  const fn_npy_header *header = &npy->header;
+  fn_array *array = &npy->array;
+  int64_t bytes;
+  char text[128];
+  FN_CHECK(fn_dims_bytes(header->ndim, header->dim, header->item, &bytes) &&
+               bytes <= INT64_MAX - header->offset,
+           FN_ERR_DATA, "%s: the shape %s in the npy header is too large", path,
+           fn_dims_text(header->ndim, header->dim, text, sizeof text));
+  FN_CHECK(header->offset + bytes <= (int64_t)npy->map_size, FN_ERR_DATA,
+           "%s: truncated: shape %s of type %s needs %lld bytes with its header, the file has %zu",
+           path, fn_dims_text(header->ndim, header->dim, text, sizeof text), header->type,
+           (long long)(header->offset + bytes), npy->map_size);
+  array->ndim = header->ndim;
+  memcpy(array->dim, header->dim, sizeof header->dim);
+  memcpy(array->type, header->type, sizeof header->type);
+  array->fortran = header->fortran;
+  array->bytes = bytes;
+  npy->convert = fn_convert_find(header->kind, header->item, header->swap);
+  return FN_OK;
+}
+
+fn_status fn_npy_open(const char *path, fn_array **array) {
+  *array = NULL;
+  npy_array *npy = calloc(1, sizeof *npy);
+  FN_CHECK(npy && (npy->path = strdup(path)), FN_ERR_MEMORY, "out of memory opening %s", path);
+  npy->array.read = npy_read;
+  npy->array.close = npy_close;
+  const fn_status status = describe(npy, path);
+  if (status != FN_OK) {
+    npy_close(&npy->array);
+    return status;
+  }
+  *array = &npy->array;
+  return FN_OK;
+}

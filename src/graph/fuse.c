@@ -1,0 +1,274 @@
+/* Rewrites of the graph. Each rewrite turns the last node of a pattern into the merged node, so
+ * that everybody who reads its value keeps doing so; absorbed nodes are dropped and the rest is put
+ * back into an order in which inputs come before their readers. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "graph/internal.h"
+#include "ops/ops.h"
+
+typedef struct view {
+  fn_graph *graph;
+  int *uses;  /**< [value_count] */
+  bool *keep; /**< [value_count]: somebody outside reads it */
+} view;
+
+static fn_status view_create(fn_graph *graph, fn_value **keep, int keep_count, view *v) {
+  *v = (view){.graph = graph};
+  v->uses = calloc((size_t)graph->value_count, sizeof *v->uses);
+  v->keep = calloc((size_t)graph->value_count, sizeof *v->keep);
+  if (!v->uses || !v->keep) {
+    free(v->uses);
+    free(v->keep);
+    FN_FAIL(FN_ERR_MEMORY, "out of memory");
+  }
+  for (int n = 0; n < graph->node_count; n++) {
+    const fn_node *node = graph->node[n];
+    for (int i = 0; i < node->input_count; i++)
+      if (node->input[i]) v->uses[node->input[i]->id]++;
+  }
+  for (int i = 0; i < keep_count; i++)
+    if (keep[i]) v->keep[keep[i]->id] = true;
+  for (int i = 0; i < graph->assignment_count; i++)
+    v->keep[graph->assignment[i].value->id] = true;
+  return FN_OK;
+}
+
+static void view_destroy(view *v) {
+  free(v->uses);
+  free(v->keep);
+}
+
+static bool absorbable(const view *v, const fn_value *value) {
+  return v->uses[value->id] == 1 && !v->keep[value->id];
+}
+
+static bool is_leaky(const fn_node *node) {
+  if (node->op != &fn_op_unary) return false;
+  const fn_unary_attrs *attrs = node->attrs;
+  return attrs->kind == FN_LEAKY && attrs->a > 0;
+}
+
+/** `last` becomes what `first` was: its operator, inputs and further outputs. */
+static void absorb(fn_graph *graph, fn_node *first, fn_node *last) {
+  fn_value *result = last->output[0];
+  last->op = first->op;
+  last->input = first->input;
+  last->input_count = first->input_count;
+  last->attrs = first->attrs;
+  last->output = fn_arena_take(graph->arena, (size_t)first->output_count * sizeof(fn_value *));
+  last->output_count = first->output_count;
+  last->output[0] = result;
+  for (int o = 1; o < first->output_count; o++) {
+    last->output[o] = first->output[o];
+    last->output[o]->node = last;
+  }
+  first->op = NULL; // dropped by reorder()
+}
+
+static bool merge_activation(view *v, fn_node *node) {
+  if (!is_leaky(node)) return false;
+  fn_node *first = node->input[0]->node;
+  const double slope = ((const fn_unary_attrs *)node->attrs)->a;
+  if (node->input[0]->output != 0 || !absorbable(v, node->input[0])) return false;
+  if (first->op == &fn_op_batch_norm) {
+    fn_batch_norm_attrs *attrs = first->attrs;
+    if (attrs->slope != 1) return false;
+    attrs->slope = slope;
+  } else if (first->op == &fn_op_conv || first->op == &fn_op_conv_data) {
+    fn_conv_attrs *attrs = first->attrs;
+    if (attrs->slope != 1) return false;
+    attrs->slope = slope;
+  } else {
+    return false;
+  }
+  absorb(v->graph, first, node);
+  return true;
+}
+
+static bool merge_residual(view *v, fn_node *node) {
+  if (node->op != &fn_op_binary || ((const fn_binary_attrs *)node->attrs)->kind != FN_ADD)
+    return false;
+  for (int side = 0; side < 2; side++) {
+    fn_value *normed = node->input[side], *residual = node->input[1 - side];
+    fn_node *first = normed->node;
+    if (first->op != &fn_op_batch_norm || normed->output != 0 || !absorbable(v, normed)) continue;
+    if (first->input[3] || ((const fn_batch_norm_attrs *)first->attrs)->slope != 1) continue;
+    if (!fn_shape_equal(&normed->shape, &residual->shape)) continue;
+    fn_value **input =
+        fn_arena_take(v->graph->arena, (size_t)first->input_count * sizeof(fn_value *));
+    memcpy(input, first->input, (size_t)first->input_count * sizeof(fn_value *));
+    input[3] = residual;
+    first->input = input;
+    absorb(v->graph, first, node);
+    return true;
+  }
+  return false;
+}
+
+static bool merge_window(view *v, fn_node *node) {
+  if (node->op != &fn_op_binary || ((const fn_binary_attrs *)node->attrs)->kind != FN_ADD)
+    return false;
+  for (int side = 0; side < 2; side++) {
+    fn_value *padded = node->input[side], *other = node->input[1 - side];
+    fn_node *pad = padded->node;
+    if (pad->op != &fn_op_pad_zero || !absorbable(v, padded)) continue;
+    if (!fn_shape_equal(&padded->shape, &other->shape)) continue;
+    fn_value **input = fn_arena_take(v->graph->arena, 2 * sizeof(fn_value *));
+    input[0] = other;
+    input[1] = pad->input[0];
+    node->op = &fn_op_add_window;
+    node->attrs = pad->attrs;
+    node->input = input;
+    node->input_count = 2;
+    pad->op = NULL;
+    return true;
+  }
+  return false;
+}
+
+static bool ready(const fn_node *node, const bool *done) {
+  for (int i = 0; i < node->input_count; i++)
+    if (node->input[i] && !done[node->input[i]->id]) return false;
+  return true;
+}
+
+/** Drop absorbed nodes; stable topological order of the others. */
+static fn_status reorder(fn_graph *graph) {
+  int count = 0;
+  for (int n = 0; n < graph->node_count; n++)
+    if (graph->node[n]->op) graph->node[count++] = graph->node[n];
+  fn_node **sorted = calloc((size_t)count + 1, sizeof(fn_node *));
+  bool *done = calloc((size_t)graph->value_count + 1, sizeof *done);
+  int placed = 0, before = -1;
+  // Nodes are nearly in order: a few sweeps that each take all that is ready suffice.
+  while (sorted && done && placed < count && placed != before) {
+    before = placed;
+    for (int n = 0; n < count; n++) {
+      fn_node *node = graph->node[n];
+      if (!node || !ready(node, done)) continue;
+      for (int o = 0; o < node->output_count; o++)
+        done[node->output[o]->id] = true;
+      sorted[placed++] = node;
+      graph->node[n] = NULL;
+    }
+  }
+  const bool complete = sorted && done && placed == count;
+  if (complete) {
+    for (int n = 0; n < count; n++) {
+      graph->node[n] = sorted[n];
+      graph->node[n]->id = n;
+    }
+    graph->node_count = count;
+  }
+  free(sorted);
+  free(done);
+  return complete ? FN_OK : fn_graph_fail(graph, FN_ERR_INTERNAL, "the graph has a cycle");
+}
+
+static fn_status rewrite(fn_graph *graph, fn_value **keep, int keep_count,
+                         bool (*rule)(view *, fn_node *)) {
+  FN_TRY(graph->status);
+  view v;
+  FN_TRY(view_create(graph, keep, keep_count, &v));
+  for (int n = 0; n < graph->node_count; n++)
+    if (graph->node[n]->op) rule(&v, graph->node[n]);
+  view_destroy(&v);
+  return reorder(graph);
+}
+
+static bool forward_rules(view *v, fn_node *node) {
+  return merge_residual(v, node) || merge_activation(v, node);
+}
+
+fn_status fn_graph_fuse_forward(fn_graph *graph, fn_value **keep, int keep_count) {
+  return rewrite(graph, keep, keep_count, forward_rules);
+}
+
+fn_status fn_graph_fuse_backward(fn_graph *graph, fn_value **keep, int keep_count) {
+  return rewrite(graph, keep, keep_count, merge_window);
+}
+
+/* ---- bf16
+ * ---------------------------------------------------------------------------------------- */
+
+static bool is_activation(const fn_value *value) {
+  const fn_leaf *leaf = fn_value_leaf(value);
+  return value->shape.ndim >= 3 && (!leaf || leaf->kind == FN_LEAF_INPUT);
+}
+
+/** Which inputs of a computing operator are activations: all with space but the kernel. */
+static bool activation_input(const fn_node *node, int input) {
+  if (!node->input[input] || node->input[input]->shape.ndim < 3) return false;
+  const bool has_kernel = node->op == &fn_op_conv || node->op == &fn_op_conv_data;
+  return !(has_kernel && input == 1);
+}
+
+static bool reads_graph_input(const fn_node *node) {
+  for (int i = 0; i < node->input_count; i++) {
+    const fn_value *value = node->input[i];
+    while (value && value->node->op == &fn_op_crop)
+      value = value->node->input[0];
+    const fn_leaf *leaf = fn_value_leaf(value);
+    if (leaf && leaf->kind == FN_LEAF_INPUT) return true;
+  }
+  return false;
+}
+
+static fn_value *cast(fn_graph *graph, fn_value *value, fn_dtype dtype, fn_value **cache) {
+  if (value->dtype == dtype) return value;
+  if (!cache[value->id]) {
+    const fn_unary_attrs attrs = {.kind = FN_CAST};
+    fn_value *result = fn_node_append(graph, &fn_op_unary, &value, 1, 1, &attrs, 0);
+    if (!result) return NULL;
+    result->dtype = dtype;
+    result->label = value->label;
+    cache[value->id] = result;
+  }
+  return cache[value->id];
+}
+
+/** Casts the activation inputs of `node` to bf16 (or all of them to f32 when `wide`). */
+static fn_status cast_inputs(fn_graph *graph, fn_node *node, bool wide, fn_value **cache) {
+  fn_value **input = fn_arena_take(graph->arena, (size_t)(node->input_count + 1) * sizeof *input);
+  memcpy(input, node->input, (size_t)node->input_count * sizeof *input);
+  for (int i = 0; i < node->input_count; i++) {
+    if (!activation_input(node, i)) continue;
+    input[i] = cast(graph, input[i], wide ? FN_F32 : FN_BF16, cache);
+    FN_TRY(graph->status);
+  }
+  node->input = input;
+  return FN_OK;
+}
+
+fn_status fn_graph_apply_bf16(fn_graph *graph, bool first_layer_f32) {
+  FN_TRY(graph->status);
+  const int nodes = graph->node_count;
+  // Every value can be cast at most once to each type; ids grow by at most that many.
+  fn_value **narrow = calloc((size_t)graph->value_count * 3 + 16, sizeof *narrow);
+  fn_value **wide = calloc((size_t)graph->value_count * 3 + 16, sizeof *wide);
+  fn_status status = narrow && wide ? FN_OK : fn_graph_fail(graph, FN_ERR_MEMORY, "out of memory");
+  for (int n = 0; n < nodes && status == FN_OK; n++) {
+    fn_node *node = graph->node[n];
+    const bool follows = node->op->flags & FN_OP_FOLLOWS_BF16;
+    const bool computes = node->op->flags & FN_OP_COMPUTES_BF16;
+    if (!follows && !computes) continue;
+    bool all = true, any = false;
+    for (int i = 0; i < node->input_count; i++) {
+      if (!activation_input(node, i)) continue;
+      all &= node->input[i]->dtype == FN_BF16;
+      any |= node->input[i]->dtype == FN_BF16;
+    }
+    const bool stay = first_layer_f32 && computes && reads_graph_input(node);
+    const bool make = (computes && !stay) || (follows && all && any);
+    if (!make && !stay) continue;
+    status = cast_inputs(graph, node, stay, stay ? wide : narrow);
+    if (stay) continue;
+    for (int o = 0; o < node->output_count; o++)
+      if (is_activation(node->output[o]) && node->op != &fn_op_conv_weight)
+        node->output[o]->dtype = FN_BF16;
+  }
+  free(narrow);
+  free(wide);
+  return status == FN_OK ? reorder(graph) : status;
+}

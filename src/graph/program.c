@@ -1,0 +1,267 @@
+#include "graph/program.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/system.h"
+#include "graph/program_internal.h"
+
+static void *place_data(const fn_program *p, int index) {
+  if (index < 0) return NULL;
+  int64_t offset;
+  const place *owner = &p->place[fn_place_owner(p, index, &offset)];
+  char *base = owner->external ? owner->external : (char *)p->arena + owner->address;
+  return base + (size_t)offset * fn_dtype_size(owner->dtype);
+}
+
+static fn_tensor tensor_of(const fn_program *p, int index) {
+  if (index < 0) return (fn_tensor){0};
+  const place *c = &p->place[index];
+  return (fn_tensor){.data = place_data(p, index),
+                     .dtype = c->dtype,
+                     .shape = c->shape,
+                     .block = c->block,
+                     .batch_stride = c->batch_stride};
+}
+
+static fn_status prepare_step(fn_program *p, step *s) {
+  fn_kernel *kernel = &s->kernel;
+  const int inputs = s->node->input_count, outputs = s->node->output_count;
+  kernel->node = s->node;
+  kernel->backend = s->backend->name;
+  kernel->input = fn_arena_take(p->tables, (size_t)(inputs + 1) * sizeof(fn_tensor));
+  kernel->output = fn_arena_take(p->tables, (size_t)(outputs + 1) * sizeof(fn_tensor));
+  for (int i = 0; i < inputs; i++)
+    kernel->input[i] = tensor_of(p, s->input[i]);
+  for (int o = 0; o < outputs; o++) {
+    kernel->output[o] = tensor_of(p, s->output[o]);
+    if (s->output[o] < 0) {
+      kernel->output[o].shape = s->node->output[o]->shape;
+      kernel->output[o].block = 1;
+    }
+  }
+  if (p->options.plan_only) return FN_OK;
+  const fn_status status = s->is_reorder ? s->backend->prepare_reorder(s->backend, kernel)
+                                         : s->backend->prepare(s->backend, kernel);
+  return fn_error_context(status, "operator %s (%s)", s->is_reorder ? "reorder" : s->node->op->name,
+                          s->label);
+}
+
+static fn_status allocate(fn_program *p) {
+  const fn_program *donor = p->options.check ? NULL : p->options.donor;
+  p->arena_borrowed = donor && donor->arena && donor->arena_bytes >= p->arena_bytes;
+  if (p->arena_borrowed) {
+    p->arena = donor->arena;
+  } else if (!p->options.plan_only) {
+    FN_TRY(fn_pages_allocate(p->arena_bytes, &p->arena));
+  }
+  for (int s = 0; s < p->step_count; s++) {
+    FN_TRY(prepare_step(p, &p->step[s]));
+    if (p->step[s].kernel.workspace > p->workspace_bytes)
+      p->workspace_bytes = p->step[s].kernel.workspace;
+  }
+  if (p->options.plan_only) return FN_OK;
+  p->workspace_borrowed = donor && donor->workspace_bytes >= p->workspace_bytes;
+  if (p->workspace_borrowed) {
+    p->workspace = donor->workspace;
+    return FN_OK;
+  }
+  return fn_pages_allocate(p->workspace_bytes, &p->workspace);
+}
+
+/* ---- check mode: guards behind every storage, poison in what is released
+ * ------------------------- */
+
+static const unsigned char guard_byte = 0xA5;
+enum { GUARD_BYTES = 64 };
+
+static unsigned char *guard_of(const fn_program *p, const place *owner) {
+  return (unsigned char *)p->arena + owner->address + owner->bytes - GUARD_BYTES;
+}
+
+static bool is_guarded(const place *c) {
+  return c->parent < 0 && !c->external && c->last >= 0;
+}
+
+static void set_guards(fn_program *p) {
+  for (int i = 0; i < p->place_count; i++)
+    if (is_guarded(&p->place[i])) memset(guard_of(p, &p->place[i]), guard_byte, GUARD_BYTES);
+}
+
+static fn_status check_step(fn_program *p, int s) {
+  for (int i = 0; i < p->place_count; i++) {
+    const place *c = &p->place[i];
+    if (!is_guarded(c)) continue;
+    const unsigned char *guard = guard_of(p, c);
+    for (int b = 0; b < GUARD_BYTES; b++)
+      FN_CHECK(guard[b] == guard_byte, FN_ERR_INTERNAL,
+               "operator %s (%s) wrote beyond the end of a value", p->step[s].node->op->name,
+               p->step[s].label);
+    if (c->last == s && !c->pinned)
+      memset((char *)p->arena + c->address, 0xFF, c->bytes - GUARD_BYTES); // NaN in every dtype
+  }
+  return FN_OK;
+}
+
+/* ---- create
+ * --------------------------------------------------------------------------------------- */
+
+static fn_status build(fn_program *p, const fn_program_output *outputs, int output_count,
+                       fn_value *const *wrt, fn_value *const *gradients, int gradient_count) {
+  FN_TRY(fn_backend_find(p->options.backend, &p->backend));
+  FN_TRY(fn_backend_find("reference", &p->reference));
+  FN_CHECK(!p->backend->missing, FN_ERR_UNSUPPORTED, "backend %s cannot be used: %s",
+           p->backend->name, p->backend->missing);
+  FN_CHECK(p->options.precision != FN_F64 || p->backend == p->reference, FN_ERR_UNSUPPORTED,
+           "double precision runs on the reference backend only");
+  const size_t values = (size_t)p->graph->value_count + 1;
+  p->value_place = fn_arena_take(p->tables, values * sizeof(int));
+  p->value_copy = fn_arena_take(p->tables, values * sizeof(int));
+  p->input = fn_arena_take(p->tables, (size_t)(p->graph->leaf_count + 1) * sizeof *p->input);
+  p->output = fn_arena_take(p->tables, (size_t)(output_count + 1) * sizeof *p->output);
+  FN_TRY(fn_program_lower(p, outputs, output_count, wrt, gradients, gradient_count));
+  FN_TRY(fn_program_plan_memory(p));
+  FN_TRY(allocate(p));
+  if (p->options.check && !p->options.plan_only) set_guards(p);
+  return FN_OK;
+}
+
+fn_status fn_program_create(fn_graph *graph, fn_parameters *parameters,
+                            const fn_program_options *options, const fn_program_output *outputs,
+                            int output_count, fn_value *const *wrt, fn_value *const *gradients,
+                            int gradient_count, fn_program **program) {
+  *program = NULL;
+  FN_TRY(fn_graph_status(graph));
+  for (int i = 0; i < output_count; i++)
+    FN_CHECK(outputs[i].value, FN_ERR_INTERNAL, "program output '%s' is missing", outputs[i].name);
+  fn_program *p = calloc(1, sizeof *p);
+  FN_CHECK(p, FN_ERR_MEMORY, "out of memory");
+  p->tables = fn_arena_create();
+  p->options = *options;
+  p->graph = graph;
+  p->parameters = parameters;
+  const fn_status status = p->tables
+                               ? build(p, outputs, output_count, wrt, gradients, gradient_count)
+                               : fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "out of memory");
+  if (status != FN_OK) {
+    fn_program_destroy(p);
+    return status;
+  }
+  *program = p;
+  return FN_OK;
+}
+
+void fn_program_destroy(fn_program *program) {
+  if (!program) return;
+  for (int s = 0; s < program->step_count; s++)
+    if (program->step[s].kernel.destroy) program->step[s].kernel.destroy(&program->step[s].kernel);
+  if (program->arena && !program->arena_borrowed)
+    fn_pages_free(program->arena, program->arena_bytes);
+  if (program->workspace && !program->workspace_borrowed)
+    fn_pages_free(program->workspace, program->workspace_bytes);
+  free(program->place);
+  free(program->step);
+  fn_arena_destroy(program->tables);
+  free(program);
+}
+
+/* ---- inputs and outputs
+ * ----------------------------------------------------------------------------- */
+
+static int find_place(const named_place *list, int count, const char *name) {
+  for (int i = 0; i < count; i++)
+    if (strcmp(list[i].name, name) == 0) return list[i].place;
+  return -1;
+}
+
+void *fn_program_input(fn_program *program, const char *name) {
+  return place_data(program, find_place(program->input, program->input_count, name));
+}
+
+const fn_shape *fn_program_input_shape(const fn_program *program, const char *name) {
+  const int index = find_place(program->input, program->input_count, name);
+  return index < 0 ? NULL : &program->place[index].shape;
+}
+
+const void *fn_program_output_data(const fn_program *program, const char *name) {
+  return place_data(program, find_place(program->output, program->output_count, name));
+}
+
+const fn_shape *fn_program_output_shape(const fn_program *program, const char *name) {
+  const int index = find_place(program->output, program->output_count, name);
+  return index < 0 ? NULL : &program->place[index].shape;
+}
+
+void fn_program_on_gradient(fn_program *program, fn_gradient_ready ready, void *user) {
+  program->ready = ready;
+  program->ready_user = user;
+}
+
+/* ---- run
+ * ---------------------------------------------------------------------------------------------- */
+
+fn_status fn_program_run(fn_program *program, const fn_run_context *context) {
+  FN_CHECK(!program->options.plan_only, FN_ERR_INTERNAL, "the program was only planned");
+  fn_run_context mine = context ? *context : (fn_run_context){0};
+  mine.workspace = program->workspace;
+  int landed = 0;
+  for (int s = 0; s < program->step_count; s++) {
+    step *st = &program->step[s];
+    const double start = program->options.profile ? fn_clock() : 0;
+    const fn_status status = st->kernel.run(&st->kernel, &mine);
+    if (status != FN_OK)
+      return fn_error_context(status, "operator %s (%s)", st->node->op->name, st->label);
+    if (program->options.profile) {
+      st->seconds += fn_clock() - start;
+      st->runs++;
+    }
+    if (program->options.check) FN_TRY(check_step(program, s));
+    for (; landed < program->landing_count && program->landing[landed].step <= s; landed++)
+      if (program->ready) program->ready(program->ready_user, program->landing[landed].entry);
+  }
+  return FN_OK;
+}
+
+/* ---- information
+ * ---------------------------------------------------------------------------------------- */
+
+int fn_program_kernel_count(const fn_program *program) {
+  return program->step_count;
+}
+
+const fn_kernel *fn_program_kernel(const fn_program *program, int index) {
+  return &program->step[index].kernel;
+}
+
+void fn_program_kernel_info(const fn_program *program, int index, fn_kernel_info *info) {
+  const step *s = &program->step[index];
+  *info = (fn_kernel_info){.op = s->is_reorder ? "reorder" : s->node->op->name,
+                           .label = s->label,
+                           .backend = s->backend->name,
+                           .seconds = s->seconds,
+                           .runs = s->runs};
+  for (int i = 0; i < s->node->input_count; i++)
+    if (s->input[i] >= 0) info->bytes += (double)fn_place_bytes(&program->place[s->input[i]]);
+  for (int o = 0; o < s->node->output_count; o++)
+    if (s->output[o] >= 0) info->bytes += (double)fn_place_bytes(&program->place[s->output[o]]);
+  if (s->node->output_count > 0) info->shape = s->node->output[0]->shape;
+  if (!s->is_reorder)
+    info->flops =
+        s->node->op->flops ? s->node->op->flops(s->node) : (double)fn_shape_count(&info->shape);
+}
+
+void fn_program_profile_reset(fn_program *program) {
+  for (int s = 0; s < program->step_count; s++) {
+    program->step[s].seconds = 0;
+    program->step[s].runs = 0;
+  }
+}
+
+void fn_program_memory_info(const fn_program *program, fn_program_memory *memory) {
+  *memory = (fn_program_memory){.arena = program->arena_bytes,
+                                .naive = program->naive_bytes,
+                                .workspace = program->workspace_bytes,
+                                .reorders = program->reorders};
+}

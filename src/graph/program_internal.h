@@ -1,0 +1,94 @@
+/** @file program_internal.h
+ *  A program while it is made: steps on places, places in storages.
+ *
+ *  A place is a value lying in memory in one layout. A place may be a window of another place (a
+ *  channel range of a concat, a reshape, the result of an operator that overwrites its input); the
+ *  outermost one owns a storage, which the planner gives an address.
+ */
+#ifndef FN_GRAPH_PROGRAM_INTERNAL_H
+#define FN_GRAPH_PROGRAM_INTERNAL_H
+
+#include "graph/internal.h"
+#include "graph/program.h"
+
+typedef struct place {
+  fn_shape shape;
+  fn_dtype dtype;
+  int64_t block;
+  int64_t batch_stride; /**< elements */
+  int parent;           /**< place this is a window of; -1: owns storage */
+  int64_t offset;       /**< elements into the parent */
+  int children;         /**< windows of this place */
+  int writer;           /**< step that writes it; -1: none */
+  bool strided_out;     /**< its writer honours batch_stride */
+  /* owners only: */
+  void *external;  /**< memory that is not in the arena */
+  bool pinned;     /**< lives through the whole run; never overwritten in place */
+  int first, last; /**< steps of its life */
+  size_t bytes, address;
+} place;
+
+typedef struct step {
+  fn_node *node; /**< for reorders: a node of its own with one input and one output */
+  const fn_backend *backend;
+  bool is_reorder;
+  const char *label;
+  int *input, *output; /**< places; -1: absent */
+  fn_node_plan plan;
+  fn_kernel kernel;
+  double seconds;
+  int64_t runs;
+} step;
+
+typedef struct named_place {
+  const char *name;
+  int place;
+} named_place;
+
+/** After step `step` the gradient of parameters->entry[entry] is final. */
+typedef struct landing {
+  int step, entry;
+} landing;
+
+struct fn_program {
+  fn_arena *tables;
+  fn_program_options options;
+  const fn_backend *backend, *reference;
+  fn_parameters *parameters;
+  fn_graph *graph;
+
+  place *place;
+  int place_count, place_capacity;
+  step *step;
+  int step_count, step_capacity;
+
+  named_place *input, *output;
+  int input_count, output_count;
+
+  landing *landing; /**< ascending steps */
+  int landing_count;
+
+  int *value_place; /**< [graph values]: primary place or -1 */
+  int *value_copy;  /**< [graph values]: place in the other layout, or -1 */
+
+  void *arena;
+  bool arena_borrowed, workspace_borrowed; /**< they belong to options.donor */
+  size_t arena_bytes, naive_bytes, workspace_bytes;
+  void *workspace;
+  int reorders;
+
+  fn_gradient_ready ready;
+  void *ready_user;
+};
+
+/** Owner of a place, and the place's offset in it (elements of its dtype). */
+int fn_place_owner(const fn_program *program, int index, int64_t *offset);
+size_t fn_place_bytes(const place *p);
+
+/** Nodes to steps: layouts, views, reorders. */
+fn_status fn_program_lower(fn_program *program, const fn_program_output *outputs, int output_count,
+                           fn_value *const *wrt, fn_value *const *gradients, int gradient_count);
+/** Lifetimes, in-place results and addresses. */
+fn_status fn_program_plan_memory(fn_program *program);
+
+#endif

@@ -1,0 +1,260 @@
+#include "run/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/system.h"
+#include "base/text.h"
+
+enum { PROGRAMS_MOST = 12 };
+
+typedef struct entry {
+  bool training, has_target, profile, plan_only;
+  int64_t batch;
+  fn_graph *graph;
+  fn_model model;
+  fn_program *program;
+} entry;
+
+struct fn_engine {
+  const fn_run *run;
+  const fn_dist *dist;
+  fn_dataset_info info;
+  fn_parameters *parameters;
+  entry entry[PROGRAMS_MOST];
+  int entry_count;
+};
+
+/* ---- sizes
+ * ---------------------------------------------------------------------------------------- */
+
+static bool fits(const fn_network_rule *rule, int64_t edge) {
+  return edge >= rule->minimum && (rule->multiple < 2 || edge % rule->multiple == rule->remainder);
+}
+
+static int64_t nearest_fitting(const fn_network_rule *rule, int64_t edge, int direction) {
+  for (int64_t n = edge; n >= rule->minimum && n < edge + 4096; n += direction)
+    if (fits(rule, n)) return n;
+  return -1;
+}
+
+fn_status fn_engine_check_sizes(const fn_run *run, const fn_dataset_info *info) {
+  fn_network_rule rule;
+  FN_TRY(fn_model_rule(run, &rule));
+  fn_text text = {0};
+  for (int d = 0; d < info->spatial; d++) {
+    const int64_t edge = info->input_extent[d];
+    const char *where = fn_run_where(run, run->data.crop.count ? "data.crop" : "data.input_pad");
+    if (!fits(&rule, edge)) {
+      const int64_t below = nearest_fitting(&rule, edge, -1),
+                    above = nearest_fitting(&rule, edge < rule.minimum ? rule.minimum : edge, 1);
+      fn_text_add(
+          &text,
+          "%s%s: data.crop plus data.input_pad make %lld cells along axis %d, but the "
+          "network needs %lld modulo %lld and at least %lld; the nearest sizes are %lld and "
+          "%lld",
+          text.length ? "\n" : "", where, (long long)edge, d, (long long)rule.remainder,
+          (long long)(rule.multiple > 1 ? rule.multiple : 1), (long long)rule.minimum,
+          (long long)(below > 0 ? below : rule.minimum), (long long)above);
+    } else if (info->target_channels > 0 && rule.trim >= 0 && run->data.scale_factor == 1) {
+      const int64_t output = edge - 2 * rule.trim, target = info->target_extent[d];
+      if ((output - target) % 2 != 0)
+        fn_text_add(&text,
+                    "%s%s: the network's output has %lld cells along axis %d and the target %lld: "
+                    "the difference must be even for their centres to agree",
+                    text.length ? "\n" : "", fn_run_where(run, "data.target_pad"),
+                    (long long)output, d, (long long)target);
+    }
+  }
+  if (text.length == 0) return FN_OK;
+  const fn_status status = fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__, "%s", text.data);
+  fn_text_free(&text);
+  return status;
+}
+
+/* ---- programs
+ * --------------------------------------------------------------------------------------- */
+
+static fn_status build_graph(fn_engine *engine, entry *e) {
+  const fn_run *run = engine->run;
+  const fn_graph_options options = {.training = e->training,
+                                    .sync_batch_norm =
+                                        run->train.sync_batch_norm && engine->dist->size > 1};
+  const fn_dataset_info *info = &engine->info;
+  FN_TRY(fn_graph_create(&options, &e->graph));
+  // Without targets the number of output channels is that of the trained network: target_channels
+  // is filled in by the caller all the same.
+  return fn_model_build(run, e->graph, info->spatial, e->batch, info->input_channels,
+                        info->target_channels, info->input_extent,
+                        e->has_target ? info->target_extent : NULL, &e->model);
+}
+
+static bool is_parameter(const fn_value *leaf) {
+  return fn_value_leaf(leaf)->kind == FN_LEAF_PARAMETER;
+}
+
+/** Differentiate the loss by every parameter, last ones first: the order of the backward pass. */
+static fn_status add_gradients(entry *e, fn_value ***wrt, fn_value ***gradient, int *count) {
+  const int leaves = fn_graph_leaf_count(e->graph);
+  fn_arena *arena = fn_graph_arena(e->graph);
+  *wrt = fn_arena_take(arena, (size_t)(leaves + 1) * sizeof(fn_value *));
+  *gradient = fn_arena_take(arena, (size_t)(leaves + 1) * sizeof(fn_value *));
+  *count = 0;
+  for (int l = 0; l < leaves; l++)
+    if (is_parameter(fn_graph_leaf(e->graph, l))) (*wrt)[(*count)++] = fn_graph_leaf(e->graph, l);
+  return fn_differentiate(e->graph, e->model.loss, *wrt, *count, *gradient);
+}
+
+static int list_outputs(const fn_model *model, fn_program_output *outputs) {
+  const fn_program_output all[] = {
+      {"loss", model->loss},
+      {"output", model->output},
+      {"input_window", model->input_window},
+      {"output_window", model->output_window},
+      {"target_window", model->target_window},
+  };
+  int count = 0;
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+    if (all[i].value) outputs[count++] = all[i];
+  return count;
+}
+
+/** The first program with memory of its own: the training program, where there is one. */
+static fn_program *find_donor(const fn_engine *engine) {
+  for (int i = 0; i < engine->entry_count; i++)
+    if (!engine->entry[i].plan_only) return engine->entry[i].program;
+  return NULL;
+}
+
+static fn_status compile(fn_engine *engine, entry *e) {
+  const fn_run *run = engine->run;
+  const bool bf16 = strcmp(run->compute.precision, "bf16") == 0;
+  fn_program_output outputs[8];
+  const int output_count = list_outputs(&e->model, outputs);
+  fn_value *keep[8];
+  for (int i = 0; i < output_count; i++)
+    keep[i] = outputs[i].value;
+  FN_TRY(fn_graph_fuse_forward(e->graph, keep, output_count));
+  fn_value **wrt = NULL, **gradient = NULL;
+  int gradient_count = 0;
+  if (e->training) {
+    FN_TRY(add_gradients(e, &wrt, &gradient, &gradient_count));
+    const int all = output_count + gradient_count;
+    fn_value **kept = fn_arena_take(fn_graph_arena(e->graph), (size_t)all * sizeof *kept);
+    memcpy(kept, keep, (size_t)output_count * sizeof *kept);
+    memcpy(kept + output_count, gradient, (size_t)gradient_count * sizeof *kept);
+    FN_TRY(fn_graph_fuse_backward(e->graph, kept, all));
+  }
+  if (bf16) FN_TRY(fn_graph_apply_bf16(e->graph, run->compute.first_layer_f32));
+  const fn_program_options options = {
+      .backend = run->compute.backend,
+      .precision = bf16 ? FN_BF16 : FN_F32,
+      .first_layer_f32 = run->compute.first_layer_f32,
+      .check = run->compute.check,
+      .profile = e->profile,
+      .plan_only = e->plan_only,
+      .donor = find_donor(engine),
+  };
+  return fn_program_create(e->graph, engine->parameters, &options, outputs, output_count, wrt,
+                           gradient, gradient_count, &e->program);
+}
+
+fn_status fn_engine_program_with(fn_engine *engine, bool training, bool has_target, int64_t batch,
+                                 bool profile, bool plan_only, fn_program **program) {
+  for (int i = 0; i < engine->entry_count; i++) {
+    const entry *e = &engine->entry[i];
+    if (e->training != training || e->has_target != has_target || e->batch != batch ||
+        e->profile != profile || e->plan_only != plan_only)
+      continue;
+    *program = e->program;
+    return FN_OK;
+  }
+  FN_CHECK(engine->entry_count < PROGRAMS_MOST, FN_ERR_INTERNAL, "more than %d programs",
+           PROGRAMS_MOST);
+  entry *e = &engine->entry[engine->entry_count];
+  *e = (entry){.training = training,
+               .has_target = has_target,
+               .profile = profile,
+               .plan_only = plan_only,
+               .batch = batch};
+  fn_status status = build_graph(engine, e);
+  if (status == FN_OK) status = compile(engine, e);
+  if (status != FN_OK) {
+    fn_graph_destroy(e->graph);
+    return status;
+  }
+  engine->entry_count++;
+  *program = e->program;
+  return FN_OK;
+}
+
+fn_status fn_engine_program(fn_engine *engine, bool training, bool has_target, int64_t batch,
+                            fn_program **program) {
+  return fn_engine_program_with(engine, training, has_target, batch, false, false, program);
+}
+
+const fn_graph *fn_engine_graph(const fn_engine *engine, bool training) {
+  for (int i = 0; i < engine->entry_count; i++)
+    if (engine->entry[i].training == training) return engine->entry[i].graph;
+  return NULL;
+}
+
+fn_status fn_engine_output_extent(fn_engine *engine, int64_t *extent) {
+  fn_program *program;
+  FN_TRY(fn_engine_program_with(engine, false, false, 1, false, true, &program));
+  const fn_shape *shape = fn_program_output_shape(program, "output");
+  for (int d = 0; d < engine->info.spatial; d++)
+    extent[d] = shape->dim[2 + d];
+  return FN_OK;
+}
+
+/* ---- engine
+ * ------------------------------------------------------------------------------------------- */
+
+fn_status fn_engine_create(const fn_run *run, const fn_dist *dist, const fn_dataset_info *info,
+                           fn_engine **engine) {
+  *engine = NULL;
+  FN_TRY(fn_engine_check_sizes(run, info));
+  fn_threads_set(run->compute.threads > 0 ? (int)run->compute.threads : dist->cores);
+  fn_engine *e = calloc(1, sizeof *e);
+  FN_CHECK(e, FN_ERR_MEMORY, "out of memory");
+  e->run = run;
+  e->dist = dist;
+  e->info = *info;
+  // The parameters come from a training graph of one sample: names and shapes do not depend on it.
+  entry probe = {.training = true, .has_target = false, .batch = 1};
+  fn_status status = build_graph(e, &probe);
+  if (status == FN_OK) status = fn_parameters_create(probe.graph, FN_F32, &e->parameters);
+  fn_graph_destroy(probe.graph);
+  if (status != FN_OK) {
+    fn_engine_destroy(e);
+    return status;
+  }
+  fn_parameters_initialise(e->parameters, run->seed, run->model.init_weight_std);
+  *engine = e;
+  return FN_OK;
+}
+
+void fn_engine_destroy(fn_engine *engine) {
+  if (!engine) return;
+  for (int i = engine->entry_count - 1; i >= 0; i--) { // borrowers before their donor
+    fn_program_destroy(engine->entry[i].program);
+    fn_graph_destroy(engine->entry[i].graph);
+  }
+  fn_parameters_destroy(engine->parameters);
+  free(engine);
+}
+
+fn_parameters *fn_engine_parameters(fn_engine *engine) {
+  return engine->parameters;
+}
+
+void fn_engine_feed(fn_program *program, const fn_batch *batch) {
+  const size_t input = (size_t)fn_shape_count(fn_program_input_shape(program, "input"));
+  memcpy(fn_program_input(program, "input"), batch->input, input * sizeof(float));
+  const fn_shape *target = fn_program_input_shape(program, "target");
+  if (target && batch->target)
+    memcpy(fn_program_input(program, "target"), batch->target,
+           (size_t)fn_shape_count(target) * sizeof(float));
+}

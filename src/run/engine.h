@@ -1,0 +1,43 @@
+/** @file engine.h
+ *  A run's network on this rank: parameters and the programs that train and evaluate it.
+ */
+#ifndef FN_RUN_ENGINE_H
+#define FN_RUN_ENGINE_H
+
+#include "data/dataset.h"
+#include "dist/dist.h"
+#include "graph/program.h"
+#include "models/models.h"
+
+typedef struct fn_engine fn_engine;
+
+/** Check sizes against the network's rule, build graph and parameters (initial values drawn).
+ *  `info` gives channels and extents. Not collective. */
+fn_status fn_engine_create(const fn_run *run, const fn_dist *dist, const fn_dataset_info *info,
+                           fn_engine **engine);
+void fn_engine_destroy(fn_engine *engine);
+
+fn_parameters *fn_engine_parameters(fn_engine *engine);
+
+/** Program for batches of `batch` samples; made at the first call, kept, sharing memory with the
+ *  others. Inputs "input" and "target"; outputs "loss", "output", and "input_window",
+ *  "output_window", "target_window" (what the loss compares). Training programs write
+ *  parameters->gradients; evaluation programs without target (has_target false) have no loss. */
+fn_status fn_engine_program(fn_engine *engine, bool training, bool has_target, int64_t batch,
+                            fn_program **program);
+/** Same with kernels timed, or only planned. */
+fn_status fn_engine_program_with(fn_engine *engine, bool training, bool has_target, int64_t batch,
+                                 bool profile, bool plan_only, fn_program **program);
+/** Shape of the network's output for one sample: channels and edges. */
+fn_status fn_engine_output_extent(fn_engine *engine, int64_t *extent);
+/** The graph of a program made above, for tables. */
+const fn_graph *fn_engine_graph(const fn_engine *engine, bool training);
+
+/** Copy one batch into a program's inputs. */
+void fn_engine_feed(fn_program *program, const fn_batch *batch);
+
+/** Sizes of input, pad and target against each other and the network's rule, named by key and
+ *  position in the YAML. Returns FN_ERR_CONFIG with all complaints. */
+fn_status fn_engine_check_sizes(const fn_run *run, const fn_dataset_info *info);
+
+#endif

@@ -1,0 +1,185 @@
+/* Saving and restoring a training session. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/system.h"
+#include "base/text.h"
+#include "run/epoch.h"
+#include "run/session.h"
+
+/* ---- restore
+ * -------------------------------------------------------------------------------------- */
+
+/** How a changed key is met on resume. */
+typedef struct change_rule {
+  const char *prefix;
+  enum { REFUSE, REFUSE_INSIDE_EPOCH } kind;
+} change_rule;
+
+static const change_rule rules[] = {
+    {"model.", REFUSE},
+    {"optimizer.name", REFUSE},
+    {"optimizer.amsgrad", REFUSE},
+    {"optimizer.centered", REFUSE},
+    {"seed", REFUSE_INSIDE_EPOCH},
+    {"data.train", REFUSE_INSIDE_EPOCH},
+    {"data.crop", REFUSE_INSIDE_EPOCH},
+    {"data.divide", REFUSE_INSIDE_EPOCH},
+    {"data.shuffle", REFUSE_INSIDE_EPOCH},
+    {"train.accumulate", REFUSE_INSIDE_EPOCH},
+};
+
+typedef struct changes {
+  bool inside_epoch;
+  fn_text refused;
+} changes;
+
+static void on_change(void *user, const char *key, const char *before, const char *after) {
+  changes *c = user;
+  for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+    if (!fn_text_starts(key, rules[i].prefix)) continue;
+    if (rules[i].kind == REFUSE_INSIDE_EPOCH && !c->inside_epoch) continue;
+    fn_text_add(&c->refused, "%s  %s: %s -> %s%s", c->refused.length ? "\n" : "", key, before,
+                after, rules[i].kind == REFUSE ? "" : " (possible between epochs)");
+    return;
+  }
+  fn_log(FN_INFO, "changed since the state was written: %s: %s -> %s", key, before, after);
+}
+
+static fn_status check_changes(const fn_session *s, const char *old, const char *path) {
+  changes c = {.inside_epoch = s->progress.stretches > 0};
+  FN_TRY(fn_run_compare(old, s->run, on_change, &c));
+  if (c.refused.length == 0) return FN_OK;
+  const fn_status status =
+      fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__,
+                   "%s was written with settings that cannot change on resume:\n%s\nSet them back, "
+                   "or start in another folder",
+                   path, c.refused.data);
+  fn_text_free(&c.refused);
+  return status;
+}
+
+/** Rank 0: which state to start from; *path NULL for none. malloc'ed. */
+static fn_status choose_state(const fn_session *s, char **path) {
+  *path = NULL;
+  const fn_run *run = s->run;
+  FN_TRY(fn_checkpoint_find(run->folder, path));
+  if (*path && run->train.fresh) {
+    const fn_status status = fn_error_set(
+        FN_ERR_CONFIG, __FILE__, __LINE__,
+        "train.fresh is set, but %s exists; nothing is overwritten: choose another folder", *path);
+    free(*path);
+    *path = NULL;
+    return status;
+  }
+  // Going on with this folder's own run comes before a foreign starting point.
+  if (*path || !run->train.load_state || !run->train.load_state[0]) return FN_OK;
+  FN_CHECK(fn_file_exists(run->train.load_state), FN_ERR_CHECKPOINT, "%s: state %s does not exist",
+           fn_run_where(run, "train.load_state"), run->train.load_state);
+  *path = strdup(run->train.load_state);
+  return FN_OK;
+}
+
+static fn_status load_on_root(fn_session *s, bool *resumed) {
+  char *path = NULL, *configuration = NULL;
+  *resumed = false;
+  FN_TRY(choose_state(s, &path));
+  if (!path) return FN_OK;
+  fn_state state = {.parameters = s->parameters,
+                    .optimizer = s->optimizer,
+                    .ema = s->ema,
+                    .schedule = &s->schedule,
+                    .progress = &s->progress};
+  const double rate = s->schedule.base_lr;
+  fn_status status = fn_checkpoint_load(path, s->run->train.load_strict, &state, &configuration);
+  if (status == FN_OK && configuration) status = check_changes(s, configuration, path);
+  if (status == FN_OK) {
+    // A new optimizer.lr takes effect: what plateaus took off is kept as a factor.
+    if (s->schedule.base_lr > 0) s->schedule.current *= rate / s->schedule.base_lr;
+    s->schedule.base_lr = rate;
+    *resumed = true;
+    fn_log(FN_INFO, "going on from %s: %lld epochs and %lld steps done", path,
+           (long long)s->progress.epoch, (long long)s->progress.step);
+  }
+  free(path);
+  free(configuration);
+  return status;
+}
+
+static fn_status share(fn_session *s, bool *resumed) {
+  const fn_dist *dist = s->dist;
+  fn_parameters *p = s->parameters;
+  FN_TRY(fn_dist_broadcast(dist, resumed, sizeof *resumed));
+  FN_TRY(fn_dist_broadcast(dist, p->values, p->count * (int64_t)sizeof(float)));
+  FN_TRY(fn_dist_broadcast(dist, p->buffers, p->buffer_count * (int64_t)sizeof(float)));
+  FN_TRY(fn_dist_broadcast(dist, &s->progress, sizeof s->progress));
+  FN_TRY(fn_dist_broadcast(dist, &s->schedule, sizeof s->schedule));
+  for (int i = 0; i < fn_optimizer_state_count(s->optimizer); i++)
+    FN_TRY(fn_dist_broadcast(dist, fn_optimizer_state(s->optimizer, i),
+                             p->count * (int64_t)sizeof(float)));
+  for (int i = 0; i < fn_optimizer_scalar_count(s->optimizer); i++) {
+    const char *name;
+    FN_TRY(fn_dist_broadcast(dist, fn_optimizer_scalar(s->optimizer, i, &name), sizeof(double)));
+  }
+  int64_t steps = fn_optimizer_steps(s->optimizer);
+  FN_TRY(fn_dist_broadcast(dist, &steps, sizeof steps));
+  fn_optimizer_set_steps(s->optimizer, steps);
+  if (s->ema) FN_TRY(fn_dist_broadcast(dist, s->ema, p->count * (int64_t)sizeof(float)));
+  return FN_OK;
+}
+
+fn_status fn_session_restore(fn_session *session, bool *resumed) {
+  *resumed = false;
+  fn_status status = session->dist->rank == 0 ? load_on_root(session, resumed) : FN_OK;
+  FN_TRY(fn_dist_agree(session->dist, status));
+  return share(session, resumed);
+}
+
+/* ---- save
+ * ------------------------------------------------------------------------------------------- */
+
+static int64_t state_index(const fn_progress *progress) {
+  // The state of an unfinished epoch has that epoch's number and is replaced when it ends.
+  return progress->epoch + (progress->stretches > 0);
+}
+
+static fn_status save_on_root(fn_session *s, bool is_best) {
+  const fn_run *run = s->run;
+  const double start = fn_clock();
+  const fn_state state = {.parameters = s->parameters,
+                          .optimizer = s->optimizer,
+                          .ema = s->ema,
+                          .schedule = &s->schedule,
+                          .progress = &s->progress,
+                          .configuration = run->resolved};
+  const int64_t index = state_index(&s->progress);
+  FN_TRY(fn_checkpoint_save(run->folder, index, &state));
+  char name[64], path[4096];
+  snprintf(name, sizeof name, "state_%lld.h5", (long long)index);
+  if (is_best) FN_TRY(fn_checkpoint_link(run->folder, "best.h5", name));
+  if (s->progress.stretches == 0)
+    FN_TRY(
+        fn_checkpoint_retain(run->folder, run->checkpoint.keep_last, run->checkpoint.keep_every));
+  snprintf(path, sizeof path, "%s/%s", run->folder, name);
+  const double seconds = fn_clock() - start;
+  s->saved_seconds += seconds;
+  if (s->observer && s->observer->saved) s->observer->saved(s->observer->self, path, seconds);
+  return FN_OK;
+}
+
+fn_status fn_session_save(fn_session *session, bool is_best) {
+  fn_status status = session->dist->rank == 0 ? save_on_root(session, is_best) : FN_OK;
+  session->last_save = fn_clock();
+  // Losing a save is not losing the run, as long as an older state is there to go back to; the last
+  // one before leaving must succeed.
+  const bool optional = status == FN_ERR_CHECKPOINT && !session->stopping &&
+                        session->progress.epoch < session->run->train.epochs;
+  if (optional) {
+    fn_log(FN_WARN, "%s; training goes on with the older states", fn_error_message());
+    status = FN_OK;
+  }
+  return fn_dist_agree(session->dist, status);
+}

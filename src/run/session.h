@@ -1,0 +1,43 @@
+/** @file session.h
+ *  All that a training run holds on one rank; shared by the files of the training loop.
+ */
+#ifndef FN_RUN_SESSION_H
+#define FN_RUN_SESSION_H
+
+#include "run/checkpoint.h"
+#include "run/engine.h"
+#include "run/observer.h"
+
+typedef struct fn_session {
+  const fn_run *run;
+  fn_dist *dist;
+  const fn_observer *observer;    /**< NULL but on rank 0 */
+  fn_dataset *train, *validation; /**< validation may be NULL */
+  fn_engine *engine;
+  fn_parameters *parameters;
+  fn_optimizer *optimizer;
+  fn_reducer *reducer;
+  fn_schedule schedule;
+  fn_progress progress;
+  float *ema;               /**< [parameters->count] or NULL */
+  float *accumulated;       /**< [parameters->count] or NULL: gradients of micro-batches */
+  float *buffers_before;    /**< [buffer_count] or NULL: to undo a skipped step */
+  fn_program *last_program; /**< training program of the last batch */
+  int64_t epoch_steps;      /**< optimizer steps of a whole epoch with this job size */
+  double last_save;         /**< fn_clock() of the last state written */
+  double saved_seconds;     /**< time writing states, this start */
+  /* since the last step event */
+  double since_clock, since_wait;
+  int64_t since_samples;
+  double since_exposed;
+  bool stopping;
+} fn_session;
+
+/** Write state_<epoch>.h5 (state_<epoch>.<step>.h5 is not used: an epoch's state is replaced as the
+ *  epoch goes on), links, retention. Collective; a failed write is a warning while older states
+ *  exist, an error otherwise. */
+fn_status fn_session_save(fn_session *session, bool is_best);
+/** Load the state to start from, if any, on rank 0 and broadcast it. *resumed tells. Collective. */
+fn_status fn_session_restore(fn_session *session, bool *resumed);
+
+#endif

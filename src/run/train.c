@@ -1,0 +1,485 @@
+/* The training loop. Every decision that changes control flow is made from reduced numbers, so that
+ * all ranks make the same one. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/system.h"
+#include "base/text.h"
+#include "run/epoch.h"
+#include "run/run_loop.h"
+#include "run/session.h"
+#include "run/signals.h"
+#include "run/validate.h"
+
+/* ---- one step
+ * ------------------------------------------------------------------------------------- */
+
+/** What the ranks tell each other after the backward pass of a step. */
+typedef struct step_sums {
+  double loss, samples; /**< sum of loss times samples; samples */
+  double bad_rank;      /**< 1 + lowest rank with a loss that is not finite; 0: none */
+  double stop, save;    /**< requests */
+  double failed;        /**< ranks whose kernels failed */
+} step_sums;
+
+static fn_run_context step_context(const fn_session *s, const fn_batch *batch) {
+  return (fn_run_context){.seed = s->run->seed,
+                          .epoch = s->progress.epoch,
+                          .sample = batch->sample,
+                          .collectives = s->dist->size > 1 ? &s->dist->collectives : NULL};
+}
+
+static fn_status run_batch(fn_session *s, const fn_batch *batch, bool reduce, double *loss) {
+  fn_program *program;
+  FN_TRY(fn_engine_program(s->engine, true, true, batch->count, &program));
+  fn_engine_feed(program, batch);
+  fn_program_on_gradient(program, reduce ? fn_reducer_ready : NULL, s->reducer);
+  const fn_run_context context = step_context(s, batch);
+  FN_TRY(fn_program_run(program, &context));
+  s->last_program = program;
+  *loss = (double)*(const float *)fn_program_output_data(program, "loss");
+  return FN_OK;
+}
+
+static void add_scaled(float *sum, const float *x, double scale, int64_t count, bool first) {
+  const float a = (float)scale;
+#pragma omp parallel for simd schedule(static)
+  for (int64_t i = 0; i < count; i++)
+    sum[i] = (first ? 0.0f : sum[i]) + a * x[i];
+}
+
+static fn_status next_batch(fn_loader *loader, const fn_batch **batch) {
+  FN_TRY(fn_loader_next(loader, batch));
+  FN_CHECK(*batch, FN_ERR_INTERNAL, "the epoch ended early");
+  return FN_OK;
+}
+
+/** Gradients of one optimizer step of `micro` batches, averaged over samples and ranks. *failed is
+ *  this rank's failure between the collective calls, to be agreed with the step's reduction. */
+static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step_sums *sums,
+                           fn_status *failed) {
+  fn_parameters *p = s->parameters;
+  const fn_batch *batch;
+  for (int64_t m = 0; m < micro; m++) {
+    double loss = 0;
+    // A rank that cannot read must not leave the others waiting for its gradients.
+    FN_TRY(fn_dist_agree(s->dist, next_batch(loader, &batch)));
+    if (micro == 1) FN_TRY(fn_reducer_begin(s->reducer, batch->count));
+    if (*failed == FN_OK) *failed = run_batch(s, batch, micro == 1, &loss);
+    sums->loss += loss * (double)batch->count;
+    sums->samples += (double)batch->count;
+    if (micro > 1) add_scaled(s->accumulated, p->gradients, (double)batch->count, p->count, m == 0);
+    fn_epoch_advance(&s->progress, s->dist->size, s->run->train.batch);
+  }
+  if (micro > 1) {
+    add_scaled(p->gradients, s->accumulated, 1 / sums->samples, p->count, true);
+    FN_TRY(fn_reducer_begin(s->reducer, (int64_t)sums->samples));
+    for (int e = 0; e < p->entry_count; e++)
+      if (!p->entry[e].is_buffer) fn_reducer_ready(s->reducer, e);
+  }
+  return fn_reducer_finish(s->reducer);
+}
+
+/** One reduction per step: loss, requests, and the running statistics of batch norm, which are thus
+ *  the mean over ranks after every step. */
+static fn_status agree_on_step(fn_session *s, step_sums *sums) {
+  enum { HEAD = 5 };
+  fn_parameters *p = s->parameters;
+  const int64_t count = HEAD + p->buffer_count;
+  double *v = malloc((size_t)count * sizeof *v);
+  FN_CHECK(v, FN_ERR_MEMORY, "out of memory");
+  v[0] = isfinite(sums->loss) ? sums->loss : 0;
+  v[1] = sums->samples;
+  v[2] = sums->stop;
+  v[3] = sums->save;
+  v[4] = sums->failed;
+  float *buffers = p->buffers;
+  for (int64_t i = 0; i < p->buffer_count; i++)
+    v[HEAD + i] = (double)buffers[i];
+  const int bad = isfinite(sums->loss) ? 0 : s->dist->size - s->dist->rank;
+  fn_status status = fn_dist_sum(s->dist, v, count);
+  if (status == FN_OK) {
+    const int worst = fn_dist_max(s->dist, bad);
+    sums->loss = v[0];
+    sums->samples = v[1];
+    sums->stop = v[2];
+    sums->save = v[3];
+    sums->failed = v[4];
+    sums->bad_rank = worst ? s->dist->size - worst + 1 : 0;
+    for (int64_t i = 0; i < p->buffer_count && s->dist->size > 1; i++)
+      buffers[i] = (float)(v[HEAD + i] / s->dist->size);
+  }
+  free(v);
+  return status;
+}
+
+static void update_average(fn_session *s) {
+  if (!s->ema) return;
+  const float decay = (float)s->run->train.ema_decay;
+  const float *values = s->parameters->values;
+#pragma omp parallel for simd schedule(static)
+  for (int64_t i = 0; i < s->parameters->count; i++)
+    s->ema[i] = decay * s->ema[i] + (1 - decay) * values[i];
+}
+
+/** Not finite: stop, or leave the weights as they are. */
+static fn_status diverged(fn_session *s, const step_sums *sums, const char *tensor) {
+  char what[512];
+  if (sums->bad_rank > 0) {
+    snprintf(what, sizeof what, "the loss of rank %d is not finite", (int)sums->bad_rank - 1);
+  } else {
+    snprintf(what, sizeof what, "the gradients are not finite");
+  }
+  char first[300] = "";
+  if (tensor) snprintf(first, sizeof first, "; first bad gradient: %s", tensor);
+  if (strcmp(s->run->train.on_nan, "skip") == 0) {
+    fn_log(FN_WARN, "step %lld: %s%s; step skipped", (long long)s->progress.step + 1, what, first);
+    return FN_OK;
+  }
+  FN_FAIL(FN_ERR_DIVERGED,
+          "step %lld (epoch %lld): %s%s. Lower optimizer.lr, set train.clip_norm, or train.on_nan: "
+          "skip",
+          (long long)s->progress.step + 1, (long long)s->progress.epoch + 1, what, first);
+}
+
+static double weight_gradient_norm(const fn_parameters *p, bool last) {
+  const fn_tensor_entry *found = NULL;
+  for (int e = 0; e < p->entry_count; e++) {
+    if (p->entry[e].is_buffer || !strstr(p->entry[e].name, "weight")) continue;
+    if (!found || last) found = &p->entry[e];
+  }
+  if (!found) return 0;
+  const float *g = fn_parameters_gradient(p, found);
+  double sum = 0;
+  for (int64_t i = 0; i < found->count; i++)
+    sum += (double)g[i] * (double)g[i];
+  return sqrt(sum);
+}
+
+static void report_step(fn_session *s, const fn_loader *loader, const step_sums *sums, double lr,
+                        double norm, int64_t epoch_step) {
+  const double now = fn_clock(), wait = fn_loader_waited(loader);
+  double busy, exposed;
+  fn_reducer_times(s->reducer, &busy, &exposed);
+  s->since_samples += (int64_t)sums->samples;
+  const bool due = s->progress.step % s->run->train.log_interval == 0;
+  if (!due && !s->stopping) return;
+  if (s->observer && s->observer->step) {
+    const fn_step_event event = {
+        .step = s->progress.step,
+        .epoch = s->progress.epoch + 1,
+        .epoch_step = epoch_step,
+        .epoch_steps = s->epoch_steps,
+        .epochs = s->run->train.epochs,
+        .loss = sums->samples > 0 ? sums->loss / sums->samples : (double)NAN,
+        .lr = lr,
+        .gradient_norm = norm,
+        .gradient_first = weight_gradient_norm(s->parameters, false),
+        .gradient_last = weight_gradient_norm(s->parameters, true),
+        .seconds = now - s->since_clock,
+        .samples = s->since_samples,
+        .input_wait = wait - s->since_wait,
+        .exposed_communication = exposed - s->since_exposed,
+        .memory_peak = fn_memory_peak(),
+    };
+    s->observer->step(s->observer->self, &event);
+  }
+  s->since_clock = now;
+  s->since_wait = wait;
+  s->since_exposed = exposed;
+  s->since_samples = 0;
+}
+
+static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t epoch_step,
+                      step_sums *sums) {
+  const fn_run *run = s->run;
+  fn_parameters *p = s->parameters;
+  if (s->buffers_before)
+    memcpy(s->buffers_before, p->buffers, (size_t)p->buffer_count * sizeof(float));
+  *sums = (step_sums){0};
+  fn_status failed = FN_OK;
+  FN_TRY(gradients(s, loader, micro, sums, &failed));
+  sums->failed = failed != FN_OK;
+  sums->stop = fn_stop_requested();
+  sums->save = fn_save_requested();
+  FN_TRY(agree_on_step(s, sums));
+  if (sums->failed > 0) return fn_dist_agree(s->dist, failed);
+  const double norm = fn_gradient_norm(p);
+  const int64_t total = run->train.epochs * s->epoch_steps;
+  const double lr = fn_schedule_rate(run, &s->schedule, s->progress.step, s->progress.epoch, total);
+  if (sums->bad_rank > 0 || !isfinite(norm)) {
+    FN_TRY(diverged(s, sums, isfinite(norm) ? NULL : fn_gradient_not_finite(p)));
+    if (s->buffers_before)
+      memcpy(p->buffers, s->buffers_before, (size_t)p->buffer_count * sizeof(float));
+    sums->loss = sums->samples = 0; // does not count in the epoch's mean
+  } else {
+    const double clip = run->train.clip_norm;
+    // torch.nn.utils.clip_grad_norm_: scale by max_norm / (norm + 1e-6) when above
+    const double scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1;
+    fn_optimizer_step(s->optimizer, lr, scale);
+    update_average(s);
+  }
+  s->progress.step++;
+  s->progress.epoch_step++;
+  s->progress.samples += (int64_t)sums->samples;
+  s->progress.loss_sum += sums->loss;
+  s->progress.loss_count += sums->samples;
+  s->stopping = sums->stop > 0;
+  report_step(s, loader, sums, lr, norm, epoch_step);
+  return FN_OK;
+}
+
+/* ---- one epoch
+ * ------------------------------------------------------------------------------------- */
+
+/** Between steps: save when asked or due; true in *stop when the run is to end here. */
+static fn_status after_step(fn_session *s, const step_sums *sums, int64_t steps_this_start,
+                            bool last_of_epoch, bool *stop) {
+  const fn_run *run = s->run;
+  if (run->train.stop_after_steps > 0 && steps_this_start >= run->train.stop_after_steps)
+    s->stopping = true;
+  *stop = s->stopping;
+  if (last_of_epoch) return FN_OK; // the end of the epoch saves
+  int due = sums->save > 0;
+  if (run->checkpoint.every_minutes > 0)
+    due |= fn_clock() - s->last_save > 60 * run->checkpoint.every_minutes;
+  if (run->checkpoint.every_minutes > 0) due = fn_dist_max(s->dist, due); // clocks differ
+  if (!due && !s->stopping) return FN_OK;
+  fn_save_done();
+  return fn_session_save(s, false);
+}
+
+typedef struct epoch_plan {
+  int64_t *list;
+  int64_t count;          /**< samples of this rank */
+  int64_t first, batches; /**< done, all */
+} epoch_plan;
+
+static fn_status plan_epoch(fn_session *s, epoch_plan *plan) {
+  const fn_run *run = s->run;
+  const fn_dataset_info *info = fn_dataset_get_info(s->train);
+  FN_CHECK(fn_epoch_has_room(&s->progress, s->dist->size, run->train.batch), FN_ERR_CHECKPOINT,
+           "this epoch was run on %d different job sizes already; go on with the last one",
+           FN_STRETCHES_MOST);
+  int64_t *order = malloc((size_t)info->samples * sizeof *order);
+  FN_CHECK(order, FN_ERR_MEMORY, "out of memory for the order of %lld samples",
+           (long long)info->samples);
+  fn_status status =
+      fn_epoch_order(run->seed, s->progress.epoch, info->files, info->crops, run->data.shuffle,
+                     run->data.divide, run->data.shuffle_distance, order);
+  if (status == FN_OK)
+    status = fn_epoch_list(&s->progress, order, info->samples, s->dist->rank, s->dist->size,
+                           run->train.batch, &plan->list, &plan->count, &plan->first);
+  free(order);
+  plan->batches = (plan->count + run->train.batch - 1) / run->train.batch;
+  return status;
+}
+
+static fn_status run_steps(fn_session *s, const epoch_plan *plan, fn_loader *loader,
+                           int64_t *steps_this_start, bool *stopped, bool *complete) {
+  const int64_t accumulate = s->run->train.accumulate;
+  int64_t batch = plan->first;
+  while (batch < plan->batches && !*stopped) {
+    int64_t micro = plan->batches - batch < accumulate ? plan->batches - batch : accumulate;
+    step_sums sums;
+    FN_TRY(step(s, loader, micro, s->progress.epoch_step + 1, &sums));
+    batch += micro;
+    (*steps_this_start)++;
+    FN_TRY(after_step(s, &sums, *steps_this_start, batch >= plan->batches, stopped));
+  }
+  *complete = batch >= plan->batches;
+  return FN_OK;
+}
+
+static fn_status end_of_epoch(fn_session *s, double seconds) {
+  fn_progress *progress = &s->progress;
+  const fn_run *run = s->run;
+  progress->train_loss =
+      progress->loss_count > 0 ? progress->loss_sum / progress->loss_count : (double)NAN;
+  progress->validation_loss = NAN;
+  fn_draw_training(s);
+  if (s->validation) FN_TRY(fn_validate(s, &progress->validation_loss));
+  progress->epoch++;
+  progress->stretches = 0;
+  progress->epoch_step = 0;
+  progress->loss_sum = progress->loss_count = 0;
+  const bool by_validation = strcmp(run->schedule.metric, "validation") == 0 && s->validation;
+  const double rate = s->schedule.current;
+  if (fn_schedule_epoch(run, &s->schedule,
+                        by_validation ? progress->validation_loss : progress->train_loss))
+    fn_log(FN_INFO, "learning rate lowered from %g to %g", rate, s->schedule.current);
+  const double metric = strcmp(run->checkpoint.best, "validation") == 0 && s->validation
+                            ? progress->validation_loss
+                            : progress->train_loss;
+  const bool best = run->checkpoint.best[0] && isfinite(metric) &&
+                    (isnan(progress->best_metric) || metric < progress->best_metric);
+  if (best) {
+    progress->best_metric = metric;
+    progress->best_epoch = progress->epoch;
+  }
+  if (s->observer && s->observer->epoch) {
+    const fn_epoch_event event = {
+        .epoch = progress->epoch,
+        .epochs = run->train.epochs,
+        .step = progress->step,
+        .train_loss = progress->train_loss,
+        .validation_loss = progress->validation_loss,
+        .lr = fn_schedule_rate(run, &s->schedule, progress->step, progress->epoch,
+                               run->train.epochs * s->epoch_steps),
+        .seconds = seconds,
+        .best = best,
+    };
+    s->observer->epoch(s->observer->self, &event);
+  }
+  const bool due = progress->epoch % run->checkpoint.every_epochs == 0;
+  if (due || best || s->stopping || progress->epoch == run->train.epochs)
+    FN_TRY(fn_session_save(s, best));
+  return FN_OK;
+}
+
+static fn_status run_epoch(fn_session *s, int64_t *steps_this_start, bool *stopped) {
+  const fn_run *run = s->run;
+  const double start = fn_clock();
+  epoch_plan plan = {0};
+  fn_loader *loader = NULL;
+  fn_status status = plan_epoch(s, &plan);
+  if (status == FN_OK)
+    status = fn_loader_create(s->train, s->progress.epoch, plan.list, plan.count, run->train.batch,
+                              plan.first, run->data.prefetch, run->data.readers, &loader);
+  status = fn_dist_agree(s->dist, status);
+  s->since_clock = start;
+  s->since_wait = 0;
+  bool complete = false;
+  if (status == FN_OK) status = run_steps(s, &plan, loader, steps_this_start, stopped, &complete);
+  fn_loader_destroy(loader);
+  free(plan.list);
+  if (status == FN_OK && complete) status = end_of_epoch(s, fn_clock() - start);
+  return status;
+}
+
+/* ---- the run
+ * ------------------------------------------------------------------------------------------ */
+
+static fn_status check_samples(const fn_session *s) {
+  const fn_dataset_info *info = fn_dataset_get_info(s->train);
+  FN_CHECK(info->samples >= s->dist->size, FN_ERR_CONFIG,
+           "%s: %lld samples (%lld files of %lld crops) are fewer than %d ranks; start fewer ranks",
+           fn_run_where(s->run, "data.train.input"), (long long)info->samples,
+           (long long)info->files, (long long)info->crops, s->dist->size);
+  return FN_OK;
+}
+
+static fn_status open_data(fn_session *s) {
+  const fn_run *run = s->run;
+  FN_TRY(fn_dataset_create(run, FN_STAGE_TRAIN, &s->train));
+  if (run->data.validation.input.count > 0)
+    FN_TRY(fn_dataset_create(run, FN_STAGE_VALIDATION, &s->validation));
+  const int fields = fn_dataset_get_info(s->train)->target_fields;
+  FN_CHECK(fields <= FN_TARGET_FIELDS_MOST, FN_ERR_CONFIG, "%s: %d target fields; at most %d",
+           fn_run_where(run, "data.train.target"), fields, FN_TARGET_FIELDS_MOST);
+  return check_samples(s);
+}
+
+static fn_status allocate_arrays(fn_session *s) {
+  const size_t bytes = (size_t)s->parameters->count * sizeof(float);
+  if (s->run->train.ema_decay > 0) {
+    FN_TRY(fn_pages_allocate(bytes, (void **)&s->ema));
+    memcpy(s->ema, s->parameters->values, bytes);
+  }
+  if (s->run->train.accumulate > 1) FN_TRY(fn_pages_allocate(bytes, (void **)&s->accumulated));
+  if (strcmp(s->run->train.on_nan, "skip") == 0)
+    FN_TRY(fn_pages_allocate((size_t)s->parameters->buffer_count * sizeof(float),
+                             (void **)&s->buffers_before));
+  return FN_OK;
+}
+
+/** How the output channels divide into fields goes into the state, for `predict`. */
+static void note_target_fields(fn_progress *progress, const fn_dataset_info *info) {
+  progress->target_fields = info->target_fields;
+  for (int f = 0; f < info->target_fields; f++)
+    progress->target_field_channels[f] = info->field_channels[info->input_fields + f];
+}
+
+static fn_status prepare(fn_session *s) {
+  const fn_run *run = s->run;
+  const fn_dataset_info *info = fn_dataset_get_info(s->train);
+  FN_TRY(fn_engine_create(run, s->dist, info, &s->engine));
+  s->parameters = fn_engine_parameters(s->engine);
+  fn_program *program;
+  int64_t begin, count;
+  fn_rank_slice(info->samples, s->dist->rank, s->dist->size, true, &begin, &count);
+  const int64_t batch = count < run->train.batch ? count : run->train.batch;
+  FN_TRY(fn_engine_program(s->engine, true, true, batch, &program));
+  FN_TRY(fn_optimizer_create(run, s->parameters, &s->optimizer));
+  FN_TRY(allocate_arrays(s));
+  fn_schedule_init(run, &s->schedule);
+  s->progress = (fn_progress){.best_metric = NAN, .train_loss = NAN, .validation_loss = NAN};
+  note_target_fields(&s->progress, info);
+  const int64_t batches = (count + run->train.batch - 1) / run->train.batch;
+  s->epoch_steps = (batches + run->train.accumulate - 1) / run->train.accumulate;
+  return FN_OK;
+}
+
+static fn_status write_configuration(const fn_session *s) {
+  if (s->dist->rank != 0) return FN_OK;
+  char path[4096];
+  snprintf(path, sizeof path, "%s/resolved.yaml", s->run->folder);
+  FN_TRY(fn_make_directories(s->run->folder));
+  return fn_file_replace(path, s->run->resolved, strlen(s->run->resolved));
+}
+
+static void announce(const fn_session *s, bool resumed) {
+  if (!s->observer || !s->observer->start) return;
+  const fn_dataset_info *info = fn_dataset_get_info(s->train);
+  char summary[512], bytes[32];
+  snprintf(summary, sizeof summary,
+           "%s: %lld parameters, %lld samples (%s), %d rank%s of %d thread%s, %lld steps per epoch",
+           s->run->model.layers ? "layers" : s->run->model.name,
+           (long long)s->parameters->parameter_total, (long long)info->samples,
+           fn_text_bytes((double)info->bytes, bytes, sizeof bytes), s->dist->size,
+           s->dist->size > 1 ? "s" : "", fn_threads_get(), fn_threads_get() > 1 ? "s" : "",
+           (long long)s->epoch_steps);
+  s->observer->start(s->observer->self, s->run, summary, resumed ? s->progress.step : 0);
+}
+
+static fn_status train(fn_session *s) {
+  FN_TRY(fn_dist_agree(s->dist, open_data(s)));
+  FN_TRY(fn_dist_agree(s->dist, prepare(s)));
+  FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
+  FN_TRY(fn_dist_agree(s->dist,
+                       fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,
+                                         s->run->train.bucket_bytes, &s->reducer)));
+  bool resumed, stopped = false;
+  FN_TRY(fn_session_restore(s, &resumed));
+  announce(s, resumed);
+  s->last_save = fn_clock();
+  int64_t steps = 0;
+  while (s->progress.epoch < s->run->train.epochs && !stopped)
+    FN_TRY(run_epoch(s, &steps, &stopped));
+  return s->progress.epoch < s->run->train.epochs ? FN_INTERRUPTED : FN_OK;
+}
+
+static void release(fn_session *s) {
+  const size_t bytes = s->parameters ? (size_t)s->parameters->count * sizeof(float) : 0;
+  if (s->ema) fn_pages_free(s->ema, bytes);
+  if (s->accumulated) fn_pages_free(s->accumulated, bytes);
+  if (s->buffers_before)
+    fn_pages_free(s->buffers_before, (size_t)s->parameters->buffer_count * sizeof(float));
+  fn_reducer_destroy(s->reducer);
+  fn_optimizer_destroy(s->optimizer);
+  fn_engine_destroy(s->engine);
+  fn_dataset_destroy(s->train);
+  fn_dataset_destroy(s->validation);
+}
+
+fn_status fn_train(const fn_run *run, fn_dist *dist, const fn_observer *observer) {
+  fn_session session = {.run = run, .dist = dist, .observer = dist->rank == 0 ? observer : NULL};
+  fn_signals_install();
+  const fn_status status = train(&session);
+  if (session.observer && observer->finish) observer->finish(observer->self, status);
+  release(&session);
+  return status;
+}

@@ -1,0 +1,82 @@
+#include "run/validate.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+
+static void draw(fn_session *s, fn_program *program, const char *stage) {
+  if (!s->observer || !s->observer->figure) return;
+  const fn_shape *in = fn_program_output_shape(program, "input_window");
+  const fn_shape *out = fn_program_output_shape(program, "output_window");
+  fn_figure_event event = {
+      .stage = stage,
+      .epoch = s->progress.epoch + 1,
+      .spatial = out->ndim - 2,
+      .batch = out->dim[0],
+      .channels_in = in->dim[1],
+      .channels_out = out->dim[1],
+      .input = fn_program_output_data(program, "input_window"),
+      .output = fn_program_output_data(program, "output_window"),
+      .target = fn_program_output_data(program, "target_window"),
+  };
+  for (int d = 0; d < event.spatial; d++)
+    event.size[d] = out->dim[2 + d];
+  // Cells of the window over cells of the field, times the box.
+  const fn_dataset_info *info = fn_dataset_get_info(s->train);
+  if (s->run->test.box_size > 0)
+    event.box_size = s->run->test.box_size * (double)event.size[0] /
+                     (double)(info->size[0] * s->run->data.scale_factor);
+  s->observer->figure(s->observer->self, &event);
+}
+
+void fn_draw_training(fn_session *session) {
+  if (session->last_program) draw(session, session->last_program, "train");
+}
+
+static fn_status evaluate_batch(fn_session *s, const fn_batch *batch, double *sum,
+                                fn_program **program) {
+  FN_TRY(fn_engine_program(s->engine, false, true, batch->count, program));
+  fn_engine_feed(*program, batch);
+  const fn_run_context context = {
+      .seed = s->run->seed, .epoch = s->progress.epoch, .sample = batch->sample};
+  FN_TRY(fn_program_run(*program, &context));
+  const double loss = (double)*(const float *)fn_program_output_data(*program, "loss");
+  sum[0] += loss * (double)batch->count;
+  sum[1] += (double)batch->count;
+  return FN_OK;
+}
+
+static fn_status evaluate_slice(fn_session *s, double *sum) {
+  const fn_dataset_info *info = fn_dataset_get_info(s->validation);
+  int64_t begin, count;
+  fn_rank_slice(info->samples, s->dist->rank, s->dist->size, false, &begin, &count);
+  if (count == 0) return FN_OK;
+  int64_t *list = malloc((size_t)count * sizeof *list);
+  FN_CHECK(list, FN_ERR_MEMORY, "out of memory");
+  for (int64_t i = 0; i < count; i++)
+    list[i] = begin + i;
+  fn_loader *loader = NULL;
+  fn_status status =
+      fn_loader_create(s->validation, s->progress.epoch, list, count, s->run->train.batch, 0,
+                       s->run->data.prefetch, s->run->data.readers, &loader);
+  const fn_batch *batch = NULL;
+  fn_program *program = NULL;
+  while (status == FN_OK) {
+    status = fn_loader_next(loader, &batch);
+    if (status != FN_OK || !batch) break;
+    status = evaluate_batch(s, batch, sum, &program);
+  }
+  if (status == FN_OK && program) draw(s, program, "val");
+  fn_loader_destroy(loader);
+  free(list);
+  return status;
+}
+
+fn_status fn_validate(fn_session *session, double *loss) {
+  double sum[2] = {0, 0};
+  FN_TRY(fn_dist_agree(session->dist, evaluate_slice(session, sum)));
+  FN_TRY(fn_dist_sum(session->dist, sum, 2));
+  *loss = sum[1] > 0 ? sum[0] / sum[1] : (double)NAN;
+  return FN_OK;
+}

@@ -1,0 +1,14 @@
+/** @file validate.h
+ *  Validation after an epoch, and the figures of both sets.
+ */
+#ifndef FN_RUN_VALIDATE_H
+#define FN_RUN_VALIDATE_H
+
+#include "run/session.h"
+
+/** Mean loss over all validation samples, each evaluated exactly once. Collective. */
+fn_status fn_validate(fn_session *session, double *loss);
+/** Hand the last training batch of rank 0 to the observer as a figure. Not collective. */
+void fn_draw_training(fn_session *session);
+
+#endif
