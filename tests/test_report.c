@@ -574,6 +574,32 @@ static void curves_are_saved(void **state) {
   remove_tree(folder);
 }
 
+/* A long run draws thousands of pictures: what one takes must come back (with an SVG, cairo kept
+ * it). */
+static void pictures_do_not_accumulate(void **state) {
+  (void)state;
+#ifdef __SANITIZE_ADDRESS__
+  skip(); // freed memory is kept in quarantine
+#endif
+  enum { POINTS = 500, PICTURES = 60 };
+  static double x[POINTS], y[POINTS];
+  for (int i = 0; i < POINTS; i++) {
+    x[i] = i;
+    y[i] = sin(0.1 * i);
+  }
+  const fn_series series = {.x = x, .y = y, .count = POINTS, .markers = true};
+  char folder[64], path[128];
+  strcpy(folder, temporary_folder());
+  snprintf(path, sizeof path, "%s/curve.svg", folder);
+  size_t before = 0;
+  for (int i = 0; i < 2 * PICTURES; i++) {
+    if (i == PICTURES) before = fn_memory_now(); // caches are full by now
+    assert_int_equal(fn_plot_curves(path, NULL, "x", "y", false, false, &series, 1), FN_OK);
+  }
+  assert_true(fn_memory_now() < before + ((size_t)2 << 20));
+  remove_tree(folder);
+}
+
 int main(int argc, char **argv) {
   fn_log_set_level(FN_ERROR);
   if (argc > 1) {
@@ -596,6 +622,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(slices_show_whole_small_fields),
       cmocka_unit_test(ticks_are_round),
       cmocka_unit_test(curves_are_saved),
+      cmocka_unit_test(pictures_do_not_accumulate),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

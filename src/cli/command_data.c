@@ -7,8 +7,8 @@
 #include "base/text.h"
 #include "cli/commands.h"
 #include "data/synth.h"
-#include "field/field.h"
 #include "field/array.h"
+#include "field/field.h"
 
 /* ---- synth ------------------------------------------------------------------------------------
  */
@@ -32,9 +32,9 @@ static fn_status synth(const fn_command_line *line) {
   options.seed = (uint64_t)seed;
   options.force = fn_command_given(line, "force");
   FN_TRY(fn_synth_displacement(&options));
-  fn_log(FN_INFO, "%lld pairs of %lld^3 cells in a box of %g Mpc/h, seed %lld: %s/{lin,lpt2}",
-         (long long)options.files, (long long)options.edge, options.box, (long long)seed,
-         options.folder);
+  fn_log(FN_INFO, "%lld pair%s of %lld^3 cells in a box of %g Mpc/h, seed %lld: %s/{lin,lpt2}",
+         (long long)options.files, options.files == 1 ? "" : "s", (long long)options.edge,
+         options.box, (long long)seed, options.folder);
   return FN_OK;
 }
 

@@ -87,25 +87,36 @@ static void fixed_gradient(fn_graph *graph, const fn_node *node, fn_node *grad, 
   }
 }
 
-static fn_status norm_gradient(fn_graph *graph, fn_node *node, fn_value *const *dy,
-                               const bool *wanted, fn_value **dx) {
-  if (!dy[0]) return FN_OK;
+/** Gradient through output 0. */
+static void result_gradient(fn_graph *graph, fn_node *node, fn_value *dy, const bool *wanted,
+                            fn_value **dx) {
   const fn_batch_norm_attrs *attrs = node->attrs;
   fn_value *mean = attrs->fixed ? node->input[MEAN] : node->output[1];
   fn_value *var = attrs->fixed ? node->input[VAR] : node->output[2];
   fn_value *y = attrs->slope == 1 ? NULL : node->output[0];
-  fn_value *const input[GRAD_INPUTS] = {dy[0], node->input[X], node->input[SCALE], mean, var, y};
+  fn_value *const input[GRAD_INPUTS] = {dy, node->input[X], node->input[SCALE], mean, var, y};
   fn_value *first =
       fn_node_append(graph, &fn_op_batch_norm_grad, input, GRAD_INPUTS, 4, attrs, 1u << GRAD_Y);
-  if (!first) return fn_graph_status(graph);
+  if (!first) return;
   fn_node *grad = first->node;
   if (wanted[X]) dx[X] = grad->output[0];
   if (wanted[SCALE]) dx[SCALE] = grad->output[1];
   if (wanted[SHIFT]) dx[SHIFT] = grad->output[2];
   if (node->input[RESIDUAL] && wanted[RESIDUAL]) {
-    dx[RESIDUAL] = attrs->slope == 1 ? dy[0] : grad->output[3];
+    dx[RESIDUAL] = attrs->slope == 1 ? dy : grad->output[3];
   }
   if (attrs->fixed) fixed_gradient(graph, node, grad, wanted, dx);
+}
+
+/** Batch statistics are a by-product that is not differentiated; given ones are copied through. */
+static fn_status norm_gradient(fn_graph *graph, fn_node *node, fn_value *const *dy,
+                               const bool *wanted, fn_value **dx) {
+  const fn_batch_norm_attrs *attrs = node->attrs;
+  if (dy[0]) result_gradient(graph, node, dy[0], wanted, dx);
+  for (int o = 1; o < 3 && attrs->fixed; o++) {
+    const int i = o == 1 ? MEAN : VAR;
+    if (dy[o] && wanted[i]) dx[i] = dx[i] ? fn_add(graph, dx[i], dy[o]) : dy[o];
+  }
   return fn_graph_status(graph);
 }
 

@@ -18,6 +18,8 @@ static const double PIXELS_PER_POINT = 1.5; // sharp on today's screens, small e
 
 void fn_picture_destroy(fn_picture *picture) {
   if (!picture) return;
+  // cairo 1.16 keeps a recording that was painted into an SVG, unless it is finished first
+  cairo_surface_finish(picture->recording);
   cairo_surface_destroy(picture->recording);
   free(picture);
 }
