@@ -10,10 +10,12 @@ static fn_status evaluate(const fn_run *run, fn_dist *dist, bool predict) {
   return status;
 }
 
-static fn_status test(const fn_run *run, fn_dist *dist) {
+static fn_status test(const fn_command_line *line, const fn_run *run, fn_dist *dist) {
+  (void)line;
   return evaluate(run, dist, false);
 }
-static fn_status predict(const fn_run *run, fn_dist *dist) {
+static fn_status predict(const fn_command_line *line, const fn_run *run, fn_dist *dist) {
+  (void)line;
   return evaluate(run, dist, true);
 }
 

@@ -5,7 +5,8 @@
 #include "report/report.h"
 #include "run/run_loop.h"
 
-static fn_status work(const fn_run *run, fn_dist *dist) {
+static fn_status work(const fn_command_line *line, const fn_run *run, fn_dist *dist) {
+  (void)line;
   fn_observer observer = {0};
   if (dist->rank != 0) return fn_train(run, dist, NULL);
   // Ranks must not part before the first collective call: a report that cannot start is agreed on.

@@ -31,36 +31,58 @@ static const fn_command_entry commands[] = {
      .synopsis = "RUN.yaml [--set KEY=VALUE ...]",
      .summary = "tell everything that can be known without running",
      .details = "Prints files and their pairing, shapes and types, samples and steps, the network "
-                "with parameters and operations, memory and checkpoint size. The exit code says "
-                "whether the run could start. Works under mpirun too.",
+                "with parameters and operations, memory and checkpoint size. All problems are "
+                "listed, and the exit code says whether the run could start. Works under mpirun "
+                "too.",
      .takes_run = true,
      .function = fn_command_check},
     {.name = "describe",
-     .synopsis = "RUN.yaml [--dot] [--set KEY=VALUE ...]",
+     .synopsis = "RUN.yaml [--training] [--size N] [--dot | --json] [--set KEY=VALUE ...]",
      .summary = "show the network: shapes, parameters, operations, memory",
-     .details = "Prints a table, or a graph for Graphviz.",
+     .details = "Prints a table with one line per operator, or a graph for Graphviz. Sizes are "
+                "those of the data; without data, of data.crop and data.input_pad, or of --size.",
      .takes_run = true,
-     .option = {{"dot", NULL, "print the graph in the DOT language instead of a table"}},
+     .option = {{"dot", NULL, "print the graph in the DOT language instead of a table"},
+                {"json", NULL, "print the table as JSON"},
+                {"training", NULL, "list every kernel of a training step instead of the network"},
+                {"size", "N", "cells of the network's input along each axis"},
+                {"channels", "IN,OUT", "channels of input and target, where there are no data"},
+                {"spatial", "D", "spatial axes, where there are no data (default 3)"}},
      .function = fn_command_describe},
     {.name = "verify",
-     .synopsis = "RUN.yaml REFERENCE.h5 [--tolerance X] [--set KEY=VALUE ...]",
+     .synopsis = "RUN.yaml REFERENCE.h5 [--factor X] [--rtol X] [--all] [--write OUT.h5] "
+                 "[--set KEY=VALUE ...]",
      .summary = "compare with another implementation",
      .details =
          "Loads weights and inputs of the reference file, compares outputs, loss, every gradient "
          "and the weights after some optimizer steps with those stored, and prints the worst "
-         "relative error of each tensor.",
+         "tensor of each group.\n\n"
+         "tools/reference-from-pytorch writes such files; docs/verify.md describes them.",
      .takes_run = true,
      .extra_min = 1,
      .extra_max = 1,
-     .option = {{"tolerance", "X", "largest relative error that passes"}},
+     .option = {{"factor", "X", "accepted multiple of the reference's own float32 error (8)"},
+                {"rtol", "X", "accept this part of a tensor's largest value instead"},
+                {"all", NULL, "print every tensor, not only the worst of each group"},
+                {"write", "OUT.h5", "store what was computed in the same layout"}},
      .function = fn_command_verify},
     {.name = "bench",
-     .synopsis = "RUN.yaml [--steps N] [--set KEY=VALUE ...]",
+     .synopsis = "RUN.yaml [--steps N] [--warmup N] [--size N] [--batch N] [--json OUT] "
+                 "[--set KEY=VALUE ...]",
      .summary = "time training steps, and operators one by one",
-     .details = "Splits the time of a step into compute, communication and input, and sets each "
-                "operator beside its convolutions timed alone.",
+     .details = "Times the steps of one rank on random numbers, splits them by kernel, and sets "
+                "the whole beside the sum of its convolutions timed alone on the same threads in "
+                "the same process.",
      .takes_run = true,
-     .option = {{"steps", "N", "steps that are timed"}},
+     .option = {{"steps", "N", "steps that are timed (5)"},
+                {"warmup", "N", "steps before those (2)"},
+                {"synthetic", NULL, "take sizes from the options below even where data are there"},
+                {"batch", "N", "samples of a step (train.batch)"},
+                {"size", "N", "cells of the network's input along each axis"},
+                {"channels", "IN,OUT", "channels of input and target, where there are no data"},
+                {"spatial", "D", "spatial axes, where there are no data (default 3)"},
+                {"all", NULL, "print every kernel, not only the slowest"},
+                {"json", "OUT", "also write everything to a file"}},
      .function = fn_command_bench},
     {.name = "data",
      .synopsis = "synth displacement --folder DIR [--files N] [--edge N] ...\n"

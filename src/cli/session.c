@@ -12,7 +12,8 @@ static fn_level verbosity(const fn_run *run) {
 }
 
 fn_status fn_cli_run(const fn_command_line *line, fn_command need,
-                     fn_status (*work)(const fn_run *run, fn_dist *dist)) {
+                     fn_status (*work)(const fn_command_line *line, const fn_run *run,
+                                       fn_dist *dist)) {
   fn_dist dist;
   FN_TRY(fn_dist_init(NULL, NULL, &dist));
   fn_log_identify(dist.rank, dist.size);
@@ -21,7 +22,7 @@ fn_status fn_cli_run(const fn_command_line *line, fn_command need,
   status = fn_dist_agree(&dist, status);
   if (status == FN_OK) {
     fn_log_set_level(verbosity(run));
-    status = work(run, &dist);
+    status = work(line, run, &dist);
   }
   // Every rank has the agreed message by now; one of them is enough.
   if (dist.rank != 0) fn_error_clear();

@@ -9,6 +9,7 @@
 
 /** Start MPI, read the run, do `work`, end MPI. Errors are printed once, by rank 0. Collective. */
 fn_status fn_cli_run(const fn_command_line *line, fn_command need,
-                     fn_status (*work)(const fn_run *run, fn_dist *dist));
+                     fn_status (*work)(const fn_command_line *line, const fn_run *run,
+                                       fn_dist *dist));
 
 #endif
