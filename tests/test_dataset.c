@@ -324,7 +324,7 @@ static void configuration_errors(void **state) {
   config_error("crop: [2, 2]", "data.crop", "3");
   config_error("crop: 2, input_pad: [1, 2]", "data.input_pad", "6");
   config_error("crop: 2, target_pad: [1, 2, 3, 4]", "data.target_pad", "6");
-  config_error("crop: 2, crop_start: 3, crop_stop: 3", "data.crop_start", "data.crop_stop");
+  config_error("crop: 2, crop_start: 5", "data.crop_start", "data.crop_stop");
   config_error("input_norms: [dis, dis]", "2 names for 1 input field", "data.input_norms");
   config_error("target_norms: [dis]", "1 names for 2 target fields", "data.target_norms");
   config_error("target_norms: [dis, cosmolgy.vel]", "cosmolgy.vel", "cosmology.vel");
