@@ -63,20 +63,25 @@ static const fn_command_entry commands[] = {
      .option = {{"steps", "N", "steps that are timed"}},
      .function = fn_command_bench},
     {.name = "data",
-     .synopsis = "synth displacement --output DIR [--edge N] [--files N] [--box L] [--seed N]\n"
+     .synopsis = "synth displacement --folder DIR [--files N] [--edge N] ...\n"
                  "       fieldnet data inspect FILE ...",
      .summary = "make and look at field files",
      .details =
-         "synth displacement: pairs of displacement fields of first and second order Lagrangian "
-         "perturbation theory from Gaussian random fields, the same for the same seed.\n\n"
-         "inspect: shape, type and range of each file.",
+         "synth displacement: pairs DIR/lin/NNN.npy and DIR/lpt2/NNN.npy of displacement fields, "
+         "first order and first plus second order Lagrangian perturbation theory of one Gaussian "
+         "random density of a flat LCDM universe today, in Mpc/h, the same for the same seed.\n\n"
+         "inspect: type, shape and, per channel, range, mean and standard deviation of each file, "
+         "of every dataset of an HDF5 file.",
      .extra_min = 1,
      .extra_max = 1 << 20,
-     .option = {{"output", "DIR", "folder to write into"},
-                {"edge", "N", "cells along each axis"},
-                {"files", "N", "pairs of fields to make"},
-                {"box", "L", "edge of the box in Mpc/h"},
-                {"seed", "N", "seed of the random fields"}},
+     .option = {{"folder", "DIR", "folder to write into"},
+                {"files", "N", "pairs of fields to make (1)"},
+                {"first", "N", "number of the first pair (0)"},
+                {"edge", "N", "cells along each axis (64)"},
+                {"box", "L", "edge of the box in Mpc/h (128)"},
+                {"omega-m", "X", "matter density today (0.31)"},
+                {"seed", "N", "seed of the random fields (1)"},
+                {"force", NULL, "replace files that exist"}},
      .function = fn_command_data},
     {.name = "help",
      .synopsis = "[COMMAND | KEY | SECTION] [--man | --markdown | --completion]",

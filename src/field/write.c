@@ -148,8 +148,8 @@ fn_status fn_hdf5_image_write(hid_t file, const char *path, bool sealed) {
     status = fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "cannot flush %s to disk: %s", path,
                           strerror(errno));
   if (close(fd) != 0 && status == FN_OK)
-    status = fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "cannot write %s: %s", path,
-                          strerror(errno));
+    status =
+        fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "cannot write %s: %s", path, strerror(errno));
   if (status != FN_OK) unlink(path);
   return status;
 }

@@ -24,14 +24,41 @@ static fn_status hdf5_failure(const char *what, const char *name) {
 
 /* ---- attributes -------------------------------------------------------------------------- */
 
-static fn_status set_attribute(hid_t object, const char *name, hid_t type, const void *value) {
-  const hid_t space = H5Screate(H5S_SCALAR);
+static fn_status set_in_space(hid_t object, const char *name, hid_t type, hid_t space,
+                              const void *value) {
   const hid_t attribute = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
   H5Sclose(space);
   H5_CHECK(attribute >= 0, "create attribute", name);
   const herr_t result = H5Awrite(attribute, type, value);
   H5Aclose(attribute);
   H5_CHECK(result >= 0, "write attribute", name);
+  return FN_OK;
+}
+
+static fn_status set_attribute(hid_t object, const char *name, hid_t type, const void *value) {
+  return set_in_space(object, name, type, H5Screate(H5S_SCALAR), value);
+}
+
+fn_status fn_state_set_rows(hid_t object, const char *name, int rows, int columns,
+                            const int64_t *values) {
+  const hsize_t dim[2] = {(hsize_t)rows, (hsize_t)columns};
+  return set_in_space(object, name, H5T_STD_I64LE, H5Screate_simple(2, dim, NULL), values);
+}
+
+fn_status fn_state_get_rows(hid_t object, const char *name, int most, int columns, int *rows,
+                            int64_t *values) {
+  const hid_t attribute = H5Aopen(object, name, H5P_DEFAULT);
+  FN_CHECK(attribute >= 0, FN_ERR_CHECKPOINT, "attribute %s is missing", name);
+  const hid_t space = H5Aget_space(attribute);
+  hsize_t dim[H5S_MAX_RANK] = {0};
+  const bool fits = H5Sget_simple_extent_dims(space, dim, NULL) == 2 &&
+                    dim[1] == (hsize_t)columns && dim[0] <= (hsize_t)most;
+  H5Sclose(space);
+  const herr_t result = fits ? H5Aread(attribute, H5T_NATIVE_INT64, values) : -1;
+  H5Aclose(attribute);
+  FN_CHECK(result >= 0, FN_ERR_CHECKPOINT, "attribute %s is not of shape [at most %d, %d]", name,
+           most, columns);
+  *rows = (int)dim[0];
   return FN_OK;
 }
 
@@ -171,7 +198,8 @@ fn_status fn_state_tensor_shape(hid_t group, const char *name, bool *found, fn_s
            FN_ERR_CHECKPOINT, "dataset %s is not an array of numbers of at most %d axes", name,
            FN_MAX_DIMS);
   shape->ndim = ndim;
-  for (int i = 0; i < ndim; i++) shape->dim[i] = (int64_t)dim[i];
+  for (int i = 0; i < ndim; i++)
+    shape->dim[i] = (int64_t)dim[i];
   return FN_OK;
 }
 
@@ -191,7 +219,8 @@ fn_status fn_state_members(hid_t group, fn_status (*visit)(void *user, const cha
 
 /* ---- checksums --------------------------------------------------------------------------- */
 
-/** A walk that writes (stamp) or compares the checksums of groups and compares those of datasets. */
+/** A walk that writes (stamp) or compares the checksums of groups and compares those of datasets.
+ */
 typedef struct walk {
   bool stamp;
   int depth;
@@ -206,8 +235,8 @@ static fn_status read_dataset_crc(hid_t set, const char *path, uint32_t *crc) {
   const size_t item = H5Tget_size(type);
   const hsize_t stored = H5Dget_storage_size(set);
   // A damaged shape must not ask for absurd memory: the bytes must be in the file.
-  const bool sound = points >= 0 && item > 0 && H5Tget_class(type) != H5T_VLEN &&
-                     (hsize_t)points <= stored / item;
+  const bool sound =
+      points >= 0 && item > 0 && H5Tget_class(type) != H5T_VLEN && (hsize_t)points <= stored / item;
   unsigned char *bytes = sound ? malloc((size_t)points * item + 1) : NULL;
   const herr_t result = bytes ? H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes) : -1;
   if (result >= 0) *crc = fn_crc32(0, bytes, (size_t)points * item);
@@ -292,8 +321,12 @@ static fn_status walk_file(hid_t file, bool stamp) {
   return status;
 }
 
-fn_status fn_state_stamp(hid_t file) { return walk_file(file, true); }
-fn_status fn_state_check(hid_t file) { return walk_file(file, false); }
+fn_status fn_state_stamp(hid_t file) {
+  return walk_file(file, true);
+}
+fn_status fn_state_check(hid_t file) {
+  return walk_file(file, false);
+}
 
 fn_status fn_state_open(const char *path, bool thorough, hid_t *file) {
   *file = -1;

@@ -32,6 +32,12 @@ fn_status fn_state_set_text(hid_t object, const char *name, const char *text);
 fn_status fn_state_get_integer(hid_t object, const char *name, int64_t *value);
 fn_status fn_state_get_real(hid_t object, const char *name, double *value);
 
+/** An attribute of shape [rows, columns]; reading fills *rows, at most `most`. */
+fn_status fn_state_set_rows(hid_t object, const char *name, int rows, int columns,
+                            const int64_t *values);
+fn_status fn_state_get_rows(hid_t object, const char *name, int most, int columns, int *rows,
+                            int64_t *values);
+
 /** Call visit(user, name) for every member of a group, in bytewise order, until it fails. */
 fn_status fn_state_members(hid_t group, fn_status (*visit)(void *user, const char *name),
                            void *user);
@@ -40,7 +46,8 @@ fn_status fn_state_members(hid_t group, fn_status (*visit)(void *user, const cha
 fn_status fn_state_stamp(hid_t file);
 /** Compare every checksum with what it covers; names the first damaged thing. */
 fn_status fn_state_check(hid_t file);
-/** Open a state for reading: seal first, then HDF5; `thorough` or an absent seal: every checksum. */
+/** Open a state for reading: seal first, then HDF5; `thorough` or an absent seal: every checksum.
+ */
 fn_status fn_state_open(const char *path, bool thorough, hid_t *file);
 
 #endif
