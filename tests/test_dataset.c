@@ -325,13 +325,10 @@ static void configuration_errors(void **state) {
   config_error("crop: 2, input_pad: [1, 2]", "data.input_pad", "6");
   config_error("crop: 2, target_pad: [1, 2, 3, 4]", "data.target_pad", "6");
   config_error("crop: 2, crop_start: 5", "data.crop_start", "data.crop_stop");
-  config_error("input_norms: [dis, dis]", "2 names for 1 input field", "data.input_norms");
-  config_error("target_norms: [dis]", "1 names for 2 target fields", "data.target_norms");
   config_error("target_norms: [dis, cosmolgy.vel]", "cosmolgy.vel", "cosmology.vel");
   config_error("input_norms: [dis], norm_options: {dis_sdt: 4}", "dis_sdt", "dis_std");
   config_error("input_norms: [dis], norm_options: {z: -3}", "redshift", "data.input_norms");
   config_error("target_vector: [yes, yes]", "1 channels", "data.target_vector");
-  config_error("input_vector: [yes, no]", "2 words", "data.input_vector");
   fn_run *run = run_of("data: {train: {input: err/v.npy, target: err/v.npy}}");
   expect(run, FN_STAGE_VALIDATION, FN_ERR_CONFIG, "data.validation.input", NULL);
   fn_run_destroy(run);
