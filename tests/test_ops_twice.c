@@ -112,7 +112,7 @@ static bool is_fused(const fn_graph *graph, const fn_op *op) {
   return false;
 }
 
-/** The score by every leaf, the squared norm of its gradient by x by every leaf, and once more. */
+/** The score by every leaf, the squared norm of that gradient by every leaf, and once more. */
 static void check_subject(const subject *s) {
   const fn_graph_options options = {.training = true};
   fn_graph *graph;
@@ -129,7 +129,11 @@ static void check_subject(const subject *s) {
   if (fn_graph_fuse_forward(graph, &score, 1) != FN_OK) fail_msg("%s", fn_error_message());
   if (s->activated) assert_true(is_fused(graph, s->activated));
   fn_differentiate(graph, score, leaf, count, first);
-  fn_value *penalty = fn_sum(graph, fn_square(graph, first[0]), FN_ALL_AXES, false);
+  fn_value *penalty = NULL;
+  for (int i = 0; i < count; i++) {
+    fn_value *norm = fn_sum(graph, fn_square(graph, first[i]), FN_ALL_AXES, false);
+    penalty = penalty ? fn_add(graph, penalty, norm) : norm;
+  }
   fn_differentiate(graph, penalty, leaf, count, second);
   fn_value *bend = fn_sum(graph, fn_square(graph, second[0]), FN_ALL_AXES, false);
   fn_differentiate(graph, bend, leaf, count, third);

@@ -29,7 +29,12 @@ bool fn_hdf5_type_name(hid_t type, char *name, size_t size);
  *  `increment`: bytes to reserve, about the size of the file. Close with H5Fclose. Lock held. */
 fn_status fn_hdf5_image_create(size_t increment, hid_t *file);
 /** Write the image to `path` and flush it to disk; a file that cannot be written whole is removed.
- *  FN_ERR_DATA with the system's reason. errno is kept. Lock held. */
-fn_status fn_hdf5_image_write(hid_t file, const char *path);
+ *  `sealed`: append a checksum of all bytes before it, which HDF5 and its tools ignore.
+ *  FN_ERR_DATA with the system's reason. Lock held. */
+fn_status fn_hdf5_image_write(hid_t file, const char *path, bool sealed);
+/** Compare a sealed file with its checksum before HDF5 looks at it. *sealed is false when the file
+ *  does not end in a seal (it was rewritten by another program, or cut). FN_ERR_DATA when bytes
+ *  have changed. */
+fn_status fn_hdf5_check_seal(const char *path, bool *sealed);
 
 #endif

@@ -128,13 +128,22 @@ static fn_status image_bytes(hid_t file, const void **bytes, size_t *count) {
   return FN_OK;
 }
 
-fn_status fn_hdf5_image_write(hid_t file, const char *path) {
+/** The last 16 bytes of a sealed file: this text, then the CRC-32 of all bytes before the seal. */
+static const char seal_text[12] = "fieldnetseal";
+enum { SEAL_BYTES = 16 };
+
+fn_status fn_hdf5_image_write(hid_t file, const char *path, bool sealed) {
   const void *bytes;
   size_t count;
   FN_TRY(image_bytes(file, &bytes, &count));
+  char seal[SEAL_BYTES];
+  const uint32_t crc = sealed ? fn_crc32(0, bytes, count) : 0;
+  memcpy(seal, seal_text, sizeof seal_text);
+  memcpy(seal + sizeof seal_text, &crc, sizeof crc);
   const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   FN_CHECK(fd >= 0, FN_ERR_DATA, "cannot create %s: %s", path, strerror(errno));
   fn_status status = write_bytes(fd, path, bytes, count);
+  if (status == FN_OK && sealed) status = write_bytes(fd, path, seal, sizeof seal);
   if (status == FN_OK && fsync(fd) != 0)
     status = fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "cannot flush %s to disk: %s", path,
                           strerror(errno));
@@ -142,6 +151,47 @@ fn_status fn_hdf5_image_write(hid_t file, const char *path) {
     status =
         fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "cannot write %s: %s", path, strerror(errno));
   if (status != FN_OK) unlink(path);
+  return status;
+}
+
+/** CRC-32 of the first `count` bytes of an open file. */
+static fn_status crc_of(FILE *file, const char *path, int64_t count, uint32_t *crc) {
+  enum { CHUNK = 1 << 20 };
+  unsigned char *chunk = malloc(CHUNK);
+  FN_CHECK(chunk, FN_ERR_MEMORY, "out of memory reading %s", path);
+  *crc = 0;
+  while (count > 0) {
+    const size_t got = fread(chunk, 1, count < CHUNK ? (size_t)count : CHUNK, file);
+    if (got == 0) break;
+    *crc = fn_crc32(*crc, chunk, got);
+    count -= (int64_t)got;
+  }
+  free(chunk);
+  FN_CHECK(count == 0, FN_ERR_DATA, "cannot read %s: %s", path,
+           ferror(file) ? strerror(errno) : "it became shorter");
+  return FN_OK;
+}
+
+fn_status fn_hdf5_check_seal(const char *path, bool *sealed) {
+  *sealed = false;
+  FILE *file = fopen(path, "rb");
+  FN_CHECK(file, FN_ERR_DATA, "cannot open %s: %s", path, strerror(errno));
+  char seal[SEAL_BYTES];
+  uint32_t stored, found = 0;
+  fn_status status = FN_OK;
+  if (fseeko(file, -SEAL_BYTES, SEEK_END) == 0) {
+    const int64_t count = ftello(file);
+    *sealed = fread(seal, 1, sizeof seal, file) == sizeof seal &&
+              memcmp(seal, seal_text, sizeof seal_text) == 0;
+    memcpy(&stored, seal + sizeof seal_text, sizeof stored);
+    rewind(file);
+    if (*sealed) status = crc_of(file, path, count, &found);
+    if (status == FN_OK && *sealed && found != stored)
+      status = fn_error_set(FN_ERR_DATA, __FILE__, __LINE__,
+                            "%s: the checksum of the file is %08x, stored is %08x: bytes changed",
+                            path, found, stored);
+  }
+  fclose(file);
   return status;
 }
 
@@ -175,7 +225,7 @@ fn_status fn_hdf5_write(const char *path, const char *dataset, const float *valu
   fn_hdf5_lock();
   fn_status status = fn_hdf5_image_create((size_t)bytes + 65536, &file);
   if (status == FN_OK) status = write_dataset(file, dataset, values, ndim, shape);
-  if (status == FN_OK) status = fn_hdf5_image_write(file, temporary);
+  if (status == FN_OK) status = fn_hdf5_image_write(file, temporary, false);
   if (file >= 0) H5Fclose(file);
   fn_hdf5_unlock();
   if (status != FN_OK) return fn_error_context(status, "writing %s", path);

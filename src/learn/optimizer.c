@@ -310,6 +310,7 @@ static fn_status find_algorithm(const char *name, const algorithm **found) {
           name, closest ? " (did you mean '" : "", closest ? closest : "", closest ? "'?)" : "");
 }
 
+/** eps and weight_decay below zero were not given: the algorithm's own default. */
 static void read_options(fn_optimizer *o, const fn_run *run) {
   const algorithm *a = o->algorithm;
   o->eps = run->optimizer.eps < 0 ? a->eps : run->optimizer.eps;

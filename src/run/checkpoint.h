@@ -12,7 +12,7 @@
 typedef struct fn_stretch {
   int64_t ranks, batch, batches;
 } fn_stretch;
-enum { FN_STRETCHES_MOST = 32 };
+enum { FN_STRETCHES_MOST = 32, FN_TARGET_FIELDS_MOST = 16 };
 
 /** Where a run stands. */
 typedef struct fn_progress {
@@ -27,6 +27,8 @@ typedef struct fn_progress {
   double best_metric; /**< NaN: none yet */
   int64_t best_epoch;
   double train_loss, validation_loss; /**< of the last complete epoch; NaN: none */
+  int target_fields; /**< what the network's output channels are, for inference without targets */
+  int64_t target_field_channels[FN_TARGET_FIELDS_MOST];
 } fn_progress;
 
 /** Everything a state holds besides progress; pointers may be NULL where noted. */

@@ -22,6 +22,7 @@ typedef struct step_sums {
   double loss, samples; /**< sum of loss times samples; samples */
   double bad_rank;      /**< 1 + lowest rank with a loss that is not finite; 0: none */
   double stop, save;    /**< requests */
+  double failed;        /**< ranks whose kernels failed */
 } step_sums;
 
 static fn_run_context step_context(const fn_session *s, const fn_batch *batch) {
@@ -56,26 +57,26 @@ static fn_status next_batch(fn_loader *loader, const fn_batch **batch) {
   return FN_OK;
 }
 
-/** Gradients of one optimizer step of `micro` batches, averaged over samples and ranks. */
-static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, double *loss_sum,
-                           double *samples) {
+/** Gradients of one optimizer step of `micro` batches, averaged over samples and ranks. *failed is
+ *  this rank's failure between the collective calls, to be agreed with the step's reduction. */
+static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step_sums *sums,
+                           fn_status *failed) {
   fn_parameters *p = s->parameters;
   const fn_batch *batch;
-  *loss_sum = *samples = 0;
   for (int64_t m = 0; m < micro; m++) {
-    double loss;
+    double loss = 0;
     // A rank that cannot read must not leave the others waiting for its gradients.
     FN_TRY(fn_dist_agree(s->dist, next_batch(loader, &batch)));
     if (micro == 1) FN_TRY(fn_reducer_begin(s->reducer, batch->count));
-    FN_TRY(run_batch(s, batch, micro == 1, &loss));
-    *loss_sum += loss * (double)batch->count;
-    *samples += (double)batch->count;
+    if (*failed == FN_OK) *failed = run_batch(s, batch, micro == 1, &loss);
+    sums->loss += loss * (double)batch->count;
+    sums->samples += (double)batch->count;
     if (micro > 1) add_scaled(s->accumulated, p->gradients, (double)batch->count, p->count, m == 0);
     fn_epoch_advance(&s->progress, s->dist->size, s->run->train.batch);
   }
   if (micro > 1) {
-    add_scaled(p->gradients, s->accumulated, 1 / *samples, p->count, true);
-    FN_TRY(fn_reducer_begin(s->reducer, (int64_t)*samples));
+    add_scaled(p->gradients, s->accumulated, 1 / sums->samples, p->count, true);
+    FN_TRY(fn_reducer_begin(s->reducer, (int64_t)sums->samples));
     for (int e = 0; e < p->entry_count; e++)
       if (!p->entry[e].is_buffer) fn_reducer_ready(s->reducer, e);
   }
@@ -85,7 +86,7 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, doub
 /** One reduction per step: loss, requests, and the running statistics of batch norm, which are thus
  *  the mean over ranks after every step. */
 static fn_status agree_on_step(fn_session *s, step_sums *sums) {
-  enum { HEAD = 4 };
+  enum { HEAD = 5 };
   fn_parameters *p = s->parameters;
   const int64_t count = HEAD + p->buffer_count;
   double *v = malloc((size_t)count * sizeof *v);
@@ -94,6 +95,7 @@ static fn_status agree_on_step(fn_session *s, step_sums *sums) {
   v[1] = sums->samples;
   v[2] = sums->stop;
   v[3] = sums->save;
+  v[4] = sums->failed;
   float *buffers = p->buffers;
   for (int64_t i = 0; i < p->buffer_count; i++)
     v[HEAD + i] = (double)buffers[i];
@@ -105,6 +107,7 @@ static fn_status agree_on_step(fn_session *s, step_sums *sums) {
     sums->samples = v[1];
     sums->stop = v[2];
     sums->save = v[3];
+    sums->failed = v[4];
     sums->bad_rank = worst ? s->dist->size - worst + 1 : 0;
     for (int64_t i = 0; i < p->buffer_count && s->dist->size > 1; i++)
       buffers[i] = (float)(v[HEAD + i] / s->dist->size);
@@ -197,10 +200,13 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
   if (s->buffers_before)
     memcpy(s->buffers_before, p->buffers, (size_t)p->buffer_count * sizeof(float));
   *sums = (step_sums){0};
-  FN_TRY(gradients(s, loader, micro, &sums->loss, &sums->samples));
+  fn_status failed = FN_OK;
+  FN_TRY(gradients(s, loader, micro, sums, &failed));
+  sums->failed = failed != FN_OK;
   sums->stop = fn_stop_requested();
   sums->save = fn_save_requested();
   FN_TRY(agree_on_step(s, sums));
+  if (sums->failed > 0) return fn_dist_agree(s->dist, failed);
   const double norm = fn_gradient_norm(p);
   const int64_t total = run->train.epochs * s->epoch_steps;
   const double lr = fn_schedule_rate(run, &s->schedule, s->progress.step, s->progress.epoch, total);
@@ -291,7 +297,8 @@ static fn_status run_steps(fn_session *s, const epoch_plan *plan, fn_loader *loa
 static fn_status end_of_epoch(fn_session *s, double seconds) {
   fn_progress *progress = &s->progress;
   const fn_run *run = s->run;
-  progress->train_loss = progress->loss_count > 0 ? progress->loss_sum / progress->loss_count : (double)NAN;
+  progress->train_loss =
+      progress->loss_count > 0 ? progress->loss_sum / progress->loss_count : (double)NAN;
   progress->validation_loss = NAN;
   fn_draw_training(s);
   if (s->validation) FN_TRY(fn_validate(s, &progress->validation_loss));
@@ -370,6 +377,9 @@ static fn_status open_data(fn_session *s) {
   FN_TRY(fn_dataset_create(run, FN_STAGE_TRAIN, &s->train));
   if (run->data.validation.input.count > 0)
     FN_TRY(fn_dataset_create(run, FN_STAGE_VALIDATION, &s->validation));
+  const int fields = fn_dataset_get_info(s->train)->target_fields;
+  FN_CHECK(fields <= FN_TARGET_FIELDS_MOST, FN_ERR_CONFIG, "%s: %d target fields; at most %d",
+           fn_run_where(run, "data.train.target"), fields, FN_TARGET_FIELDS_MOST);
   return check_samples(s);
 }
 
@@ -386,6 +396,13 @@ static fn_status allocate_arrays(fn_session *s) {
   return FN_OK;
 }
 
+/** How the output channels divide into fields goes into the state, for `predict`. */
+static void note_target_fields(fn_progress *progress, const fn_dataset_info *info) {
+  progress->target_fields = info->target_fields;
+  for (int f = 0; f < info->target_fields; f++)
+    progress->target_field_channels[f] = info->field_channels[info->input_fields + f];
+}
+
 static fn_status prepare(fn_session *s) {
   const fn_run *run = s->run;
   const fn_dataset_info *info = fn_dataset_get_info(s->train);
@@ -400,6 +417,7 @@ static fn_status prepare(fn_session *s) {
   FN_TRY(allocate_arrays(s));
   fn_schedule_init(run, &s->schedule);
   s->progress = (fn_progress){.best_metric = NAN, .train_loss = NAN, .validation_loss = NAN};
+  note_target_fields(&s->progress, info);
   const int64_t batches = (count + run->train.batch - 1) / run->train.batch;
   s->epoch_steps = (batches + run->train.accumulate - 1) / run->train.accumulate;
   return FN_OK;

@@ -243,6 +243,7 @@ typedef struct conv_state {
   const fn_tensor *tensor[2];      /**< x, y */
   const fn_tensor *weight, *extra; /**< extra: bias or NULL */
   bool same_weights;               /**< packed is the plain layout: no copy */
+  bool pack_nothing;               /**< no plain weights to write */
   bool convert[2];                 /**< through an f32 copy in the workspace */
   int64_t executions;              /**< samples run one by one, or 1 */
   double slope;                    /**< of the pass after a data gradient; 1: none */
@@ -321,13 +322,15 @@ static fn_status make_memories(fn_kernel *kernel, conv_state *s, const choice *c
   dnnl_memory_desc_t plain = NULL;
   FN_LIBRARY(weight_desc(&v, attrs->geometry.groups, true, dnnl_f32, &plain));
   fn_status status = make_memory(plain, s->weight->data, &s->plain);
-  s->same_weights = dnnl_memory_desc_equal(plain, packed);
+  // A weight gradient that nobody reads stays in the workspace.
+  s->pack_nothing = !s->weight->data;
+  s->same_weights = !s->pack_nothing && dnnl_memory_desc_equal(plain, packed);
   if (status == FN_OK) {
     status = make_memory(packed, s->same_weights ? s->weight->data : DNNL_MEMORY_NONE, &s->packed);
   }
   if (status == FN_OK && !s->same_weights) {
     s->packed_at = fn_cpu_carve(kernel, dnnl_memory_desc_get_size(packed));
-    status = make_pack(kernel, s, packed, plain);
+    if (!s->pack_nothing) status = make_pack(kernel, s, packed, plain);
   }
   dnnl_memory_desc_destroy(plain);
   FN_TRY(status);
@@ -365,7 +368,7 @@ static fn_status execute(const conv_state *s, int64_t n, char *workspace) {
 }
 
 static fn_status pack(const conv_state *s, char *workspace) {
-  if (s->same_weights) return FN_OK;
+  if (s->same_weights || s->pack_nothing) return FN_OK;
   FN_LIBRARY(dnnl_memory_set_data_handle(s->packed, workspace + s->packed_at));
   FN_LIBRARY(dnnl_memory_set_data_handle(s->pack_scratch, workspace + s->pack_scratch_at));
   const bool unpack = s->role == CONV_WEIGHT;

@@ -1,0 +1,31 @@
+#include "cli/session.h"
+
+#include <string.h>
+
+#include "base/log.h"
+
+static fn_level verbosity(const fn_run *run) {
+  const char *text = run->report.verbosity;
+  if (strcmp(text, "quiet") == 0) return FN_WARN;
+  if (strcmp(text, "detail") == 0) return FN_DETAIL;
+  return strcmp(text, "debug") == 0 ? FN_DEBUG : FN_INFO;
+}
+
+fn_status fn_cli_run(const fn_command_line *line, fn_command need,
+                     fn_status (*work)(const fn_run *run, fn_dist *dist)) {
+  fn_dist dist;
+  FN_TRY(fn_dist_init(NULL, NULL, &dist));
+  fn_log_identify(dist.rank, dist.size);
+  fn_run *run = NULL;
+  fn_status status = fn_command_load(line, need, dist.rank, &run);
+  status = fn_dist_agree(&dist, status);
+  if (status == FN_OK) {
+    fn_log_set_level(verbosity(run));
+    status = work(run, &dist);
+  }
+  // Every rank has the agreed message by now; one of them is enough.
+  if (dist.rank != 0) fn_error_clear();
+  fn_run_destroy(run);
+  fn_dist_finalize(&dist);
+  return status;
+}

@@ -1,0 +1,14 @@
+/** @file session.h
+ *  What the commands that work on a run over the ranks of a job share.
+ */
+#ifndef FN_CLI_SESSION_H
+#define FN_CLI_SESSION_H
+
+#include "cli/commands.h"
+#include "dist/dist.h"
+
+/** Start MPI, read the run, do `work`, end MPI. Errors are printed once, by rank 0. Collective. */
+fn_status fn_cli_run(const fn_command_line *line, fn_command need,
+                     fn_status (*work)(const fn_run *run, fn_dist *dist));
+
+#endif

@@ -1,0 +1,373 @@
+/* Gradients summed over ranks in buckets, while the backward pass goes on.
+ *
+ * Buckets are slices of the flat gradient buffer, in which parameters lie in the order in which
+ * their gradients become ready. Every rank starts bucket k after bucket k - 1, whatever the order
+ * in which its own gradients become ready: collectives on one communicator match by order.
+ *
+ * The bits of a result depend on the values, the number of ranks and the buckets alone. This relies
+ * on MPI_Iallreduce applying a fixed sequence of additions for a given count and number of ranks,
+ * and giving every rank the same bits. Open MPI's libnbc does: a schedule (binomial tree or ring,
+ * chosen by count and ranks) fixes who adds what in which round, arrival times only delay it. The
+ * same calls are made with and without the progress thread, so that both give the same bits.
+ *
+ * After fn_reducer_begin every rank must call fn_reducer_finish, also one whose backward pass
+ * failed: the others wait for its buckets. What failed is agreed afterwards. Gradients reported
+ * ready outside begin and finish (earlier micro-batches) are ignored. */
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "base/system.h"
+#include "dist/dist.h"
+#include "dist/mpi_status.h"
+
+/** Buckets under way at once: each needs memory of its size inside the MPI library. */
+enum { IN_FLIGHT = 4 };
+
+typedef struct bucket {
+  int64_t offset, count; /**< elements of the flat gradients */
+  int entries;           /**< parameters that overlap it */
+  int pending;           /**< of those, not yet ready in this step */
+} bucket;
+
+/** Buckets a parameter overlaps: first .. last; first > last for a buffer. */
+typedef struct span {
+  int first, last;
+  bool ready;
+} span;
+
+struct fn_reducer {
+  const fn_dist *dist;
+  fn_parameters *parameters;
+  bucket *bucket; /**< shape [bucket_count] */
+  int bucket_count;
+  span *span;    /**< shape [entry_count] */
+  double weight; /**< of this rank in the mean: samples / total */
+
+  // Only the driving thread (the progress thread, or whoever calls finish without one).
+  int started, done; /**< buckets started and completed in this step */
+  MPI_Request request[IN_FLIGHT];
+  double flying_since; /**< when the number of buckets under way left zero */
+
+  // Under lock.
+  pthread_mutex_t lock;
+  pthread_cond_t work, finished;
+  int front;      /**< buckets 0 .. front - 1 are ready to start */
+  bool active;    /**< between begin and finish */
+  bool finishing; /**< somebody waits */
+  bool complete;  /**< all buckets of this step are reduced, or the reduction failed */
+  bool stop;
+  double busy, exposed;
+  fn_status status;
+  char message[4096];
+
+  bool threaded;
+  pthread_t thread;
+};
+
+/* ---- the driving thread -------------------------------------------------------------------- */
+
+/** gradients := gradients * weight in one slice. A rank without samples contributes zero, whatever
+ *  its gradients hold. */
+static void weigh(const fn_reducer *r, const bucket *b) {
+  const double weight = r->weight;
+  if (weight == 1) return;
+  if (r->parameters->dtype == FN_F64) {
+    double *x = (double *)r->parameters->gradients + b->offset;
+    for (int64_t i = 0; i < b->count; i++)
+      x[i] = weight == 0 ? 0 : x[i] * weight;
+  } else {
+    float *x = (float *)r->parameters->gradients + b->offset;
+    for (int64_t i = 0; i < b->count; i++)
+      x[i] = weight == 0 ? 0.0f : (float)((double)x[i] * weight);
+  }
+}
+
+static fn_status start_bucket(fn_reducer *r) {
+  const bucket *b = &r->bucket[r->started];
+  if (r->started == r->done) r->flying_since = fn_clock();
+  weigh(r, b);
+  const bool is_double = r->parameters->dtype == FN_F64;
+  char *slice = (char *)r->parameters->gradients + b->offset * (is_double ? 8 : 4);
+  FN_TRY_MPI(MPI_Iallreduce(MPI_IN_PLACE, slice, (int)b->count, is_double ? MPI_DOUBLE : MPI_FLOAT,
+                            MPI_SUM, r->dist->gradient_comm, &r->request[r->started % IN_FLIGHT]),
+             "starting a gradient reduction");
+  r->started++;
+  return FN_OK;
+}
+
+/** Start what may start, up to bucket `front`, and complete what is complete; with `wait`, complete
+ *  at least the oldest bucket under way. */
+static fn_status advance(fn_reducer *r, int front, bool wait) {
+  while (r->started < front && r->started - r->done < IN_FLIGHT)
+    FN_TRY(start_bucket(r));
+  while (r->done < r->started) {
+    MPI_Request *oldest = &r->request[r->done % IN_FLIGHT];
+    int completed = 1;
+    if (wait) {
+      FN_TRY_MPI(MPI_Wait(oldest, MPI_STATUS_IGNORE), "reducing gradients");
+      wait = false;
+    } else {
+      FN_TRY_MPI(MPI_Test(oldest, &completed, MPI_STATUS_IGNORE), "reducing gradients");
+    }
+    if (!completed) return FN_OK;
+    r->done++;
+  }
+  return FN_OK;
+}
+
+/** To be called with the lock held: advance and account for it. */
+static void drive(fn_reducer *r, bool wait) {
+  const int front = r->front, done = r->done;
+  const bool was_flying = r->started > r->done;
+  pthread_mutex_unlock(&r->lock);
+  const fn_status status = advance(r, front, wait);
+  const bool flew = was_flying || r->started > done;
+  pthread_mutex_lock(&r->lock);
+  if (flew && r->started == r->done) r->busy += fn_clock() - r->flying_since;
+  if (status != FN_OK) {
+    r->status = status;
+    strncpy(r->message, fn_error_message(), sizeof r->message - 1);
+  }
+  if (status != FN_OK || r->done == r->bucket_count) {
+    r->complete = true;
+    pthread_cond_signal(&r->finished);
+  }
+}
+
+static bool has_work(const fn_reducer *r) {
+  return r->active && !r->complete && (r->started > r->done || r->front > r->started);
+}
+
+/** Let others use the core between two looks at the network: nobody waits for us during the
+ * backward pass; in finish only other processes could use the core. */
+static void pause_between_tests(bool finishing) {
+  if (finishing) {
+    sched_yield();
+  } else {
+    const struct timespec moment = {.tv_nsec = 50000};
+    nanosleep(&moment, NULL);
+  }
+}
+
+static void *progress(void *self) {
+  fn_reducer *r = self;
+  pthread_mutex_lock(&r->lock);
+  while (!r->stop) {
+    if (!has_work(r)) {
+      pthread_cond_wait(&r->work, &r->lock);
+      continue;
+    }
+    drive(r, false);
+    if (r->started == r->done) continue;
+    const bool finishing = r->finishing;
+    pthread_mutex_unlock(&r->lock);
+    pause_between_tests(finishing);
+    pthread_mutex_lock(&r->lock);
+  }
+  pthread_mutex_unlock(&r->lock);
+  return NULL;
+}
+
+/* ---- create and destroy ------------------------------------------------------------------------
+ */
+
+/** Elements of a bucket: whole groups of 16, so that slices start where vectors do; MPI counts are
+ *  int. */
+static int64_t bucket_elements(int64_t bytes, int64_t element_bytes) {
+  const int64_t largest = (int64_t)1 << 28, count = (bytes / element_bytes + 15) / 16 * 16;
+  return count < 16 ? 16 : count > largest ? largest : count;
+}
+
+static fn_status cut_buckets(fn_reducer *r, int64_t first_bytes, int64_t bucket_bytes) {
+  const int64_t size = r->parameters->dtype == FN_F64 ? 8 : 4, count = r->parameters->count;
+  const int64_t first = bucket_elements(first_bytes, size),
+                other = bucket_elements(bucket_bytes, size);
+  const int64_t buckets = 1 + (count > first ? (count - first + other - 1) / other : 0);
+  FN_CHECK(buckets < 1 << 24, FN_ERR_CONFIG,
+           "train.bucket_bytes: %lld bytes cut the gradients into %lld buckets; choose larger ones",
+           (long long)bucket_bytes, (long long)buckets);
+  r->bucket = calloc((size_t)buckets, sizeof *r->bucket);
+  FN_CHECK(r->bucket, FN_ERR_MEMORY, "out of memory for %lld buckets", (long long)buckets);
+  for (int64_t offset = 0; offset < count;) {
+    const int64_t want = r->bucket_count == 0 ? first : other, left = count - offset;
+    r->bucket[r->bucket_count++] = (bucket){.offset = offset, .count = left < want ? left : want};
+    offset += want;
+  }
+  return FN_OK;
+}
+
+static fn_status map_entries(fn_reducer *r, int64_t first_bytes, int64_t bucket_bytes) {
+  const fn_parameters *p = r->parameters;
+  const int64_t size = p->dtype == FN_F64 ? 8 : 4;
+  const int64_t first = bucket_elements(first_bytes, size),
+                other = bucket_elements(bucket_bytes, size);
+  r->span = calloc((size_t)p->entry_count + 1, sizeof *r->span);
+  FN_CHECK(r->span, FN_ERR_MEMORY, "out of memory for the buckets of %d parameters",
+           p->entry_count);
+  for (int e = 0; e < p->entry_count; e++) {
+    const fn_tensor_entry *entry = &p->entry[e];
+    r->span[e] = (span){.first = 0, .last = -1};
+    if (entry->is_buffer || entry->count == 0) continue;
+    const int64_t low = entry->offset, high = entry->offset + entry->count - 1;
+    r->span[e].first = low < first ? 0 : (int)(1 + (low - first) / other);
+    r->span[e].last = high < first ? 0 : (int)(1 + (high - first) / other);
+    for (int k = r->span[e].first; k <= r->span[e].last; k++)
+      r->bucket[k].entries++;
+  }
+  return FN_OK;
+}
+
+static void start_thread(fn_reducer *r) {
+  // Signals belong to the main thread.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int reason = pthread_create(&r->thread, NULL, progress, r);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  r->threaded = reason == 0;
+  if (reason != 0)
+    fn_log_once(FN_WARN,
+                "cannot start the thread that reduces gradients during the backward pass (%s): "
+                "they are reduced after it",
+                strerror(reason));
+}
+
+fn_status fn_reducer_create(const fn_dist *dist, fn_parameters *parameters, int64_t first_bytes,
+                            int64_t bucket_bytes, fn_reducer **reducer) {
+  *reducer = NULL;
+  fn_reducer *r = calloc(1, sizeof *r);
+  FN_CHECK(r, FN_ERR_MEMORY, "out of memory for the gradient reduction");
+  r->dist = dist;
+  r->parameters = parameters;
+  pthread_mutex_init(&r->lock, NULL);
+  pthread_cond_init(&r->work, NULL);
+  pthread_cond_init(&r->finished, NULL);
+  fn_status status = FN_OK;
+  if (dist->size > 1) {
+    status = cut_buckets(r, first_bytes, bucket_bytes);
+    if (status == FN_OK) status = map_entries(r, first_bytes, bucket_bytes);
+    if (status == FN_OK && dist->threads_multiple) start_thread(r);
+  }
+  if (status != FN_OK) {
+    fn_reducer_destroy(r);
+    return status;
+  }
+  *reducer = r;
+  return FN_OK;
+}
+
+void fn_reducer_destroy(fn_reducer *r) {
+  if (!r) return;
+  if (r->threaded) {
+    pthread_mutex_lock(&r->lock);
+    r->stop = true;
+    pthread_cond_signal(&r->work);
+    pthread_mutex_unlock(&r->lock);
+    pthread_join(r->thread, NULL);
+  }
+  pthread_cond_destroy(&r->finished);
+  pthread_cond_destroy(&r->work);
+  pthread_mutex_destroy(&r->lock);
+  free(r->span);
+  free(r->bucket);
+  free(r);
+}
+
+/* ---- one step
+ * ------------------------------------------------------------------------------------ */
+
+/** weight := samples / sum over ranks; a negative count on any rank fails on all. */
+static fn_status agree_weight(fn_reducer *r, int64_t samples) {
+  int64_t mine[2] = {samples, samples < 0}, sum[2] = {samples, samples < 0};
+  if (r->dist->size > 1)
+    FN_TRY_MPI(MPI_Allreduce(mine, sum, 2, MPI_INT64_T, MPI_SUM, r->dist->comm),
+               "counting the samples of a step");
+  FN_CHECK(sum[1] == 0 && sum[0] > 0, FN_ERR_INTERNAL,
+           "a step needs at least one sample over all ranks and none below zero, found %lld",
+           (long long)sum[0]);
+  r->weight = (double)samples / (double)sum[0];
+  return FN_OK;
+}
+
+/** Leading buckets without pending gradients; lock held. */
+static void move_front(fn_reducer *r) {
+  const int before = r->front;
+  while (r->front < r->bucket_count && r->bucket[r->front].pending == 0)
+    r->front++;
+  if (r->front > before) pthread_cond_signal(&r->work);
+}
+
+fn_status fn_reducer_begin(fn_reducer *r, int64_t samples) {
+  FN_CHECK(!r->active, FN_ERR_INTERNAL, "fn_reducer_begin before the last step was finished");
+  FN_TRY(agree_weight(r, samples));
+  if (r->dist->size == 1) return FN_OK;
+  pthread_mutex_lock(&r->lock);
+  for (int k = 0; k < r->bucket_count; k++)
+    r->bucket[k].pending = r->bucket[k].entries;
+  for (int e = 0; e < r->parameters->entry_count; e++)
+    r->span[e].ready = false;
+  r->started = r->done = r->front = 0;
+  r->finishing = false;
+  r->complete = r->bucket_count == 0;
+  r->active = true;
+  move_front(r);
+  pthread_mutex_unlock(&r->lock);
+  return FN_OK;
+}
+
+void fn_reducer_ready(void *reducer, int entry) {
+  fn_reducer *r = reducer;
+  if (r->dist->size == 1 || entry < 0 || entry >= r->parameters->entry_count) return;
+  pthread_mutex_lock(&r->lock);
+  span *s = &r->span[entry];
+  if (r->active && s->ready && r->status == FN_OK) {
+    // The bucket may be on its way already: what was added after the first report is lost.
+    r->status = FN_ERR_INTERNAL;
+    snprintf(r->message, sizeof r->message, "gradient of %s was reported ready twice in a step",
+             r->parameters->entry[entry].name);
+  } else if (r->active && !s->ready) {
+    s->ready = true;
+    for (int k = s->first; k <= s->last; k++)
+      r->bucket[k].pending--;
+    move_front(r);
+  }
+  pthread_mutex_unlock(&r->lock);
+}
+
+fn_status fn_reducer_finish(fn_reducer *r) {
+  if (r->dist->size == 1) return FN_OK;
+  FN_CHECK(r->active, FN_ERR_INTERNAL, "fn_reducer_finish without fn_reducer_begin");
+  const double start = fn_clock();
+  pthread_mutex_lock(&r->lock);
+  // Whatever was not reported (parameters that nothing depends on) is taken as it is.
+  r->front = r->bucket_count;
+  r->finishing = true;
+  pthread_cond_signal(&r->work);
+  while (!r->complete) {
+    if (r->threaded) {
+      pthread_cond_wait(&r->finished, &r->lock);
+    } else {
+      drive(r, true);
+    }
+  }
+  r->active = false;
+  r->exposed += fn_clock() - start;
+  const fn_status status = r->status;
+  pthread_mutex_unlock(&r->lock);
+  if (status != FN_OK) return fn_error_set(status, __FILE__, __LINE__, "%s", r->message);
+  return FN_OK;
+}
+
+void fn_reducer_times(const fn_reducer *reducer, double *busy, double *exposed) {
+  fn_reducer *r = (fn_reducer *)reducer; // for its lock
+  pthread_mutex_lock(&r->lock);
+  *busy = r->busy;
+  *exposed = r->exposed < r->busy ? r->exposed : r->busy;
+  pthread_mutex_unlock(&r->lock);
+}

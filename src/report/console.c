@@ -1,0 +1,95 @@
+#include <inttypes.h>
+#include <math.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/system.h"
+#include "report/sinks.h"
+
+enum { BAR_WIDTH = 24 };
+static const double REDRAW_SECONDS = 0.1;
+
+/** Make the line empty that a progress line may occupy. */
+static void wipe(const fn_console *console) {
+  if (!console->terminal || console->drawn <= 0) return;
+  fputs("\r\033[K", stdout);
+  fflush(stdout);
+}
+
+void fn_console_start(fn_console *console, const char *summary, int64_t resumed_step) {
+  console->terminal = isatty(STDOUT_FILENO) && fn_log_get_level() >= FN_INFO;
+  console->started = fn_clock();
+  console->drawn = 0;
+  console->first_step = resumed_step;
+  if (summary && *summary) fn_log(FN_INFO, "%s", summary);
+  if (resumed_step > 0) fn_log(FN_INFO, "going on after step %" PRId64, resumed_step);
+}
+
+void fn_console_line(const fn_console *console, const fn_step_event *e, double now, fn_text *line) {
+  const int64_t done = e->step - console->first_step;
+  const int64_t left = (e->epochs - e->epoch) * e->epoch_steps + e->epoch_steps - e->epoch_step;
+  char duration[64];
+  fn_text_add(line,
+              "epoch %" PRId64 "/%" PRId64 "  step %" PRId64 "/%" PRId64 "  loss %.5g  lr %.3g",
+              e->epoch, e->epochs, e->epoch_step, e->epoch_steps, e->loss, e->lr);
+  if (e->seconds > 0) {
+    fn_text_add(line, "  %.3g samples/s", (double)e->samples / e->seconds);
+    const double waited = 100 * e->input_wait / e->seconds;
+    if (waited >= 1) fn_text_add(line, "  (%.0f %% waiting for input)", waited);
+  }
+  if (done > 0) {
+    // wall time per step so far counts validation and saving as well
+    const double seconds = (now - console->started) / (double)done * (double)left;
+    fn_text_add(line, "  ETA %s", fn_text_duration(seconds, duration, sizeof duration));
+  }
+}
+
+static void draw(fn_console *console, const fn_step_event *e, const char *line) {
+  const double now = fn_clock();
+  if (now - console->drawn < REDRAW_SECONDS && e->epoch_step < e->epoch_steps) return;
+  console->drawn = now;
+  char bar[BAR_WIDTH + 1];
+  const int64_t filled = e->epoch_steps > 0 ? BAR_WIDTH * e->epoch_step / e->epoch_steps : 0;
+  for (int i = 0; i < BAR_WIDTH; i++)
+    bar[i] = i < filled ? '=' : i == filled ? '>' : ' ';
+  bar[BAR_WIDTH] = '\0';
+  // Ends at the left edge, so that whatever is printed next begins there. No wrap at the right
+  // edge while it is drawn: a wrapped line could not be redrawn in place.
+  printf("\r\033[K\033[?7l[%s] %s\033[?7h\r", bar, line);
+  fflush(stdout);
+}
+
+void fn_console_step(fn_console *console, const fn_step_event *event) {
+  fn_text line = {0};
+  fn_console_line(console, event, fn_clock(), &line);
+  if (console->terminal) {
+    draw(console, event, line.data);
+  } else {
+    fn_log(FN_INFO, "%s", line.data);
+  }
+  fn_text_free(&line);
+}
+
+void fn_console_epoch(fn_console *console, const fn_epoch_event *e) {
+  char validation[64] = "", duration[64];
+  if (!isnan(e->validation_loss)) {
+    snprintf(validation, sizeof validation, "  validation %.6g", e->validation_loss);
+  }
+  wipe(console);
+  fn_log(FN_INFO, "epoch %" PRId64 "/%" PRId64 " done  training %.6g%s%s  lr %.3g  %s", e->epoch,
+         e->epochs, e->train_loss, validation, e->best ? "  (best so far)" : "", e->lr,
+         fn_text_duration(e->seconds, duration, sizeof duration));
+}
+
+void fn_console_saved(fn_console *console, const char *path, double seconds) {
+  if (fn_log_get_level() < FN_DETAIL) return;
+  wipe(console);
+  fn_log(FN_DETAIL, "saved %s in %.2f s", path, seconds);
+}
+
+void fn_console_finish(fn_console *console, const char *folder, fn_status status) {
+  char duration[64];
+  wipe(console);
+  fn_log(FN_INFO, "%s after %s; curves and figures are in %s", fn_status_name(status),
+         fn_text_duration(fn_clock() - console->started, duration, sizeof duration), folder);
+}

@@ -1,0 +1,143 @@
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/system.h"
+#include "report/sinks.h"
+
+static const char STEPS_HEADER[] =
+    "step,epoch,epoch_step,loss,lr,gradient_norm,gradient_first,gradient_last,"
+    "samples_per_second,seconds,input_wait,exposed_communication,memory_peak";
+static const char METRICS_HEADER[] = "epoch,step,train_loss,validation_loss,lr,seconds,best";
+
+typedef struct row_filter {
+  const char *header;
+  int column; // that holds the step
+  int64_t last_step, last_epoch;
+  bool seen_header, foreign;
+} row_filter;
+
+static bool keep_row(void *user, const char *line) {
+  row_filter *filter = user;
+  if (!filter->seen_header) {
+    filter->seen_header = true;
+    filter->foreign = strcmp(line, filter->header) != 0;
+    return true;
+  }
+  if (filter->foreign) return true;
+  const char *field = line;
+  for (int i = 0; i < filter->column && field; i++) {
+    field = strchr(field, ',');
+    if (field) field++;
+  }
+  if (!field || strtoll(field, NULL, 10) > filter->last_step) return false;
+  filter->last_epoch = strtoll(line, NULL, 10); // of metrics.csv
+  return true;
+}
+
+static fn_status open_table(const char *path, row_filter *filter, FILE **file) {
+  FN_TRY(fn_report_trim(path, keep_row, filter));
+  FN_CHECK(!filter->foreign, FN_ERR_DATA,
+           "%s: columns differ from \"%s\"; move the file away to go on logging", path,
+           filter->header);
+  FN_TRY(fn_report_append(path, file));
+  if (!filter->seen_header) {
+    char line[512];
+    snprintf(line, sizeof line, "%s\n", filter->header);
+    FN_TRY(fn_report_put(*file, path, line));
+  }
+  return FN_OK;
+}
+
+fn_status fn_csv_open(const char *folder, int64_t resumed_step, fn_csv *csv) {
+  memset(csv, 0, sizeof *csv);
+  snprintf(csv->steps_path, sizeof csv->steps_path, "%s/steps.csv", folder);
+  snprintf(csv->metrics_path, sizeof csv->metrics_path, "%s/metrics.csv", folder);
+  row_filter steps = {.header = STEPS_HEADER, .column = 0, .last_step = resumed_step};
+  row_filter metrics = {.header = METRICS_HEADER, .column = 1, .last_step = resumed_step};
+  FN_TRY(open_table(csv->steps_path, &steps, &csv->steps));
+  FN_TRY(open_table(csv->metrics_path, &metrics, &csv->metrics));
+  csv->epochs = metrics.last_epoch;
+  return FN_OK;
+}
+
+static void add_number(fn_text *row, double value) {
+  char number[40];
+  fn_text_add(row, ",%s", fn_report_number(value, number, sizeof number));
+}
+
+static fn_status put_row(FILE *file, const char *path, fn_text *row) {
+  fn_text_add(row, "\n");
+  const fn_status status = fn_report_put(file, path, row->data);
+  fn_text_free(row);
+  return status;
+}
+
+fn_status fn_csv_step(fn_csv *csv, const fn_step_event *e) {
+  fn_text row = {0};
+  fn_text_add(&row, "%" PRId64 ",%" PRId64 ",%" PRId64, e->step, e->epoch, e->epoch_step);
+  const double values[] = {e->loss,
+                           e->lr,
+                           e->gradient_norm,
+                           e->gradient_first,
+                           e->gradient_last,
+                           (double)e->samples / e->seconds,
+                           e->seconds,
+                           e->input_wait,
+                           e->exposed_communication};
+  for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
+    add_number(&row, values[i]);
+  fn_text_add(&row, ",%zu", e->memory_peak);
+  return put_row(csv->steps, csv->steps_path, &row);
+}
+
+fn_status fn_csv_epoch(fn_csv *csv, const fn_epoch_event *e) {
+  fn_text row = {0};
+  fn_text_add(&row, "%" PRId64 ",%" PRId64, e->epoch, e->step);
+  const double values[] = {e->train_loss, e->validation_loss, e->lr, e->seconds};
+  for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
+    add_number(&row, values[i]);
+  fn_text_add(&row, ",%d", e->best);
+  return put_row(csv->metrics, csv->metrics_path, &row);
+}
+
+void fn_csv_close(fn_csv *csv) {
+  if (csv->steps) fclose(csv->steps);
+  if (csv->metrics) fclose(csv->metrics);
+  csv->steps = csv->metrics = NULL;
+}
+
+fn_status fn_csv_history(const fn_csv *csv, double **values, int64_t *count) {
+  char *bytes;
+  size_t length;
+  FN_TRY(fn_file_read(csv->metrics_path, &bytes, &length));
+  int64_t rows = 0;
+  for (size_t i = 0; i < length; i++)
+    rows += bytes[i] == '\n';
+  double *block = malloc(sizeof *block * 3 * (size_t)(rows + 1));
+  if (!block) {
+    free(bytes);
+    FN_FAIL(FN_ERR_MEMORY, "no memory for %lld rows of %s", (long long)rows, csv->metrics_path);
+  }
+  rows = rows > 0 ? rows - 1 : 0; // the header
+  char *line = strchr(bytes, '\n');
+  for (int64_t i = 0; i < rows; i++, line = strchr(line, '\n')) {
+    char *field = ++line;
+    for (int column = 0; column < 4; column++) {
+      char *end;
+      const double value = strtod(field, &end);
+      // epoch, (step,) train_loss, validation_loss; an empty field is NaN
+      if (column != 1) {
+        block[(column > 1 ? column - 1 : 0) * rows + i] = end == field ? (double)NAN : value;
+      }
+      field = strchr(field, ',');
+      if (!field) break;
+      field++;
+    }
+  }
+  free(bytes);
+  *values = block;
+  *count = rows;
+  return FN_OK;
+}

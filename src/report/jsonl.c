@@ -1,0 +1,131 @@
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/system.h"
+#include "report/sinks.h"
+
+/** Steps and epochs beyond the resumed step go; starts, saves and ends are history and stay. */
+static bool keep_line(void *user, const char *line) {
+  const int64_t *resumed_step = user;
+  const char *step = strstr(line, "\"step\":");
+  const bool counted = strstr(line, "\"event\":\"step\"") == line + 1 ||
+                       strstr(line, "\"event\":\"epoch\"") == line + 1;
+  return !counted || !step || strtoll(step + 7, NULL, 10) <= *resumed_step;
+}
+
+fn_status fn_jsonl_open(const char *folder, int64_t resumed_step, fn_jsonl *jsonl) {
+  jsonl->file = NULL;
+  snprintf(jsonl->path, sizeof jsonl->path, "%s/metrics.jsonl", folder);
+  FN_TRY(fn_report_trim(jsonl->path, keep_line, &resumed_step));
+  return fn_report_append(jsonl->path, &jsonl->file);
+}
+
+void fn_jsonl_close(fn_jsonl *jsonl) {
+  if (jsonl->file) fclose(jsonl->file);
+  jsonl->file = NULL;
+}
+
+static void begin(fn_text *line, const char *event) {
+  fn_text_add(line, "{\"event\":\"%s\"", event);
+}
+
+static void add_integer(fn_text *line, const char *key, int64_t value) {
+  fn_text_add(line, ",\"%s\":%" PRId64, key, value);
+}
+
+static void add_number(fn_text *line, const char *key, double value) {
+  char number[40];
+  fn_text_add(line, ",\"%s\":%s", key,
+              isfinite(value) ? fn_report_number(value, number, sizeof number) : "null");
+}
+
+static void add_string(fn_text *line, const char *key, const char *value) {
+  fn_text_add(line, ",\"%s\":\"", key);
+  for (const unsigned char *c = (const unsigned char *)value; *c; c++) {
+    if (*c == '"' || *c == '\\') {
+      fn_text_add(line, "\\%c", *c);
+    } else if (*c < 0x20) {
+      fn_text_add(line, "\\u%04x", *c);
+    } else {
+      fn_text_add(line, "%c", *c);
+    }
+  }
+  fn_text_add(line, "\"");
+}
+
+static void add_time(fn_text *line) {
+  char now[64];
+  add_string(line, "time", fn_report_time("%Y-%m-%dT%H:%M:%S%z", now, sizeof now));
+}
+
+static fn_status end(fn_jsonl *jsonl, fn_text *line) {
+  fn_text_add(line, "}\n");
+  const fn_status status = fn_report_put(jsonl->file, jsonl->path, line->data);
+  fn_text_free(line);
+  return status;
+}
+
+fn_status fn_jsonl_start(fn_jsonl *jsonl, const char *summary, int64_t resumed_step) {
+  fn_text line = {0};
+  begin(&line, "start");
+  add_time(&line);
+  add_string(&line, "version", fn_version());
+  add_string(&line, "host", fn_host_name());
+  add_integer(&line, "resumed_step", resumed_step);
+  if (summary) add_string(&line, "summary", summary);
+  return end(jsonl, &line);
+}
+
+fn_status fn_jsonl_step(fn_jsonl *jsonl, const fn_step_event *e) {
+  fn_text line = {0};
+  begin(&line, "step");
+  add_integer(&line, "step", e->step);
+  add_integer(&line, "epoch", e->epoch);
+  add_integer(&line, "epoch_step", e->epoch_step);
+  add_integer(&line, "epoch_steps", e->epoch_steps);
+  add_number(&line, "loss", e->loss);
+  add_number(&line, "lr", e->lr);
+  add_number(&line, "gradient_norm", e->gradient_norm);
+  add_number(&line, "gradient_first", e->gradient_first);
+  add_number(&line, "gradient_last", e->gradient_last);
+  add_number(&line, "samples_per_second", (double)e->samples / e->seconds);
+  add_number(&line, "seconds", e->seconds);
+  add_number(&line, "input_wait", e->input_wait);
+  add_number(&line, "exposed_communication", e->exposed_communication);
+  add_integer(&line, "memory_peak", (int64_t)e->memory_peak);
+  return end(jsonl, &line);
+}
+
+fn_status fn_jsonl_epoch(fn_jsonl *jsonl, const fn_epoch_event *e) {
+  fn_text line = {0};
+  begin(&line, "epoch");
+  add_integer(&line, "epoch", e->epoch);
+  add_integer(&line, "step", e->step);
+  add_number(&line, "train_loss", e->train_loss);
+  add_number(&line, "validation_loss", e->validation_loss);
+  add_number(&line, "lr", e->lr);
+  add_number(&line, "seconds", e->seconds);
+  fn_text_add(&line, ",\"best\":%s", e->best ? "true" : "false");
+  return end(jsonl, &line);
+}
+
+fn_status fn_jsonl_saved(fn_jsonl *jsonl, const char *path, double seconds) {
+  fn_text line = {0};
+  begin(&line, "saved");
+  add_time(&line);
+  add_string(&line, "path", path);
+  add_number(&line, "seconds", seconds);
+  return end(jsonl, &line);
+}
+
+fn_status fn_jsonl_finish(fn_jsonl *jsonl, fn_status status) {
+  fn_text line = {0};
+  begin(&line, "finish");
+  add_time(&line);
+  add_integer(&line, "status", status);
+  add_string(&line, "meaning", fn_status_name(status));
+  if (status != FN_OK) add_string(&line, "message", fn_error_message());
+  return end(jsonl, &line);
+}

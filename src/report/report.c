@@ -1,0 +1,215 @@
+#include "report/report.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/system.h"
+#include "report/plot.h"
+#include "report/sinks.h"
+
+typedef struct report {
+  const fn_run *run;
+  fn_console console;
+  fn_csv csv;
+  fn_jsonl jsonl;
+  fn_tensorboard *board;
+  bool tables, lines, events, plots; // still in order
+} report;
+
+/** A kind of output that fails is given up with one warning; the run is worth more than its log. */
+static void check(fn_status status, bool *working, const char *what) {
+  if (status == FN_OK) return;
+  *working = false;
+  fn_log(FN_WARN, "no more %s from this run: %s", what, fn_error_message());
+  fn_error_clear();
+}
+
+static void check_tables(report *r, fn_status status) {
+  check(status, &r->tables, "rows in metrics.csv and steps.csv");
+}
+static void check_lines(report *r, fn_status status) {
+  check(status, &r->lines, "lines in metrics.jsonl");
+}
+static void check_events(report *r, fn_status status) {
+  check(status, &r->events, "TensorBoard events");
+}
+static void check_plots(report *r, fn_status status) {
+  check(status, &r->plots, "plots");
+}
+
+static void on_start(void *self, const fn_run *run, const char *summary, int64_t resumed_step) {
+  report *r = self;
+  r->run = run;
+  fn_console_start(&r->console, summary, resumed_step);
+  fn_csv_close(&r->csv);
+  fn_jsonl_close(&r->jsonl);
+  fn_tensorboard_close(r->board);
+  r->board = NULL;
+  r->tables = r->lines = true;
+  r->events = run->report.tensorboard;
+  r->plots = run->report.plots;
+  const fn_status status = fn_make_directories(run->folder);
+  check_tables(r, status == FN_OK ? fn_csv_open(run->folder, resumed_step, &r->csv) : status);
+  check_lines(r, fn_jsonl_open(run->folder, resumed_step, &r->jsonl));
+  if (r->lines) check_lines(r, fn_jsonl_start(&r->jsonl, summary, resumed_step));
+  if (r->events) {
+    // without a readable table nobody knows which epochs are complete: keep them all
+    const int64_t epochs = r->tables ? r->csv.epochs : INT64_MAX;
+    check_events(r, fn_tensorboard_open(run->folder, resumed_step, epochs, &r->board));
+  }
+  if (r->plots) {
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s/plots", run->folder);
+    check_plots(r, fn_make_directories(folder));
+  }
+}
+
+static void on_step(void *self, const fn_step_event *e) {
+  report *r = self;
+  fn_console_step(&r->console, e);
+  if (r->tables) check_tables(r, fn_csv_step(&r->csv, e));
+  if (r->lines) check_lines(r, fn_jsonl_step(&r->jsonl, e));
+  if (!r->events) return;
+  const double seconds = e->seconds > 0 ? e->seconds : (double)NAN;
+  const fn_scalar scalars[] = {
+      {"loss/batch/train", e->loss},
+      {"grad/first", e->gradient_first},
+      {"grad/last", e->gradient_last},
+      {"grad/norm", e->gradient_norm},
+      {"lr", e->lr},
+      {"throughput/samples_per_second", (double)e->samples / seconds},
+      {"throughput/input_wait_fraction", e->input_wait / seconds},
+      {"throughput/exposed_communication_fraction", e->exposed_communication / seconds},
+      {"memory/peak_bytes", (double)e->memory_peak}};
+  check_events(
+      r, fn_tensorboard_scalars(r->board, e->step, scalars, sizeof scalars / sizeof scalars[0]));
+}
+
+/** Save as plots/NAME.png and, for line drawings, .svg. */
+static fn_status save_plot(const report *r, const fn_picture *picture, const char *name, bool svg) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s/plots/%s.png", r->run->folder, name);
+  FN_TRY(fn_picture_save(picture, path));
+  if (!svg) return FN_OK;
+  snprintf(path, sizeof path, "%s/plots/%s.svg", r->run->folder, name);
+  return fn_picture_save(picture, path);
+}
+
+/** Redrawn from metrics.csv, so that the curve goes back to before a resume. */
+static fn_status draw_losses(const report *r) {
+  double *values;
+  int64_t count;
+  FN_TRY(fn_csv_history(&r->csv, &values, &count));
+  fn_picture *picture = NULL;
+  fn_status status = FN_OK;
+  if (count > 0) {
+    status = fn_plot_losses(values, values + count, values + 2 * count, count, &picture);
+    if (status == FN_OK) status = save_plot(r, picture, "loss", true);
+  }
+  fn_picture_destroy(picture);
+  free(values);
+  return status;
+}
+
+/** A state saved at the last step of an epoch, then a kill after the epoch was logged: the resumed
+ * run ends that epoch once more. */
+static bool logged_before(const report *r, int64_t epoch) {
+  return epoch <= r->csv.epochs;
+}
+
+static void on_epoch(void *self, const fn_epoch_event *e) {
+  report *r = self;
+  fn_console_epoch(&r->console, e);
+  if (logged_before(r, e->epoch)) return;
+  if (r->tables) check_tables(r, fn_csv_epoch(&r->csv, e));
+  if (r->lines) check_lines(r, fn_jsonl_epoch(&r->jsonl, e));
+  if (r->events) {
+    const fn_scalar scalars[] = {{"loss/epoch/train", e->train_loss},
+                                 {"loss/epoch/val", e->validation_loss}};
+    check_events(r, fn_tensorboard_scalars(r->board, e->epoch, scalars, 2));
+  }
+  if (r->plots && r->tables) check_plots(r, draw_losses(r));
+}
+
+static fn_status put_image(fn_tensorboard *board, const char *tag, int64_t step,
+                           const fn_picture *picture) {
+  unsigned char *bytes;
+  size_t count;
+  int width, height;
+  FN_TRY(fn_picture_png(picture, &bytes, &count, &width, &height));
+  const fn_status status = fn_tensorboard_image(board, tag, step, width, height, bytes, count);
+  free(bytes);
+  return status;
+}
+
+/** One picture of a batch to events and plots; status is that of drawing it. */
+static void put_figure(report *r, const fn_figure_event *e, fn_status status, fn_picture *picture,
+                       const char *tag, const char *name, bool svg) {
+  if (status != FN_OK) {
+    fn_log_once(FN_WARN, "cannot draw a figure: %s", fn_error_message());
+    fn_error_clear();
+  } else if (picture) {
+    char text[64];
+    snprintf(text, sizeof text, tag, e->stage);
+    if (r->events && !logged_before(r, e->epoch))
+      check_events(r, put_image(r->board, text, e->epoch, picture));
+    snprintf(text, sizeof text, name, e->stage);
+    if (r->plots) check_plots(r, save_plot(r, picture, text, svg));
+  }
+  fn_picture_destroy(picture);
+}
+
+static void on_figure(void *self, const fn_figure_event *e) {
+  report *r = self;
+  if (!r->events && !r->plots) return;
+  fn_picture *picture = NULL;
+  fn_status status = fn_plot_figure_slices(e, &picture);
+  put_figure(r, e, status, picture, "fig/%s", "%s_slices", e->spatial == 1);
+  picture = NULL;
+  status = fn_plot_figure_spectra(e, &picture);
+  put_figure(r, e, status, picture, "fig/%s/power/lag", "%s_power", true);
+}
+
+static void on_saved(void *self, const char *path, double seconds) {
+  report *r = self;
+  fn_console_saved(&r->console, path, seconds);
+  if (r->lines) check_lines(r, fn_jsonl_saved(&r->jsonl, path, seconds));
+}
+
+static void on_finish(void *self, fn_status status) {
+  report *r = self;
+  // the message of a failed run belongs to whoever ended it: trouble here must not replace it
+  char message[4096];
+  snprintf(message, sizeof message, "%s", fn_error_message());
+  if (r->lines) check_lines(r, fn_jsonl_finish(&r->jsonl, status));
+  fn_console_finish(&r->console, r->run->folder, status);
+  if (strcmp(message, fn_error_message()) != 0) {
+    fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "%s", message);
+  }
+}
+
+fn_status fn_report_create(const fn_run *run, fn_observer *observer) {
+  report *r = calloc(1, sizeof *r);
+  FN_CHECK(r, FN_ERR_MEMORY, "no memory for the report of a run");
+  r->run = run;
+  *observer = (fn_observer){.self = r,
+                            .start = on_start,
+                            .step = on_step,
+                            .epoch = on_epoch,
+                            .figure = on_figure,
+                            .saved = on_saved,
+                            .finish = on_finish};
+  return FN_OK;
+}
+
+void fn_report_destroy(fn_observer *observer) {
+  report *r = observer->self;
+  if (!r) return;
+  fn_csv_close(&r->csv);
+  fn_jsonl_close(&r->jsonl);
+  fn_tensorboard_close(r->board);
+  free(r);
+  *observer = (fn_observer){0};
+}

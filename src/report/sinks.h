@@ -1,0 +1,103 @@
+/** @file sinks.h
+ *  Where the events of a run go. Inside the report room only; rank 0 only.
+ *
+ *  All files survive a resume: what was logged after the step that the run goes on from is dropped,
+ *  so that no step and no epoch appears twice.
+ */
+#ifndef FN_REPORT_SINKS_H
+#define FN_REPORT_SINKS_H
+
+#include <stdio.h>
+
+#include "base/text.h"
+#include "run/observer.h"
+
+/** Fewest digits that read back as the same double; "" when not finite. Returns buffer. */
+char *fn_report_number(double value, char *buffer, size_t size);
+/** Local time "2026-03-01 12:00:00" by strftime's format. Returns buffer. */
+char *fn_report_time(const char *format, char *buffer, size_t size);
+
+/** Keep the lines of a text file that `keep` approves; a last line without its end (torn by a kill)
+ *  goes as well. The file is replaced only if something changes. A missing file is fine. */
+fn_status fn_report_trim(const char *path, bool (*keep)(void *user, const char *line), void *user);
+/** Open for appending, one line at a time. */
+fn_status fn_report_append(const char *path, FILE **file);
+/** Write text and hand it to the system; FN_ERR_DATA naming `path` on failure. */
+fn_status fn_report_put(FILE *file, const char *path, const char *text);
+
+/* ---- tables: steps.csv, a row per logged step; metrics.csv, a row per epoch
+ * ------------------------ */
+
+typedef struct fn_csv {
+  FILE *steps, *metrics;
+  char steps_path[4096], metrics_path[4096];
+  int64_t epochs; /**< last epoch already in metrics.csv; 0: none */
+} fn_csv;
+
+fn_status fn_csv_open(const char *folder, int64_t resumed_step, fn_csv *csv);
+fn_status fn_csv_step(fn_csv *csv, const fn_step_event *event);
+fn_status fn_csv_epoch(fn_csv *csv, const fn_epoch_event *event);
+void fn_csv_close(fn_csv *csv);
+/** Columns epoch, train_loss and validation_loss of metrics.csv, malloc'ed as one block
+ *  [3][count] with the epochs first. */
+fn_status fn_csv_history(const fn_csv *csv, double **values, int64_t *count);
+
+/* ---- metrics.jsonl: one object per event
+ * ------------------------------------------------------------- */
+
+typedef struct fn_jsonl {
+  FILE *file;
+  char path[4096];
+} fn_jsonl;
+
+fn_status fn_jsonl_open(const char *folder, int64_t resumed_step, fn_jsonl *jsonl);
+fn_status fn_jsonl_start(fn_jsonl *jsonl, const char *summary, int64_t resumed_step);
+fn_status fn_jsonl_step(fn_jsonl *jsonl, const fn_step_event *event);
+fn_status fn_jsonl_epoch(fn_jsonl *jsonl, const fn_epoch_event *event);
+fn_status fn_jsonl_saved(fn_jsonl *jsonl, const char *path, double seconds);
+fn_status fn_jsonl_finish(fn_jsonl *jsonl, fn_status status);
+void fn_jsonl_close(fn_jsonl *jsonl);
+
+/* ---- tensorboard/<start>/events.out.tfevents.*
+ * --------------------------------------------------------- */
+
+typedef struct fn_tensorboard fn_tensorboard;
+
+typedef struct fn_scalar {
+  const char *tag;
+  double value; /**< left out when NaN */
+} fn_scalar;
+
+/** A new event file; those of earlier starts lose what is beyond resumed_step, or, for tags that
+ *  count epochs (loss/epoch/..., fig/...), beyond `epochs`. */
+fn_status fn_tensorboard_open(const char *folder, int64_t resumed_step, int64_t epochs,
+                              fn_tensorboard **board);
+fn_status fn_tensorboard_scalars(fn_tensorboard *board, int64_t step, const fn_scalar *scalars,
+                                 int count);
+fn_status fn_tensorboard_image(fn_tensorboard *board, const char *tag, int64_t step, int width,
+                               int height, const unsigned char *png, size_t count);
+void fn_tensorboard_close(fn_tensorboard *board);
+
+/** CRC-32C (Castagnoli) of bytes. */
+uint32_t fn_crc32c(const void *bytes, size_t count);
+
+/* ---- console
+ * ------------------------------------------------------------------------------------------- */
+
+typedef struct fn_console {
+  bool terminal;      /**< progress line redrawn in place */
+  double started;     /**< fn_clock at the start */
+  double drawn;       /**< fn_clock of the last progress line */
+  int64_t first_step; /**< steps done before this start */
+} fn_console;
+
+void fn_console_start(fn_console *console, const char *summary, int64_t resumed_step);
+void fn_console_step(fn_console *console, const fn_step_event *event);
+void fn_console_epoch(fn_console *console, const fn_epoch_event *event);
+void fn_console_saved(fn_console *console, const char *path, double seconds);
+void fn_console_finish(fn_console *console, const char *folder, fn_status status);
+/** Text of one progress line, without bar. */
+void fn_console_line(const fn_console *console, const fn_step_event *event, double now,
+                     fn_text *line);
+
+#endif
