@@ -70,8 +70,8 @@ static void set_norms(fn_dataset *dataset, bool target, fn_problem_list *problem
   const int first = target ? dataset->info.input_fields : 0;
   const int fields = target ? dataset->info.target_fields : dataset->info.input_fields;
   if (names->count != 0 && fields > 0 && names->count != fields) {
-    fn_problem_add(problems, "data.%s_norms has %d names for %d %s fields", side, names->count,
-                   fields, side);
+    fn_problem_note(problems, "data.%s_norms has %d names for %d %s fields", side, names->count,
+                    fields, side);
     return;
   }
   const int count = names->count > fields ? names->count : fields;
@@ -80,7 +80,7 @@ static void set_norms(fn_dataset *dataset, bool target, fn_problem_list *problem
     float none = 0;
     if (fn_norm_find(names->count ? names->text[i] : "identity", &norm) != FN_OK ||
         fn_norm_apply(norm, &none, 1, 0, false, run->data.norm_options) != FN_OK) {
-      fn_problem_add(problems, "data.%s_norms: %s", side, fn_error_message());
+      fn_problem_note(problems, "data.%s_norms: %s", side, fn_error_message());
     } else if (i < fields) {
       dataset->column[first + i].norm = norm;
     }
@@ -100,17 +100,17 @@ static void set_vectors(fn_dataset *dataset, fn_problem_list *problems) {
     const bool fits = column->channels == info->spatial;
     if (rules->count > 1 && rules->count != fields) {
       if (i == 0)
-        fn_problem_add(problems, "data.%s_vector has %d words for %d %s fields", side, rules->count,
-                       fields, side);
+        fn_problem_note(problems, "data.%s_vector has %d words for %d %s fields", side,
+                        rules->count, fields, side);
       continue;
     }
     const char *rule = rules->count == 0 ? "auto" : rules->text[rules->count == 1 ? 0 : i];
     column->vector = fits && strcmp(rule, "no") != 0;
     // One word stands for all fields, so `yes` may meet scalars there; a word per field may not.
     if (strcmp(rule, "yes") == 0 && !fits && (rules->count > 1 || fields == 1))
-      fn_problem_add(problems,
-                     "data.%s_vector calls %s a vector, but it has %lld channels and space %d axes",
-                     side, column->what, (long long)column->channels, info->spatial);
+      fn_problem_note(
+          problems, "data.%s_vector calls %s a vector, but it has %lld channels and space %d axes",
+          side, column->what, (long long)column->channels, info->spatial);
   }
 }
 

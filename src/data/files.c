@@ -5,7 +5,7 @@
 
 #include "data/parts.h"
 
-void fn_problem_add(fn_problem_list *list, const char *format, ...) {
+void fn_problem_note(fn_problem_list *list, const char *format, ...) {
   enum { SHOWN = 20 };
   if (list->count++ >= SHOWN) return;
   char line[4096];
@@ -112,7 +112,7 @@ static void add_path(fn_dataset *dataset, fn_column *column, const char *path, i
   bool packed;
   int axes = dataset->info.spatial;
   if (open_header(path, &axes, &field, &packed) != FN_OK) {
-    fn_problem_add(problems, "%s", fn_error_message());
+    fn_problem_note(problems, "%s", fn_error_message());
     add_source(column, dataset->arena, capacity, source);
     return;
   }
@@ -139,7 +139,7 @@ static void find_column(fn_dataset *dataset, fn_column *column, int64_t *key,
   int count;
   int64_t capacity = 0;
   if (fn_field_glob(dataset->arena, column->pattern, &paths, &count) != FN_OK) {
-    fn_problem_add(problems, "%s: %s", column->what, fn_error_message());
+    fn_problem_note(problems, "%s: %s", column->what, fn_error_message());
     return;
   }
   for (int i = 0; i < count; i++)
@@ -177,17 +177,17 @@ static void check_column(fn_dataset *dataset, fn_column *column, const char *ref
     }
     char found[64], expected[64];
     if (kind->channels != column->channels)
-      fn_problem_add(problems, "%s has %lld channels; expected %lld as in %s", source->shown,
-                     (long long)kind->channels, (long long)column->channels, first->shown);
+      fn_problem_note(problems, "%s has %lld channels; expected %lld as in %s", source->shown,
+                      (long long)kind->channels, (long long)column->channels, first->shown);
     if (memcmp(kind->size, size, (size_t)info->spatial * sizeof *size) != 0) {
       size_text(kind->size, info->spatial, found, sizeof found);
       size_text(size, info->spatial, expected, sizeof expected);
       if (scale > 1) {
-        fn_problem_add(problems, "%s has %s cells; expected %s, data.scale_factor %lld times %s",
-                       source->shown, found, expected, (long long)scale, reference);
+        fn_problem_note(problems, "%s has %s cells; expected %s, data.scale_factor %lld times %s",
+                        source->shown, found, expected, (long long)scale, reference);
       } else {
-        fn_problem_add(problems, "%s has %s cells; expected %s as in %s", source->shown, found,
-                       expected, reference);
+        fn_problem_note(problems, "%s has %s cells; expected %s as in %s", source->shown, found,
+                        expected, reference);
       }
     }
   }

@@ -97,7 +97,7 @@ static void report_unequal(fn_arena *arena, const fn_column *a, const fn_column 
     fn_text_add(&text, "past the end of the shorter list: ");
     name_files(&text, longer, odd, longer->count - shorter);
   }
-  fn_problem_add(problems, "%s", text.data ? text.data : "unequal numbers of files");
+  fn_problem_note(problems, "%s", text.data ? text.data : "unequal numbers of files");
   fn_text_free(&text);
 }
 

@@ -66,7 +66,7 @@ typedef struct fn_problem_list {
   fn_text text;
   int64_t count;
 } fn_problem_list;
-void fn_problem_add(fn_problem_list *list, const char *format, ...)
+void fn_problem_note(fn_problem_list *list, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /** FN_OK when the list is empty, else `status` with all messages; empties the list. */
 fn_status fn_problem_raise(fn_problem_list *list, fn_status status, const char *where);
