@@ -6,6 +6,7 @@
  * second derivatives with finite differences, perf times kernels, support prints what the backends
  * can do themselves. Without arguments: test and grad. */
 #include <math.h>
+#include <omp.h>
 
 #include "backend/backends.h"
 #include "base/log.h"
@@ -52,13 +53,24 @@ static fn_status run_instance(op_instance *t, double *const *x, double **y) {
   return FN_OK;
 }
 
+/** Small reference kernels lose more to threads than they win; other backends are run with as many
+ *  as they get. */
+static void use_threads(bool many) {
+  static int given = 0;
+  if (!given) given = omp_get_max_threads() < 4 ? omp_get_max_threads() : 4;
+  omp_set_num_threads(many ? given : 1);
+}
+
 /** Worst error of all outputs in units of the tolerance. */
-static fn_status compare(op_instance *exact, op_instance *t, double *const *x, double *excess) {
+static fn_status compare(op_instance *exact, op_instance *t, const target *where, double *const *x,
+                         double *excess) {
   double *ref[FN_MAX_PORTS] = {NULL}, *y[FN_MAX_PORTS] = {NULL};
   const op_case *c = t->c;
   const op_tolerance *row = find_tolerance(c);
   FN_CHECK(row, FN_ERR_INTERNAL, "no tolerance is called %s", c->tolerance);
+  use_threads(false);
   fn_status status = run_instance(exact, x, ref);
+  use_threads(strcmp(where->backend, "reference") != 0);
   if (status == FN_OK) status = run_instance(t, x, y);
   const double length = reduction_length(c, &t->output[0]->shape);
   *excess = 0;
@@ -76,8 +88,9 @@ static fn_status test_case(const op_case *c, const target *where, bool *own, dou
   for (int i = 0; i < c->input_count; i++)
     if (!is_absent(c, i)) x[i] = draw_input(c, i, where->precision);
   fn_status status = open_case(&exact, c, "reference", FN_F64, false);
+  use_threads(strcmp(where->backend, "reference") != 0);
   if (status == FN_OK) status = open_case(&t, c, where->backend, where->precision, false);
-  if (status == FN_OK) status = compare(&exact, &t, x, excess);
+  if (status == FN_OK) status = compare(&exact, &t, where, x, excess);
   if (status == FN_OK) *own = is_own(&t, usable(where));
   free_all(x, c->input_count);
   close_case(&exact);
@@ -145,6 +158,7 @@ static int check_coverage(const op_suite *suite) {
 static int mode_grad(const op_suite *suite, const char *filter) {
   int failures = 0, cases = 0;
   double worst = 0;
+  use_threads(false);
   for (int i = 0; i < suite->count; i++) {
     const op_case *c = &suite->item[i];
     gradient_report report = {.worst = 0};
