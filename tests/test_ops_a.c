@@ -3,7 +3,8 @@
 #include "op_call.h"
 
 #include <math.h>
-#include <stdio.h>
+
+#include "base/system.h"
 
 static const fn_shape absent = {.ndim = -1};
 
@@ -443,6 +444,69 @@ static void resample_is_adjoint(void **state) {
   }
 }
 
+/* ---- threads
+ * ---------------------------------------------------------------------------------------- */
+
+/* Loops are divided so that no sum is: any number of threads gives the same bits. */
+static void threads_change_nothing(void **state) {
+  (void)state;
+  const fn_shape x = {4, {4, 8, 32, 32}}, w = {4, {8, 8, 3, 3}}, y = {4, {4, 8, 30, 30}};
+  const fn_shape per = {1, {8}}, half = {4, {4, 8, 16, 16}};
+  const fn_conv_attrs conv = {.geometry = plain(), .slope = 0.1};
+  const fn_conv_attrs data = {.geometry = plain(), .slope = 1, .extent = x};
+  const fn_conv_attrs weight = {.geometry = plain(), .slope = 1, .extent = w};
+  const fn_matmul_attrs product = {false, true};
+  const fn_batch_norm_attrs norm = {.eps = 1e-5, .slope = 0.1};
+  fn_pool_attrs pool = {.kernel = {2, 2}, .geometry = plain(), .extent = x};
+  pool.geometry.stride[0] = pool.geometry.stride[1] = 2;
+  const fn_resample_attrs resample = {.factor = 0.5, .extent = x};
+  const struct {
+    const fn_op *op;
+    const void *attrs;
+    int inputs, outputs;
+    fn_shape shape[6];
+  } cases[] = {
+      {&fn_op_conv, &conv, 3, 1, {x, w, per}},
+      {&fn_op_conv_data, &data, 3, 1, {y, w, per}},
+      {&fn_op_conv_weight, &weight, 2, 2, {x, y}},
+      {&fn_op_matmul, &product, 2, 1, {x, x}},
+      {&fn_op_batch_norm, &norm, 6, 3, {x, per, per, x, absent, absent}},
+      {&fn_op_batch_norm_grad, &norm, 6, 4, {x, x, per, per, per, x}},
+      {&fn_op_average_pool, &pool, 1, 1, {x}},
+      {&fn_op_average_pool_grad, &pool, 1, 1, {half}},
+      {&fn_op_max_pool, &pool, 1, 1, {x}},
+      {&fn_op_max_pool_grad, &pool, 2, 1, {half, x}},
+      {&fn_op_max_pool_gather, &pool, 2, 1, {x, x}},
+      {&fn_op_resample, &resample, 1, 1, {x}},
+      {&fn_op_resample_grad, &resample, 1, 1, {half}},
+  };
+  const int threads = fn_threads_get();
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    call c[2];
+    for (int run = 0; run < 2; run++) {
+      fn_random random = fn_random_stream(10, FN_RANDOM_TEST, 0, 1);
+      fn_threads_set(run ? 3 : 1);
+      call_make(&c[run], cases[i].op, cases[i].attrs, cases[i].inputs, cases[i].shape,
+                cases[i].outputs);
+      for (int j = 0; j < cases[i].inputs; j++) {
+        if (!c[run].in[j]) continue;
+        fill_normal(&random, c[run].in[j], call_in_count(&c[run], j));
+        for (int64_t k = 0; k < call_in_count(&c[run], j); k++) {
+          c[run].in[j][k] = fabs(c[run].in[j][k]); // one of them is a variance
+        }
+      }
+      call_run(&c[run]);
+    }
+    for (int o = 0; o < cases[i].outputs; o++) {
+      assert_memory_equal(c[0].out[o], c[1].out[o],
+                          (size_t)call_out_count(&c[0], o) * sizeof(double));
+    }
+    call_free(&c[0]);
+    call_free(&c[1]);
+  }
+  fn_threads_set(threads);
+}
+
 /* ---- registry
  * --------------------------------------------------------------------------------------- */
 
@@ -475,6 +539,7 @@ int main(void) {
       cmocka_unit_test(resample_golden),
       cmocka_unit_test(resample_is_separable),
       cmocka_unit_test(resample_is_adjoint),
+      cmocka_unit_test(threads_change_nothing),
       cmocka_unit_test(operators_are_found_by_their_own_name),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,8 +4,6 @@
 #include <math.h>
 #include <pthread.h>
 
-#include "base/system.h"
-
 static const fn_shape absent = {.ndim = -1};
 
 static void normalises_by_hand(void **state) {
@@ -174,7 +172,6 @@ static void member_make(member *m, const fn_batch_norm_attrs *attrs,
 
 static void *member_run(void *self) {
   member *m = self;
-  fn_threads_set(1); // holds for the calling thread
   const fn_collectives collectives = {.self = m->team, .size = 2, .sum = team_sum};
   const fn_run_context context = {.collectives = m->team ? &collectives : NULL};
   call_run_in(&m->forward, &context);
@@ -233,7 +230,6 @@ static void two_ranks_equal_one(void **state) {
 }
 
 int main(void) {
-  fn_threads_set(1); // tensors this small only wait for threads
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(normalises_by_hand),
       cmocka_unit_test(fixed_statistics_residual_and_activation_by_hand),

@@ -4,7 +4,6 @@
 
 #include <math.h>
 
-#include "base/system.h"
 #include "graph/graph.h"
 
 /* ---- a graph evaluated by its reference kernels
@@ -386,7 +385,6 @@ static subject subjects[] = {
 };
 
 int main(void) {
-  fn_threads_set(1); // tensors this small only wait for threads
   enum { SUBJECTS = sizeof subjects / sizeof subjects[0] };
   struct CMUnitTest derivatives[SUBJECTS];
   for (int i = 0; i < SUBJECTS; i++) {

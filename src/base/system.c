@@ -20,6 +20,13 @@ int fn_cores_available(void) {
   return cores > 0 ? (int)cores : 1;
 }
 
+void fn_cores_allowed(unsigned char *allowed, int count) {
+  cpu_set_t set;
+  const bool known = sched_getaffinity(0, sizeof set, &set) == 0;
+  for (int c = 0; c < count; c++)
+    allowed[c] = known ? CPU_ISSET((size_t)c, &set) : c == 0;
+}
+
 void fn_threads_set(int threads) {
   omp_set_num_threads(threads > 0 ? threads : 1);
 }

@@ -1,9 +1,21 @@
 #include "cli/commands.h"
 #include "cli/session.h"
-#include "run/run_loop.h"
+#include "report/test_report.h"
 
-static fn_status test(const fn_run *run, fn_dist *dist) { return fn_evaluate(run, dist, false); }
-static fn_status predict(const fn_run *run, fn_dist *dist) { return fn_evaluate(run, dist, true); }
+static fn_status evaluate(const fn_run *run, fn_dist *dist, bool predict) {
+  fn_test_result result;
+  fn_status status = fn_evaluate(run, dist, predict, &result);
+  if (status == FN_OK && dist->rank == 0) status = fn_report_test(run, &result, predict);
+  fn_test_result_free(&result);
+  return status;
+}
+
+static fn_status test(const fn_run *run, fn_dist *dist) {
+  return evaluate(run, dist, false);
+}
+static fn_status predict(const fn_run *run, fn_dist *dist) {
+  return evaluate(run, dist, true);
+}
 
 fn_status fn_command_test(const fn_command_line *line) {
   return fn_cli_run(line, FN_COMMAND_TEST, test);

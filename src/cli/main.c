@@ -1,7 +1,5 @@
-#include <fieldnet/fieldnet.h>
-#include <stdio.h>
+#include "cli/commands.h"
 
-int main(void) {
-  printf("fieldnet %s\n", fn_version());
-  return FN_OK;
+int main(int argc, char **argv) {
+  return (int)fn_cli(argc, argv);
 }

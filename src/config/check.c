@@ -35,15 +35,23 @@ static void about(fn_run_parts *parts, const char *key, const char *format, ...)
 /* ---- presence ---------------------------------------------------------------------------------
  */
 
+/* Whether a misspelt key or section, reported already, was meant to give this key. */
+static bool misspelt(const fn_run_parts *parts, const char *key) {
+  for (const fn_unknown *u = parts->unknown; u; u = u->next)
+    if (u->meant && strcmp(u->meant, key) == 0) return true;
+  return false;
+}
+
 /* A key with a wrong value has its own message already: it only must not be absent or null. */
 static void require(fn_run_parts *parts, const char *key, const char *purpose) {
-  if (!fn_parts_given(parts, key)) about(parts, key, "missing key '%s': %s", key, purpose);
+  if (!fn_parts_given(parts, key) && !misspelt(parts, key))
+    about(parts, key, "missing key '%s': %s", key, purpose);
 }
 
 static void require_model(fn_run_parts *parts) {
   const bool name = fn_parts_given(parts, "model.name"),
              layers = fn_parts_given(parts, "model.layers");
-  if (!name && !layers)
+  if (!name && !layers && !misspelt(parts, "model.name"))
     about(parts, "model.name", "missing key 'model.name' (or 'model.layers'): the network");
 }
 

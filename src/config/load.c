@@ -20,6 +20,15 @@ static bool is_adversarial(const char *word) {
   return strncmp(word, "adv_", 4) == 0 || strncmp(word, "adv-", 4) == 0;
 }
 
+static void read_section(fn_run_parts *parts, const char *within, const fn_options *mapping);
+
+static char *join(fn_run_parts *parts, const char *within, const char *name) {
+  return within[0] ? fn_arena_format(parts->run.arena, "%s.%s", within, name)
+                   : fn_arena_text(parts->run.arena, name);
+}
+
+/* Report it, and read what is near enough in the same section as if it were spelt right: its value
+ * may hold more mistakes, and what was meant is not missing. */
 static void unknown_key(fn_run_parts *parts, const char *within, const char *path,
                         const fn_options *node) {
   fn_unknown *unknown = fn_arena_take(parts->run.arena, sizeof *unknown);
@@ -32,19 +41,31 @@ static void unknown_key(fn_run_parts *parts, const char *within, const char *pat
   }
   const char *meant = fn_key_meant(parts->run.arena, within, node->key);
   const char *place = within[0] ? fn_arena_format(parts->run.arena, " in '%s'", within) : "";
-  if (meant)
-    fn_problem_key(&parts->problems, node, "unknown key '%s'%s, did you mean '%s'?", node->key,
-                   place, meant);
-  else
+  if (!meant) {
     fn_problem_key(&parts->problems, node, "unknown key '%s'%s", node->key, place);
+    return;
+  }
+  fn_problem_key(&parts->problems, node, "unknown key '%s'%s, did you mean '%s'?", node->key, place,
+                 meant);
+  const char *full = join(parts, within, meant);
+  const fn_key *key = fn_key_find(full);
+  const fn_section *section = fn_section_find(full);
+  unknown->meant = key || section ? full : meant;
+  if (!parts->guess || strchr(meant, '.') || fn_tree_child(node->parent, meant)) return;
+  if (key && !parts->node[fn_key_index(key)]) {
+    parts->node[fn_key_index(key)] = node;
+    fn_key_convert(parts, key, node);
+  } else if (section && node->kind == FN_OPTIONS_MAPPING) {
+    read_section(parts, full, node);
+  }
 }
 
 static void read_section(fn_run_parts *parts, const char *within, const fn_options *mapping) {
   for (const fn_options *node = mapping->first; node; node = node->next) {
-    char *path = within[0] ? fn_arena_format(parts->run.arena, "%s.%s", within, node->key)
-                           : fn_arena_text(parts->run.arena, node->key);
-    const fn_key *key = strchr(node->key, '.') ? NULL : fn_key_find(path);
-    const fn_section *section = strchr(node->key, '.') ? NULL : fn_section_find(path);
+    const char *path = join(parts, within, node->key);
+    const bool dotted = strchr(node->key, '.') != NULL;
+    const fn_key *key = dotted ? NULL : fn_key_find(path);
+    const fn_section *section = dotted ? NULL : fn_section_find(path);
     if (key) {
       parts->node[fn_key_index(key)] = node;
       fn_key_convert(parts, key, node);
@@ -159,10 +180,11 @@ static fn_status load(const char *name, const char *text, size_t size, const cha
   *errors = NULL;
   fn_run_parts *parts = create_parts(name, text, size);
   FN_CHECK(parts, FN_ERR_MEMORY, "no memory for the configuration of %s", name);
+  parts->guess = true;
   if (read_all(parts, set, set_count)) {
     fn_run_check_required(parts, command);
-    fn_run_check_consistent(parts);
     fn_run_derive(parts);
+    fn_run_check_consistent(parts);
   }
   const int count = parts->problems.count;
   if (count > 0) {

@@ -177,7 +177,9 @@ static const char *closest_asked(const fn_options *mapping, const char *key) {
   int count = 0;
   for (const fn_asked *asked = mapping->asked; asked && count < MOST; asked = asked->next)
     names[count++] = asked->key;
-  return fn_text_closest(key, names, count);
+  const char *near = fn_text_closest(key, names, count);
+  // Nothing of a word of one or two letters is left when all of them are changed.
+  return near && fn_text_distance(key, near) < (int)strlen(key) ? near : NULL;
 }
 
 static void report_unused(const fn_options *child, fn_text *report) {

@@ -11,6 +11,7 @@
 typedef struct fn_unknown {
   struct fn_unknown *next;
   const char *path;
+  const char *meant; /**< key or section it was taken for, full path; NULL: nothing near */
 } fn_unknown;
 
 /** What is behind every fn_run: the description is the first member. */
@@ -20,6 +21,8 @@ typedef struct fn_run_parts {
   const fn_options **node; /**< where each key was written, shape [fn_key_count()]; NULL: default */
   const fn_source *file;
   fn_unknown *unknown;
+  bool
+      guess; /**< read misspelt keys as what they seem to mean, to find more mistakes in one pass */
   fn_problems problems;
 } fn_run_parts;
 

@@ -51,8 +51,11 @@ void fn_problem_key(fn_problems *problems, const fn_options *node, const char *f
 /* Bytes of the UTF-8 character at text[0]; broken sequences count as one byte. */
 static size_t character_bytes(const char *text, size_t left) {
   const unsigned char lead = (unsigned char)text[0];
-  const size_t bytes = lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-  return bytes <= left ? bytes : left;
+  const size_t bytes = lead < 0xc2 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 1;
+  if (bytes > left) return 1;
+  for (size_t i = 1; i < bytes; i++)
+    if (((unsigned char)text[i] & 0xc0) != 0x80) return 1;
+  return bytes;
 }
 
 /* Copy one character, or a stand-in for what would disturb a terminal. */

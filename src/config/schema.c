@@ -45,7 +45,7 @@ static const fn_key keys[] = {
     {KEY("model.name", TEXT, model.name), OFF(0), .map2map = "model",
      .meaning = "Name of a built-in or registered network. Either this or model.layers is needed."},
     {KEY("model.options", MAPPING, model.options), OFF(0), .map2map = "misc-kwargs",
-     .meaning = "Options of the network, by name; `fieldnet describe` lists those it knows."},
+     .meaning = "Options of the network, by name; one that the network does not know is an error."},
     {KEY("model.init_weight_std", REAL, model.init_weight_std), OFF(-1), FROM(0),
      .map2map = "init-weight-std",
      .meaning = "Standard deviation of normally drawn initial weights (normalisation scales: "
@@ -58,7 +58,7 @@ static const fn_key keys[] = {
      .meaning =
          "mse, l1, huber, bce_with_logits, cross_entropy, or a loss that the plug-in registers."},
     {KEY("loss.options", MAPPING, loss.options), OFF(0),
-     .meaning = "Options of the loss, by name."},
+     .meaning = "Options of the loss, by name; one that the loss does not know is an error."},
 
     {KEY("data.train.input", TEXTS, data.train.input), OFF(0), .map2map = "train-in-patterns",
      .meaning = "Glob patterns of the input fields, one per field; `file.h5:/group/dataset` names "

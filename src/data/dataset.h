@@ -51,7 +51,12 @@ const char *fn_dataset_output_name(const fn_dataset *dataset, int64_t file, int 
 fn_status fn_dataset_sample(fn_dataset *dataset, int64_t epoch, int64_t sample, float *input,
                             float *target);
 
-/** Undo the target norms on `values` [target_channels, cells] (model output), in place. */
+/** Tell the channels of each output field where there are no target files (prediction), so that
+ *  fn_dataset_undo_target() knows them. FN_ERR_CONFIG when data.target_norms has another count. */
+fn_status fn_dataset_set_outputs(fn_dataset *dataset, int fields, const int64_t *channels);
+
+/** Undo the target norms on `values` [target_channels, cells] (model output), in place. For
+ *  predictions call fn_dataset_set_outputs() first. */
 fn_status fn_dataset_undo_target(const fn_dataset *dataset, float *values, int64_t cells);
 
 /** Print a table of files, shapes and types to standard output (fieldnet check, data inspect). */

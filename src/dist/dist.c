@@ -47,6 +47,22 @@ static fn_status wanted_level(int *level) {
   return FN_OK;
 }
 
+/** Cores of this rank's affinity mask, each divided by the number of the node's ranks that may run
+ * on it: right for bound ranks, for ranks that share a node unbound, and for anything between. */
+static fn_status count_cores(fn_dist *dist, MPI_Comm node) {
+  unsigned char mine[FN_CORES_MOST] = {0};
+  int users[FN_CORES_MOST], flags[FN_CORES_MOST];
+  fn_cores_allowed(mine, FN_CORES_MOST);
+  for (int c = 0; c < FN_CORES_MOST; c++)
+    flags[c] = mine[c];
+  FN_TRY_MPI(MPI_Allreduce(flags, users, FN_CORES_MOST, MPI_INT, MPI_SUM, node), "counting cores");
+  double share = 0;
+  for (int c = 0; c < FN_CORES_MOST; c++)
+    if (mine[c]) share += 1.0 / users[c];
+  dist->cores = share < 1 ? 1 : (int)(share + 1e-6);
+  return FN_OK;
+}
+
 static fn_status find_node(fn_dist *dist) {
   MPI_Comm node = MPI_COMM_NULL;
   FN_TRY_MPI(
@@ -54,6 +70,7 @@ static fn_status find_node(fn_dist *dist) {
       "finding the ranks of this node");
   MPI_Comm_rank(node, &dist->node_rank);
   MPI_Comm_size(node, &dist->node_size);
+  FN_TRY(count_cores(dist, node));
   return fn_mpi_status(MPI_Comm_free(&node), "finding the ranks of this node");
 }
 

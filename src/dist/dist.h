@@ -11,6 +11,7 @@
 typedef struct fn_dist {
   int rank, size;
   int node_rank, node_size;   /**< among the ranks of this node */
+  int cores;                  /**< that this rank may count as its own */
   MPI_Comm comm;              /**< duplicate of MPI_COMM_WORLD for control messages */
   MPI_Comm gradient_comm;     /**< used by the progress thread only */
   bool threads_multiple;      /**< MPI_THREAD_MULTIPLE was provided */

@@ -255,7 +255,7 @@ static fn_status conv_reference(const fn_node *node, const double *const *in, do
   const fn_conv_attrs *attrs = node->attrs;
   const problem p = problem_of(&node->input[0]->shape, &node->input[1]->shape,
                                &node->output[0]->shape, &attrs->geometry);
-#pragma omp parallel for collapse(2)
+#pragma omp parallel for collapse(2) if (fn_worth_threads(node))
   for (int64_t n = 0; n < p.batch; n++) {
     for (int64_t k = 0; k < p.out_channels; k++) {
       double *y = out[0] + (n * p.out_channels + k) * p.y_plane;
@@ -277,7 +277,7 @@ static fn_status data_reference(const fn_node *node, const double *const *in, do
   const fn_conv_attrs *attrs = node->attrs;
   const problem p = problem_of(&node->output[0]->shape, &node->input[1]->shape,
                                &node->input[0]->shape, &attrs->geometry);
-#pragma omp parallel for collapse(2)
+#pragma omp parallel for collapse(2) if (fn_worth_threads(node))
   for (int64_t n = 0; n < p.batch; n++) {
     for (int64_t c = 0; c < p.in_channels; c++) {
       double *x = out[0] + (n * p.in_channels + c) * p.x_plane;
@@ -299,7 +299,7 @@ static fn_status weight_reference(const fn_node *node, const double *const *in, 
   const fn_conv_attrs *attrs = node->attrs;
   const problem p =
       problem_of(&node->input[0]->shape, &attrs->extent, &node->input[1]->shape, &attrs->geometry);
-#pragma omp parallel for
+#pragma omp parallel for if (fn_worth_threads(node))
   for (int64_t k = 0; k < p.out_channels; k++) {
     const int64_t group = k / p.group_out;
     double bias = 0;

@@ -45,6 +45,10 @@ fn_status fn_shape_check(const char *what, const char *name, const fn_shape *fou
   return FN_OK;
 }
 
+bool fn_worth_threads(const fn_node *node) {
+  return node->op->flops(node) > 1e5; // about the time in which a team of threads starts
+}
+
 void fn_spatial_sizes(const fn_shape *shape, int64_t sizes[FN_MAX_SPATIAL]) {
   const int missing = FN_MAX_SPATIAL - (shape->ndim - 2);
   for (int d = 0; d < FN_MAX_SPATIAL; d++) {

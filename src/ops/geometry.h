@@ -22,6 +22,9 @@ int64_t fn_geometry_length(const fn_conv_geometry *geometry, int axis, int64_t c
 fn_status fn_shape_check(const char *what, const char *name, const fn_shape *found,
                          const fn_shape *expected);
 
+/** Whether a reference kernel has enough to do to be worth waking threads. */
+bool fn_worth_threads(const fn_node *node);
+
 /** Spatial sizes of `shape` [N, C, s...] right-aligned in three axes, missing ones 1. */
 void fn_spatial_sizes(const fn_shape *shape, int64_t sizes[FN_MAX_SPATIAL]);
 

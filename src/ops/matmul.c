@@ -105,7 +105,7 @@ static fn_status matmul_reference(const fn_node *node, const double *const *in, 
   const product p = product_of(node);
   const int64_t a_row = attrs->transpose_a ? 1 : p.k, a_column = attrs->transpose_a ? p.m : 1;
   const int64_t b_row = attrs->transpose_b ? 1 : p.n, b_column = attrs->transpose_b ? p.k : 1;
-#pragma omp parallel for collapse(2)
+#pragma omp parallel for collapse(2) if (fn_worth_threads(node))
   for (int64_t batch = 0; batch < p.batch; batch++) {
     for (int64_t i = 0; i < p.m; i++) {
       const double *a = in[0] + batch * p.m * p.k + i * a_row;

@@ -87,25 +87,36 @@ static void fixed_gradient(fn_graph *graph, const fn_node *node, fn_node *grad, 
   }
 }
 
-static fn_status norm_gradient(fn_graph *graph, fn_node *node, fn_value *const *dy,
-                               const bool *wanted, fn_value **dx) {
-  if (!dy[0]) return FN_OK;
+/** Gradient through output 0. */
+static void result_gradient(fn_graph *graph, fn_node *node, fn_value *dy, const bool *wanted,
+                            fn_value **dx) {
   const fn_batch_norm_attrs *attrs = node->attrs;
   fn_value *mean = attrs->fixed ? node->input[MEAN] : node->output[1];
   fn_value *var = attrs->fixed ? node->input[VAR] : node->output[2];
   fn_value *y = attrs->slope == 1 ? NULL : node->output[0];
-  fn_value *const input[GRAD_INPUTS] = {dy[0], node->input[X], node->input[SCALE], mean, var, y};
+  fn_value *const input[GRAD_INPUTS] = {dy, node->input[X], node->input[SCALE], mean, var, y};
   fn_value *first =
       fn_node_append(graph, &fn_op_batch_norm_grad, input, GRAD_INPUTS, 4, attrs, 1u << GRAD_Y);
-  if (!first) return fn_graph_status(graph);
+  if (!first) return;
   fn_node *grad = first->node;
   if (wanted[X]) dx[X] = grad->output[0];
   if (wanted[SCALE]) dx[SCALE] = grad->output[1];
   if (wanted[SHIFT]) dx[SHIFT] = grad->output[2];
   if (node->input[RESIDUAL] && wanted[RESIDUAL]) {
-    dx[RESIDUAL] = attrs->slope == 1 ? dy[0] : grad->output[3];
+    dx[RESIDUAL] = attrs->slope == 1 ? dy : grad->output[3];
   }
   if (attrs->fixed) fixed_gradient(graph, node, grad, wanted, dx);
+}
+
+/** Batch statistics are a by-product that is not differentiated; given ones are copied through. */
+static fn_status norm_gradient(fn_graph *graph, fn_node *node, fn_value *const *dy,
+                               const bool *wanted, fn_value **dx) {
+  const fn_batch_norm_attrs *attrs = node->attrs;
+  if (dy[0]) result_gradient(graph, node, dy[0], wanted, dx);
+  for (int o = 1; o < 3 && attrs->fixed; o++) {
+    const int i = o == 1 ? MEAN : VAR;
+    if (dy[o] && wanted[i]) dx[i] = dx[i] ? fn_add(graph, dx[i], dy[o]) : dy[o];
+  }
   return fn_graph_status(graph);
 }
 
@@ -188,10 +199,11 @@ static fn_status grad_gradient(fn_graph *graph, fn_node *node, fn_value *const *
 /** The loop sizes of [N, C, space]. */
 typedef struct layout {
   int64_t batch, channels, space;
+  bool threads; // enough to do
 } layout;
 
-static layout layout_of(const fn_shape *shape) {
-  layout l = {shape->dim[0], shape->dim[1], 1};
+static layout layout_of(const fn_node *node, const fn_shape *shape) {
+  layout l = {shape->dim[0], shape->dim[1], 1, fn_worth_threads(node)};
   for (int d = 2; d < shape->ndim; d++)
     l.space *= shape->dim[d];
   return l;
@@ -216,7 +228,7 @@ static fn_status statistics(const layout *l, const double *x, bool sync,
                             const fn_run_context *context, double *sums, double *mean,
                             double *var) {
   const int64_t channels = l->channels;
-#pragma omp parallel for
+#pragma omp parallel for if (l->threads)
   for (int64_t c = 0; c < channels; c++) {
     double sum = 0;
     for (int64_t n = 0; n < l->batch; n++) {
@@ -231,7 +243,7 @@ static fn_status statistics(const layout *l, const double *x, bool sync,
   const double count = sums[channels];
   for (int64_t c = 0; c < channels; c++)
     mean[c] = sums[c] / count;
-#pragma omp parallel for
+#pragma omp parallel for if (l->threads)
   for (int64_t c = 0; c < channels; c++) {
     double sum = 0;
     for (int64_t n = 0; n < l->batch; n++) {
@@ -249,7 +261,7 @@ static fn_status statistics(const layout *l, const double *x, bool sync,
 
 static void normalise(const layout *l, const fn_batch_norm_attrs *attrs, const double *const *in,
                       const double *mean, const double *var, double *y) {
-#pragma omp parallel for collapse(2)
+#pragma omp parallel for collapse(2) if (l->threads)
   for (int64_t n = 0; n < l->batch; n++) {
     for (int64_t c = 0; c < l->channels; c++) {
       const double factor = in[SCALE][c] / sqrt(var[c] + attrs->eps);
@@ -266,7 +278,7 @@ static void normalise(const layout *l, const fn_batch_norm_attrs *attrs, const d
 static fn_status norm_reference(const fn_node *node, const double *const *in, double *const *out,
                                 const fn_run_context *context) {
   const fn_batch_norm_attrs *attrs = node->attrs;
-  const layout l = layout_of(&node->input[X]->shape);
+  const layout l = layout_of(node, &node->input[X]->shape);
   const size_t bytes = (size_t)l.channels * sizeof(double);
   const double *mean = in[MEAN], *var = in[VAR];
   double *scratch = NULL;
@@ -297,7 +309,7 @@ static double before_activation(const fn_batch_norm_attrs *attrs, const double *
 /** sums: [C] of g and [C] of g (x - mean) / std. */
 static void gradient_sums(const layout *l, const fn_batch_norm_attrs *attrs,
                           const double *const *in, double *sums) {
-#pragma omp parallel for
+#pragma omp parallel for if (l->threads)
   for (int64_t c = 0; c < l->channels; c++) {
     const double mean = in[GRAD_MEAN][c], rate = 1 / sqrt(in[GRAD_VAR][c] + attrs->eps);
     double sum = 0, along = 0;
@@ -318,7 +330,7 @@ static void gradient_sums(const layout *l, const fn_batch_norm_attrs *attrs,
 static void gradient_values(const layout *l, const fn_batch_norm_attrs *attrs,
                             const double *const *in, const double *sums, double count,
                             double *const *out) {
-#pragma omp parallel for collapse(2)
+#pragma omp parallel for collapse(2) if (l->threads)
   for (int64_t n = 0; n < l->batch; n++) {
     for (int64_t c = 0; c < l->channels; c++) {
       const double mean = in[GRAD_MEAN][c], rate = 1 / sqrt(in[GRAD_VAR][c] + attrs->eps);
@@ -338,7 +350,7 @@ static void gradient_values(const layout *l, const fn_batch_norm_attrs *attrs,
 static fn_status grad_reference(const fn_node *node, const double *const *in, double *const *out,
                                 const fn_run_context *context) {
   const fn_batch_norm_attrs *attrs = node->attrs;
-  const layout l = layout_of(&node->input[GRAD_X]->shape);
+  const layout l = layout_of(node, &node->input[GRAD_X]->shape);
   const size_t bytes = (size_t)l.channels * sizeof(double);
   double *sums;
   FN_TRY(allocate(2 * l.channels + 1, &sums));

@@ -174,7 +174,7 @@ static fn_status average_reference(const fn_node *node, const double *const *in,
                                    const fn_run_context *context) {
   (void)context;
   const windows w = windows_of(&node->input[0]->shape, &node->output[0]->shape, node->attrs);
-#pragma omp parallel for
+#pragma omp parallel for if (fn_worth_threads(node))
   for (int64_t plane = 0; plane < w.planes; plane++) {
     const double *x = in[0] + plane * w.x_plane;
     for (int64_t index = 0; index < w.y_plane; index++) {
@@ -197,7 +197,7 @@ static fn_status average_grad_reference(const fn_node *node, const double *const
                                         double *const *out, const fn_run_context *context) {
   (void)context;
   const windows w = windows_of(&node->output[0]->shape, &node->input[0]->shape, node->attrs);
-#pragma omp parallel for
+#pragma omp parallel for if (fn_worth_threads(node))
   for (int64_t plane = 0; plane < w.planes; plane++) {
     double *dx = out[0] + plane * w.x_plane;
     for (int64_t i = 0; i < w.x_plane; i++)
@@ -218,8 +218,9 @@ static fn_status average_grad_reference(const fn_node *node, const double *const
 }
 
 /** y = values where x has its maxima. */
-static void gather(const windows *w, const double *values, const double *x, double *y) {
-#pragma omp parallel for
+static void gather(const fn_node *node, const windows *w, const double *values, const double *x,
+                   double *y) {
+#pragma omp parallel for if (fn_worth_threads(node))
   for (int64_t plane = 0; plane < w->planes; plane++) {
     const int64_t start = plane * w->x_plane;
     for (int64_t index = 0; index < w->y_plane; index++) {
@@ -232,7 +233,7 @@ static fn_status max_reference(const fn_node *node, const double *const *in, dou
                                const fn_run_context *context) {
   (void)context;
   const windows w = windows_of(&node->input[0]->shape, &node->output[0]->shape, node->attrs);
-  gather(&w, in[0], in[0], out[0]);
+  gather(node, &w, in[0], in[0], out[0]);
   return FN_OK;
 }
 
@@ -240,7 +241,7 @@ static fn_status max_gather_reference(const fn_node *node, const double *const *
                                       double *const *out, const fn_run_context *context) {
   (void)context;
   const windows w = windows_of(&node->input[0]->shape, &node->output[0]->shape, node->attrs);
-  gather(&w, in[0], in[1], out[0]);
+  gather(node, &w, in[0], in[1], out[0]);
   return FN_OK;
 }
 
@@ -248,7 +249,7 @@ static fn_status max_grad_reference(const fn_node *node, const double *const *in
                                     double *const *out, const fn_run_context *context) {
   (void)context;
   const windows w = windows_of(&node->input[1]->shape, &node->input[0]->shape, node->attrs);
-#pragma omp parallel for
+#pragma omp parallel for if (fn_worth_threads(node))
   for (int64_t plane = 0; plane < w.planes; plane++) {
     const double *x = in[1] + plane * w.x_plane;
     double *dx = out[0] + plane * w.x_plane;

@@ -124,7 +124,7 @@ static fn_status resample_reference(const fn_node *node, const double *const *in
   problem p;
   FN_TRY(problem_create(&node->input[0]->shape, &node->output[0]->shape, node->attrs, &p));
   const int64_t x_plane = p.s[0] * p.s[1] * p.s[2], y_plane = p.o[0] * p.o[1] * p.o[2];
-#pragma omp parallel for
+#pragma omp parallel for if (fn_worth_threads(node))
   for (int64_t plane = 0; plane < p.planes; plane++) {
     const double *x = in[0] + plane * x_plane;
     double *y = out[0] + plane * y_plane;
@@ -149,7 +149,7 @@ static fn_status resample_grad_reference(const fn_node *node, const double *cons
   problem p;
   FN_TRY(problem_create(&node->output[0]->shape, &node->input[0]->shape, node->attrs, &p));
   const int64_t x_plane = p.s[0] * p.s[1] * p.s[2], y_plane = p.o[0] * p.o[1] * p.o[2];
-#pragma omp parallel for
+#pragma omp parallel for if (fn_worth_threads(node))
   for (int64_t plane = 0; plane < p.planes; plane++) {
     const double *dy = in[0] + plane * y_plane;
     double *dx = out[0] + plane * x_plane;

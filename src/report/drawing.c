@@ -18,6 +18,8 @@ static const double PIXELS_PER_POINT = 1.5; // sharp on today's screens, small e
 
 void fn_picture_destroy(fn_picture *picture) {
   if (!picture) return;
+  // cairo 1.16 keeps a recording that was painted into an SVG, unless it is finished first
+  cairo_surface_finish(picture->recording);
   cairo_surface_destroy(picture->recording);
   free(picture);
 }
@@ -25,6 +27,8 @@ void fn_picture_destroy(fn_picture *picture) {
 fn_status fn_drawing_create(double width, double height, cairo_t **cr, fn_picture **picture) {
   *picture = malloc(sizeof **picture);
   FN_CHECK(*picture, FN_ERR_MEMORY, "no memory for a picture");
+  width = 2 * ceil(width / 2); // whole pixels at 3/2 pixels per point
+  height = 2 * ceil(height / 2);
   const cairo_rectangle_t extent = {0, 0, width, height};
   (*picture)->recording = cairo_recording_surface_create(CAIRO_CONTENT_COLOR, &extent);
   (*picture)->width = width;

@@ -221,9 +221,10 @@ static void draw_legend(cairo_t *cr, const frame *f) {
 /** One panel in the cell whose upper left corner is (x, y). */
 static void draw_panel(cairo_t *cr, const fn_panel *panel, double x, double y, double width,
                        double height) {
-  frame f = {.panel = panel, .left = x + 72, .top = y + 26};
+  const double head = panel->title ? 26 : 10;
+  frame f = {.panel = panel, .left = x + 72, .top = y + head};
   f.width = width - 72 - 18;
-  f.height = height - 26 - 48;
+  f.height = height - head - 48;
   data_range(panel, false, 0.015, &f.x);
   data_range(panel, true, 0.05, &f.y);
   if (panel->fixed_y) {

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/system.h"
@@ -54,7 +55,9 @@ static void on_start(void *self, const fn_run *run, const char *summary, int64_t
   check_lines(r, fn_jsonl_open(run->folder, resumed_step, &r->jsonl));
   if (r->lines) check_lines(r, fn_jsonl_start(&r->jsonl, summary, resumed_step));
   if (r->events) {
-    check_events(r, fn_tensorboard_open(run->folder, resumed_step, r->csv.epochs, &r->board));
+    // without a readable table nobody knows which epochs are complete: keep them all
+    const int64_t epochs = r->tables ? r->csv.epochs : INT64_MAX;
+    check_events(r, fn_tensorboard_open(run->folder, resumed_step, epochs, &r->board));
   }
   if (r->plots) {
     char folder[4096];
@@ -110,9 +113,16 @@ static fn_status draw_losses(const report *r) {
   return status;
 }
 
+/** A state saved at the last step of an epoch, then a kill after the epoch was logged: the resumed
+ * run ends that epoch once more. */
+static bool logged_before(const report *r, int64_t epoch) {
+  return epoch <= r->csv.epochs;
+}
+
 static void on_epoch(void *self, const fn_epoch_event *e) {
   report *r = self;
   fn_console_epoch(&r->console, e);
+  if (logged_before(r, e->epoch)) return;
   if (r->tables) check_tables(r, fn_csv_epoch(&r->csv, e));
   if (r->lines) check_lines(r, fn_jsonl_epoch(&r->jsonl, e));
   if (r->events) {
@@ -143,7 +153,8 @@ static void put_figure(report *r, const fn_figure_event *e, fn_status status, fn
   } else if (picture) {
     char text[64];
     snprintf(text, sizeof text, tag, e->stage);
-    if (r->events) check_events(r, put_image(r->board, text, e->epoch, picture));
+    if (r->events && !logged_before(r, e->epoch))
+      check_events(r, put_image(r->board, text, e->epoch, picture));
     snprintf(text, sizeof text, name, e->stage);
     if (r->plots) check_plots(r, save_plot(r, picture, text, svg));
   }
@@ -169,8 +180,14 @@ static void on_saved(void *self, const char *path, double seconds) {
 
 static void on_finish(void *self, fn_status status) {
   report *r = self;
+  // the message of a failed run belongs to whoever ended it: trouble here must not replace it
+  char message[4096];
+  snprintf(message, sizeof message, "%s", fn_error_message());
   if (r->lines) check_lines(r, fn_jsonl_finish(&r->jsonl, status));
   fn_console_finish(&r->console, r->run->folder, status);
+  if (strcmp(message, fn_error_message()) != 0) {
+    fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "%s", message);
+  }
 }
 
 fn_status fn_report_create(const fn_run *run, fn_observer *observer) {

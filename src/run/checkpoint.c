@@ -277,7 +277,7 @@ fn_status fn_checkpoint_save(const char *folder, int64_t index, const fn_state *
 
 int64_t fn_checkpoint_bytes(const fn_parameters *parameters, int optimizer_arrays, bool ema) {
   // Object header, link and name of a dataset, and the groups with their attributes, measured.
-  const int64_t per_dataset = 640, fixed = 32768;
+  const int64_t per_dataset = 480, fixed = 12288;
   const int64_t copies = 1 + optimizer_arrays + (ema ? 1 : 0);
   int64_t bytes = fixed;
   for (int i = 0; i < parameters->entry_count; i++) {

@@ -141,7 +141,7 @@ static bool try_state(const char *folder, const char *name, char **path) {
   char full[PATH_SIZE];
   if (!join(full, folder, name)) return false;
   if (fn_checkpoint_verify(full) != FN_OK) {
-    fn_log(FN_WARN, "state %s is refused: %s", full, fn_error_message());
+    fn_log(FN_WARN, "a state is refused: %s", fn_error_message());
     return false;
   }
   *path = strdup(full);

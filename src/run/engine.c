@@ -216,11 +216,7 @@ fn_status fn_engine_create(const fn_run *run, const fn_dist *dist, const fn_data
                            fn_engine **engine) {
   *engine = NULL;
   FN_TRY(fn_engine_check_sizes(run, info));
-  const int cores = fn_cores_available();
-  const int share = cores / (dist->node_size > 0 ? dist->node_size : 1);
-  // A launcher that binds ranks leaves each its own cores; without binding they share the node's.
-  const bool bound = run->compute.threads == 0 && cores < dist->node_size;
-  fn_threads_set(run->compute.threads > 0 ? (int)run->compute.threads : bound ? 1 : share);
+  fn_threads_set(run->compute.threads > 0 ? (int)run->compute.threads : dist->cores);
   fn_engine *e = calloc(1, sizeof *e);
   FN_CHECK(e, FN_ERR_MEMORY, "out of memory");
   e->run = run;

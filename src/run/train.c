@@ -22,6 +22,7 @@ typedef struct step_sums {
   double loss, samples; /**< sum of loss times samples; samples */
   double bad_rank;      /**< 1 + lowest rank with a loss that is not finite; 0: none */
   double stop, save;    /**< requests */
+  double failed;        /**< ranks whose kernels failed */
 } step_sums;
 
 static fn_run_context step_context(const fn_session *s, const fn_batch *batch) {

@@ -1,0 +1,138 @@
+/* The table of commands. */
+#include "cli/commands.h"
+
+#include <string.h>
+
+static const fn_command_entry commands[] = {
+    {.name = "train",
+     .synopsis = "RUN.yaml [--set KEY=VALUE ...]",
+     .summary = "train a network, or go on where a run stopped",
+     .details =
+         "Start under mpirun or srun for more than one rank. States are saved in the run folder; "
+         "when it holds checkpoint.h5 the run goes on from there.\n\n"
+         "SIGTERM and SIGUSR1 finish the running step, save a state and end all ranks with exit "
+         "code 75; the same command then goes on.",
+     .takes_run = true,
+     .function = fn_command_train},
+    {.name = "test",
+     .synopsis = "RUN.yaml [--set KEY=VALUE ...]",
+     .summary = "evaluate a trained network on a set with targets",
+     .details = "Prints the losses in normalised and in physical units and the power spectra of "
+                "input, output and target, and writes the re-assembled output fields.",
+     .takes_run = true,
+     .function = fn_command_test},
+    {.name = "predict",
+     .synopsis = "RUN.yaml [--set KEY=VALUE ...]",
+     .summary = "write outputs for inputs without targets",
+     .details = "Crops are computed one by one and re-assembled into whole fields.",
+     .takes_run = true,
+     .function = fn_command_predict},
+    {.name = "check",
+     .synopsis = "RUN.yaml [--set KEY=VALUE ...]",
+     .summary = "tell everything that can be known without running",
+     .details = "Prints files and their pairing, shapes and types, samples and steps, the network "
+                "with parameters and operations, memory and checkpoint size. The exit code says "
+                "whether the run could start. Works under mpirun too.",
+     .takes_run = true,
+     .function = fn_command_check},
+    {.name = "describe",
+     .synopsis = "RUN.yaml [--dot] [--set KEY=VALUE ...]",
+     .summary = "show the network: shapes, parameters, operations, memory",
+     .details = "Prints a table, or a graph for Graphviz.",
+     .takes_run = true,
+     .option = {{"dot", NULL, "print the graph in the DOT language instead of a table"}},
+     .function = fn_command_describe},
+    {.name = "verify",
+     .synopsis = "RUN.yaml REFERENCE.h5 [--tolerance X] [--set KEY=VALUE ...]",
+     .summary = "compare with another implementation",
+     .details =
+         "Loads weights and inputs of the reference file, compares outputs, loss, every gradient "
+         "and the weights after some optimizer steps with those stored, and prints the worst "
+         "relative error of each tensor.",
+     .takes_run = true,
+     .extra_min = 1,
+     .extra_max = 1,
+     .option = {{"tolerance", "X", "largest relative error that passes"}},
+     .function = fn_command_verify},
+    {.name = "bench",
+     .synopsis = "RUN.yaml [--steps N] [--set KEY=VALUE ...]",
+     .summary = "time training steps, and operators one by one",
+     .details = "Splits the time of a step into compute, communication and input, and sets each "
+                "operator beside its convolutions timed alone.",
+     .takes_run = true,
+     .option = {{"steps", "N", "steps that are timed"}},
+     .function = fn_command_bench},
+    {.name = "data",
+     .synopsis = "synth displacement --folder DIR [--files N] [--edge N] ...\n"
+                 "       fieldnet data inspect FILE ...",
+     .summary = "make and look at field files",
+     .details =
+         "synth displacement: pairs DIR/lin/NNN.npy and DIR/lpt2/NNN.npy of displacement fields, "
+         "first order and first plus second order Lagrangian perturbation theory of one Gaussian "
+         "random density of a flat LCDM universe today, in Mpc/h, the same for the same seed.\n\n"
+         "inspect: type, shape and, per channel, range, mean and standard deviation of each file, "
+         "of every dataset of an HDF5 file.",
+     .extra_min = 1,
+     .extra_max = 1 << 20,
+     .option = {{"folder", "DIR", "folder to write into"},
+                {"files", "N", "pairs of fields to make (1)"},
+                {"first", "N", "number of the first pair (0)"},
+                {"edge", "N", "cells along each axis (64)"},
+                {"box", "L", "edge of the box in Mpc/h (128)"},
+                {"omega-m", "X", "matter density today (0.31)"},
+                {"seed", "N", "seed of the random fields (1)"},
+                {"force", NULL, "replace files that exist"}},
+     .function = fn_command_data},
+    {.name = "help",
+     .synopsis = "[COMMAND | KEY | SECTION] [--man | --markdown | --completion]",
+     .summary = "explain a command or a configuration key",
+     .details = "KEY is a configuration key such as data.crop; a section such as data lists all "
+                "its keys.",
+     .extra_max = 1,
+     .option = {{"man", NULL, "print the manual page in roff"},
+                {"markdown", NULL, "print the reference of all configuration keys in Markdown"},
+                {"completion", NULL, "print the completion script for bash"}},
+     .function = fn_command_help},
+    {.name = "version",
+     .synopsis = "",
+     .summary = "print the version",
+     .details = "",
+     .function = fn_command_version},
+};
+
+enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
+
+int fn_command_count(void) {
+  return COMMAND_COUNT;
+}
+
+const fn_command_entry *fn_command_at(int index) {
+  return &commands[index];
+}
+
+const fn_command_entry *fn_command_find(const char *name) {
+  for (int i = 0; i < COMMAND_COUNT; i++)
+    if (strcmp(commands[i].name, name) == 0) return &commands[i];
+  return NULL;
+}
+
+static const fn_exit_code exit_codes[] = {
+    {FN_OK, "done"},
+    {FN_ERR_INTERNAL, "a defect of fieldnet or of a library below it"},
+    {FN_ERR_CONFIG, "the command line, the configuration or the network definition is wrong"},
+    {FN_ERR_DATA, "a field file is missing, unreadable, truncated, or of the wrong shape or type"},
+    {FN_ERR_DIVERGED, "loss or gradient is not finite"},
+    {FN_ERR_CHECKPOINT, "a state cannot be read, written or used"},
+    {FN_ERR_MEMORY, "memory is exhausted, or a limit is exceeded"},
+    {FN_ERR_VERIFY, "a comparison is over its tolerance"},
+    {FN_ERR_UNSUPPORTED, "this build or backend cannot do what was asked"},
+    {FN_INTERRUPTED, "stopped by request with the state saved: start again to go on"},
+};
+
+int fn_exit_code_count(void) {
+  return (int)(sizeof exit_codes / sizeof exit_codes[0]);
+}
+
+const fn_exit_code *fn_exit_code_at(int index) {
+  return &exit_codes[index];
+}

@@ -1,0 +1,239 @@
+/* Batches read ahead by threads, handed out in order. */
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/system.h"
+#include "data/dataset.h"
+
+/** Batch b lives in slot b modulo the number of slots. */
+typedef struct slot {
+  fn_batch batch;
+  int64_t done; /**< samples of the batch that are complete */
+} slot;
+
+struct fn_loader {
+  fn_dataset *dataset;
+  int64_t epoch, samples, batch; /**< of the list; samples per batch */
+  int64_t *list;
+  int64_t batches;
+  slot *slot;
+  int64_t slots;
+  void *memory;
+  size_t memory_bytes;
+  int64_t input_values, target_values; /**< per sample */
+  pthread_t *thread;
+  int64_t threads;
+  pthread_mutex_t lock;
+  pthread_cond_t room, ready;
+  // Guarded by lock.
+  int64_t next_sample; /**< position in list to be read next */
+  int64_t released;    /**< batches before this one are free to be overwritten */
+  int64_t current;     /**< batch that fn_loader_next returns next */
+  bool stop;
+  int64_t failed; /**< first position in list that could not be read, or samples */
+  fn_status status;
+  char message[4096];
+  double waited;
+};
+
+/** Position of the next sample to be read, in order, once its slot is free; -1: no more. Locked. */
+static int64_t next_job(fn_loader *loader) {
+  for (;;) {
+    if (loader->stop || loader->next_sample >= loader->failed) return -1;
+    if (loader->next_sample / loader->batch < loader->released + loader->slots)
+      return loader->next_sample++;
+    pthread_cond_wait(&loader->room, &loader->lock);
+  }
+}
+
+/** Record the result of one sample. Of several failures the first in order is kept, so that what
+ * the caller sees does not depend on the threads. Locked. */
+static void finish_job(fn_loader *loader, int64_t position, fn_status status) {
+  slot *s = &loader->slot[position / loader->batch % loader->slots];
+  s->done++;
+  if (status != FN_OK && position < loader->failed) {
+    loader->failed = position;
+    loader->status = status;
+    snprintf(loader->message, sizeof loader->message, "%s", fn_error_message());
+  }
+  if (status != FN_OK) pthread_cond_broadcast(&loader->room);
+  if (status != FN_OK || s->done == s->batch.count) pthread_cond_broadcast(&loader->ready);
+}
+
+static void *read_samples(void *argument) {
+  fn_loader *loader = argument;
+  pthread_mutex_lock(&loader->lock);
+  for (int64_t position; (position = next_job(loader)) >= 0;) {
+    slot *s = &loader->slot[position / loader->batch % loader->slots];
+    const int64_t row = position % loader->batch;
+    const int64_t first = position - row, left = loader->samples - first;
+    // Whoever comes first sets the count; it is the same for all.
+    s->batch.count = left < loader->batch ? left : loader->batch;
+    s->batch.sample[row] = loader->list[position];
+    pthread_mutex_unlock(&loader->lock);
+    float *target = s->batch.target ? s->batch.target + row * loader->target_values : NULL;
+    const fn_status status =
+        fn_dataset_sample(loader->dataset, loader->epoch, loader->list[position],
+                          s->batch.input + row * loader->input_values, target);
+    pthread_mutex_lock(&loader->lock);
+    finish_job(loader, position, status);
+  }
+  pthread_mutex_unlock(&loader->lock);
+  return NULL;
+}
+
+static size_t aligned(size_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
+
+static fn_status allocate(fn_loader *loader) {
+  const fn_dataset_info *info = fn_dataset_get_info(loader->dataset);
+  loader->input_values = info->input_channels;
+  loader->target_values = info->target_channels;
+  for (int d = 0; d < info->spatial; d++) {
+    loader->input_values *= info->input_extent[d];
+    loader->target_values *= info->target_extent[d];
+  }
+  const size_t batch = (size_t)loader->batch;
+  const size_t input = aligned(batch * (size_t)loader->input_values * sizeof(float));
+  const size_t target = aligned(batch * (size_t)loader->target_values * sizeof(float));
+  const size_t index = aligned(batch * sizeof(int64_t));
+  loader->slot = calloc((size_t)loader->slots, sizeof *loader->slot);
+  FN_CHECK(loader->slot, FN_ERR_MEMORY, "no memory for %lld batches", (long long)loader->slots);
+  loader->memory_bytes = (size_t)loader->slots * (input + target + index);
+  FN_TRY(fn_pages_allocate(loader->memory_bytes, &loader->memory));
+  char *at = loader->memory;
+  for (int64_t i = 0; i < loader->slots; i++) {
+    fn_batch *b = &loader->slot[i].batch;
+    b->input = (float *)at;
+    if (target) b->target = (float *)(at + input);
+    b->sample = (int64_t *)(at + input + target);
+    at += input + target + index;
+  }
+  return FN_OK;
+}
+
+/** Signals go to the thread that runs the steps. */
+static fn_status start_threads(fn_loader *loader, int64_t readers) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  loader->thread = calloc((size_t)readers, sizeof *loader->thread);
+  int error = loader->thread ? 0 : 12;
+  for (int64_t i = 0; i < readers && !error; i++) {
+    error = pthread_create(&loader->thread[i], NULL, read_samples, loader);
+    if (!error) loader->threads++;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  // Fewer readers than asked for are slower, not wrong.
+  FN_CHECK(loader->threads > 0, FN_ERR_MEMORY, "cannot start a reading thread: %s",
+           strerror(error));
+  return FN_OK;
+}
+
+static fn_status set_up(fn_loader *loader, const int64_t *list, int64_t prefetch, int64_t readers) {
+  loader->list = malloc(((size_t)loader->samples + 1) * sizeof *list);
+  FN_CHECK(loader->list, FN_ERR_MEMORY, "no memory for a list of %lld samples",
+           (long long)loader->samples);
+  if (loader->samples) memcpy(loader->list, list, (size_t)loader->samples * sizeof *list);
+  const int64_t left = loader->batches - loader->current;
+  if (left <= 0) return FN_OK;
+  // One more than is read ahead: the batch that the caller is using.
+  loader->slots = (prefetch < 1 ? 1 : prefetch) + 1;
+  if (loader->slots > left) loader->slots = left;
+  FN_TRY(allocate(loader));
+  const int64_t jobs = loader->samples - loader->next_sample;
+  return start_threads(loader, readers < 1 ? 1 : readers > jobs ? jobs : readers);
+}
+
+fn_status fn_loader_create(fn_dataset *dataset, int64_t epoch, const int64_t *list, int64_t count,
+                           int64_t batch, int64_t first, int64_t prefetch, int64_t readers,
+                           fn_loader **loader) {
+  *loader = NULL;
+  FN_CHECK(batch > 0 && count >= 0 && first >= 0, FN_ERR_INTERNAL,
+           "a loader needs a positive batch, found %lld for %lld samples from batch %lld",
+           (long long)batch, (long long)count, (long long)first);
+  fn_loader *made = calloc(1, sizeof *made);
+  FN_CHECK(made, FN_ERR_MEMORY, "no memory for a loader");
+  pthread_mutex_init(&made->lock, NULL);
+  pthread_cond_init(&made->room, NULL);
+  pthread_cond_init(&made->ready, NULL);
+  made->dataset = dataset;
+  made->epoch = epoch;
+  made->samples = made->failed = count;
+  made->batch = batch;
+  made->batches = (count + batch - 1) / batch;
+  made->current = made->released = first < made->batches ? first : made->batches;
+  made->next_sample = made->current * batch;
+  const fn_status status = set_up(made, list, prefetch, readers);
+  if (status != FN_OK) {
+    fn_loader_destroy(made);
+    return status;
+  }
+  *loader = made;
+  return FN_OK;
+}
+
+void fn_loader_destroy(fn_loader *loader) {
+  if (!loader) return;
+  pthread_mutex_lock(&loader->lock);
+  loader->stop = true;
+  pthread_cond_broadcast(&loader->room);
+  pthread_mutex_unlock(&loader->lock);
+  for (int64_t i = 0; i < loader->threads; i++)
+    pthread_join(loader->thread[i], NULL);
+  pthread_mutex_destroy(&loader->lock);
+  pthread_cond_destroy(&loader->room);
+  pthread_cond_destroy(&loader->ready);
+  if (loader->memory) fn_pages_free(loader->memory, loader->memory_bytes);
+  free(loader->thread);
+  free(loader->slot);
+  free(loader->list);
+  free(loader);
+}
+
+/** Whether the batch can be returned, or its failure reported. Locked. */
+static bool is_decided(const fn_loader *loader, const slot *s) {
+  const int64_t first = loader->current * loader->batch, left = loader->samples - first;
+  const int64_t count = left < loader->batch ? left : loader->batch;
+  // After a failure no more samples are taken, but those before it may still fail themselves.
+  const int64_t taken = loader->next_sample - first;
+  if (loader->failed < first + count) return s->done == (taken < count ? taken : count);
+  return s->done == count;
+}
+
+fn_status fn_loader_next(fn_loader *loader, const fn_batch **batch) {
+  *batch = NULL;
+  if (loader->current >= loader->batches) return FN_OK;
+  slot *s = &loader->slot[loader->current % loader->slots];
+  pthread_mutex_lock(&loader->lock);
+  if (loader->released < loader->current) { // the caller is done with the batch before
+    loader->slot[loader->released % loader->slots].done = 0;
+    loader->released = loader->current;
+    pthread_cond_broadcast(&loader->room);
+  }
+  if (!is_decided(loader, s)) {
+    const double start = fn_clock();
+    while (!is_decided(loader, s))
+      pthread_cond_wait(&loader->ready, &loader->lock);
+    loader->waited += fn_clock() - start;
+  }
+  const int64_t last = loader->current * loader->batch + loader->batch;
+  fn_status status = FN_OK;
+  if (loader->failed < loader->samples && loader->failed < last) {
+    status = fn_error_set(loader->status, __FILE__, __LINE__, "%s", loader->message);
+  } else {
+    *batch = &s->batch;
+    loader->current++;
+  }
+  pthread_mutex_unlock(&loader->lock);
+  return status;
+}
+
+double fn_loader_waited(const fn_loader *loader) {
+  return loader->waited;
+}

@@ -1,0 +1,158 @@
+/* One sample: crop, normalise, augment. Order of operations: map2map page, section 2.6. */
+#include <stdlib.h>
+
+#include "data/norms.h"
+#include "data/parts.h"
+
+/** Block of the file to be read for one side (input or target), along the file's axes. */
+typedef struct region {
+  int64_t start[FN_MAX_SPATIAL], extent[FN_MAX_SPATIAL];
+} region;
+
+/** Crops whose edges differ turn with the axes, and their anchor with them, so that all crops
+ *  together still tile the field. A crop with equal edges stays where it is: fields held back by
+ *  data.crop_start and data.crop_stop are not seen in training. */
+static bool turns(const fn_dataset *dataset) {
+  for (int d = 1; d < dataset->info.spatial; d++)
+    if (dataset->crop[d] != dataset->crop[0]) return true;
+  return false;
+}
+
+/** Margins swap sides along flipped axes, so that after the flip every sample has `low` cells
+ *  before the crop, and input and target stay aligned. */
+static void locate(const fn_dataset *dataset, const int64_t *anchor, const fn_augmentation *random,
+                   const fn_margins *pad, int64_t scale, region *r) {
+  const bool turning = turns(dataset);
+  for (int a = 0; a < dataset->info.spatial; a++) {
+    const int d = random->permutation[a]; // axis of the file that becomes axis a of the sample
+    const int from = turning ? a : d;
+    const int64_t low = random->flip[d] ? pad->high[a] : pad->low[a];
+    r->start[d] = scale * (anchor[from] + random->shift[from] - low);
+    r->extent[d] = scale * (pad->low[a] + dataset->crop[a] + pad->high[a]);
+  }
+}
+
+static bool is_identity(const fn_augmentation *random, int spatial) {
+  for (int a = 0; a < spatial; a++)
+    if (random->permutation[a] != a || random->flip[a]) return false;
+  return true;
+}
+
+static int64_t cells(const region *r, int spatial) {
+  int64_t count = 1;
+  for (int d = 0; d < spatial; d++)
+    count *= r->extent[d];
+  return count;
+}
+
+static fn_status read_source(fn_dataset *dataset, const fn_source *source, const region *r,
+                             float *out) {
+  fn_field *field;
+  const bool packed = source->sample >= 0;
+  FN_TRY(fn_handles_take(dataset->handles, source->key, source->path, packed, &field));
+  const fn_field_info *found = fn_field_get_info(field);
+  const fn_kind *kind = &dataset->kind[source->kind];
+  bool same = found->channels == kind->channels && found->spatial == kind->spatial;
+  for (int d = 0; same && d < kind->spatial; d++)
+    same = found->size[d] == kind->size[d];
+  const fn_status status =
+      same ? fn_field_read(field, packed ? source->sample : 0, r->start, r->extent, out)
+           : fn_error_set(FN_ERR_DATA, __FILE__, __LINE__,
+                          "%s: the file has changed its shape since it was checked", source->shown);
+  fn_handles_return(dataset->handles, field);
+  return status;
+}
+
+/** Read, normalise and turn one field; scratch may be NULL when the augmentation is the identity.
+ */
+static fn_status make_field(fn_dataset *dataset, const fn_column *column, int64_t file,
+                            const region *r, const fn_augmentation *random, float *scratch,
+                            float *out) {
+  const int spatial = dataset->info.spatial;
+  const fn_source *source = &column->source[file];
+  float *raw = scratch ? scratch : out;
+  FN_TRY(read_source(dataset, source, r, raw));
+  const fn_status status = fn_norm_apply(column->norm, raw, column->channels, cells(r, spatial),
+                                         false, dataset->run->data.norm_options);
+  if (status != FN_OK) return fn_error_context(status, "%s", source->shown);
+  if (scratch)
+    fn_augmentation_apply(random, spatial, column->channels, r->extent, column->vector, raw, out);
+  return FN_OK;
+}
+
+static fn_status make_sample(fn_dataset *dataset, int64_t file, const region *input_region,
+                             const region *target_region, const fn_augmentation *random,
+                             float *scratch, float *input, float *target) {
+  const int spatial = dataset->info.spatial;
+  float *in = input, *out = target;
+  for (int f = 0; f < dataset->columns; f++) {
+    const fn_column *column = &dataset->column[f];
+    if (column->target && !target) continue;
+    const region *r = column->target ? target_region : input_region;
+    float **place = column->target ? &out : &in;
+    FN_TRY(make_field(dataset, column, file, r, random, scratch, *place));
+    *place += column->channels * cells(r, spatial);
+  }
+  fn_augmentation_scale(dataset, random, input, target);
+  return FN_OK;
+}
+
+fn_status fn_dataset_sample(fn_dataset *dataset, int64_t epoch, int64_t sample, float *input,
+                            float *target) {
+  const fn_dataset_info *info = &dataset->info;
+  FN_CHECK(sample >= 0 && sample < info->samples, FN_ERR_INTERNAL,
+           "sample %lld asked for, the %s set has %lld", (long long)sample,
+           fn_stage_name(dataset->stage), (long long)info->samples);
+  const int64_t scale = dataset->run->data.scale_factor > 0 ? dataset->run->data.scale_factor : 1;
+  int64_t anchor[FN_MAX_SPATIAL];
+  fn_augmentation random;
+  region input_region, target_region;
+  fn_dataset_anchor(dataset, sample % info->crops, anchor);
+  fn_augmentation_draw(dataset, epoch, sample, &random);
+  locate(dataset, anchor, &random, &dataset->input_pad, 1, &input_region);
+  locate(dataset, anchor, &random, &dataset->target_pad, scale, &target_region);
+  float *scratch = NULL;
+  if (!is_identity(&random, info->spatial)) {
+    int64_t most = 1;
+    for (int f = 0; f < dataset->columns; f++) {
+      const fn_column *column = &dataset->column[f];
+      const int64_t count =
+          column->channels * cells(column->target ? &target_region : &input_region, info->spatial);
+      if (count > most) most = count;
+    }
+    scratch = malloc((size_t)most * sizeof *scratch);
+    FN_CHECK(scratch, FN_ERR_MEMORY, "no memory for a sample of %lld values", (long long)most);
+  }
+  const fn_status status = make_sample(dataset, sample / info->crops, &input_region, &target_region,
+                                       &random, scratch, input, target);
+  free(scratch);
+  return status;
+}
+
+fn_status fn_dataset_undo_target(const fn_dataset *dataset, float *values, int64_t count) {
+  const fn_run *run = dataset->run;
+  FN_CHECK(dataset->output_fields > 0, FN_ERR_INTERNAL,
+           "the channels of the output fields are not known: there are no target files and "
+           "fn_dataset_set_outputs() was not called");
+  for (int f = 0; f < dataset->output_fields; f++) {
+    const fn_norm *norm;
+    const int64_t channels = dataset->output_channels[f];
+    FN_TRY(fn_norm_find(run->data.target_norms.count ? run->data.target_norms.text[f] : "identity",
+                        &norm));
+    FN_TRY(fn_norm_apply(norm, values, channels, count, true, run->data.norm_options));
+    values += channels * count;
+  }
+  return FN_OK;
+}
+
+fn_status fn_dataset_set_outputs(fn_dataset *dataset, int fields, const int64_t *channels) {
+  const int norms = dataset->run->data.target_norms.count;
+  FN_CHECK(fields > 0 && (norms == 0 || norms == fields), FN_ERR_CONFIG,
+           "data.target_norms has %d names, but there are %d output fields", norms, fields);
+  dataset->output_channels =
+      fn_arena_take(dataset->arena, (size_t)fields * sizeof *dataset->output_channels);
+  for (int f = 0; f < fields; f++)
+    dataset->output_channels[f] = channels[f];
+  dataset->output_fields = fields;
+  return FN_OK;
+}

@@ -1,0 +1,628 @@
+/* report: what a run leaves behind, above all that a resume leaves no step twice and none out.
+ * With a folder as argument: write a run there for run_tensorboard.py. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cairo.h>
+#include <cmocka.h>
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/system.h"
+#include "report/drawing.h"
+#include "report/event.pb-c.h"
+#include "report/plot.h"
+#include "report/report.h"
+#include "report/sinks.h"
+
+enum { STEPS = 5, EPOCHS = 3, EDGE = 32, CELLS = EDGE * EDGE * EDGE };
+
+static void assert_near(double value, double expected, double tolerance) {
+  if (!(fabs(value - expected) <= tolerance)) {
+    fail_msg("%.17g is not within %g of %.17g", value, tolerance, expected);
+  }
+}
+
+/* ---- a run without a network --------------------------------------------------------------------
+ */
+
+/* Values as functions of the step alone, so that any two runs over it must log the same. */
+static void play_step(const fn_observer *observer, int64_t step) {
+  const fn_step_event event = {.step = step,
+                               .epoch = (step - 1) / STEPS + 1,
+                               .epoch_step = (step - 1) % STEPS + 1,
+                               .epoch_steps = STEPS,
+                               .epochs = EPOCHS,
+                               .loss = 1.0 / (double)step,
+                               .lr = 1e-4,
+                               .gradient_norm = 3.0 / (double)step,
+                               .gradient_first = 0.5,
+                               .gradient_last = 0.25,
+                               .seconds = 0.5,
+                               .samples = 2,
+                               .memory_peak = 1 << 20};
+  observer->step(observer->self, &event);
+}
+
+static void play_epoch(const fn_observer *observer, int64_t epoch) {
+  static float input[3 * CELLS], output[3 * CELLS];
+  for (int i = 0; i < 3 * CELLS; i++) {
+    input[i] = (float)sin(0.4 * (i % EDGE) + 0.3 * (i / EDGE % EDGE));
+    output[i] = 0.5f * input[i];
+  }
+  const fn_figure_event figure = {.stage = "train",
+                                  .epoch = epoch,
+                                  .spatial = 3,
+                                  .batch = 1,
+                                  .channels_in = 3,
+                                  .channels_out = 3,
+                                  .size = {EDGE, EDGE, EDGE},
+                                  .input = input,
+                                  .output = output,
+                                  .target = input};
+  observer->figure(observer->self, &figure);
+  const fn_epoch_event event = {.epoch = epoch,
+                                .epochs = EPOCHS,
+                                .step = epoch * STEPS,
+                                .train_loss = 1.0 / (double)epoch,
+                                .validation_loss = epoch == 1 ? (double)NAN : 2.0 / (double)epoch,
+                                .lr = 1e-4,
+                                .seconds = 2.5};
+  observer->epoch(observer->self, &event);
+}
+
+/* Steps first + 1 .. last, as one start of the program. */
+static void play(const char *folder, int64_t first, int64_t last) {
+  const fn_run run = {.folder = folder, .report = {.tensorboard = true, .plots = true}};
+  fn_observer observer;
+  assert_int_equal(fn_report_create(&run, &observer), FN_OK);
+  observer.start(observer.self, &run, "a \"run\"\nof two lines", first);
+  for (int64_t step = first + 1; step <= last; step++) {
+    play_step(&observer, step);
+    if (step % STEPS == 0) play_epoch(&observer, step / STEPS);
+  }
+  observer.saved(observer.self, "state_1.h5", 0.1);
+  observer.finish(observer.self, FN_OK);
+  fn_report_destroy(&observer);
+}
+
+static char *temporary_folder(void) {
+  static char folder[64];
+  snprintf(folder, sizeof folder, "/tmp/fieldnet-report-XXXXXX");
+  assert_non_null(mkdtemp(folder));
+  return folder;
+}
+
+static void remove_tree(const char *path) {
+  DIR *directory = opendir(path);
+  if (!directory) {
+    unlink(path);
+    return;
+  }
+  struct dirent *entry;
+  char below[1024];
+  while ((entry = readdir(directory))) {
+    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+    snprintf(below, sizeof below, "%s/%s", path, entry->d_name);
+    remove_tree(below);
+  }
+  closedir(directory);
+  rmdir(path);
+}
+
+static char *content(const char *folder, const char *name) {
+  char path[1024], *bytes;
+  snprintf(path, sizeof path, "%s/%s", folder, name);
+  assert_int_equal(fn_file_read(path, &bytes, NULL), FN_OK);
+  return bytes;
+}
+
+static void append(const char *folder, const char *name, const char *text) {
+  char path[1024];
+  snprintf(path, sizeof path, "%s/%s", folder, name);
+  FILE *file = fopen(path, "a");
+  assert_non_null(file);
+  fputs(text, file);
+  fclose(file);
+}
+
+/* ---- event files
+ * ----------------------------------------------------------------------------------- */
+
+typedef struct seen {
+  int files, batch[EPOCHS * STEPS + 1], epoch[EPOCHS + 1], figures[EPOCHS + 1];
+} seen;
+
+static uint32_t unmask(uint32_t crc) {
+  crc -= 0xA282EAD8u;
+  return crc << 15 | crc >> 17;
+}
+
+static void read_values(const FnEvent__Event *event, seen *s) {
+  for (size_t i = 0; i < event->summary->n_value; i++) {
+    const FnEvent__Value *value = event->summary->value[i];
+    if (strcmp(value->tag, "loss/batch/train") == 0) {
+      assert_near((double)value->simple_value, 1.0 / (double)event->step, 1e-7);
+      s->batch[event->step]++;
+    } else if (strcmp(value->tag, "loss/epoch/train") == 0) {
+      s->epoch[event->step]++;
+    } else if (strcmp(value->tag, "fig/train/power/lag") == 0) {
+      assert_memory_equal(value->image->encoded_image_string.data, "\x89PNG", 4);
+      s->figures[event->step]++;
+    }
+  }
+}
+
+static void read_events(const char *path, seen *s) {
+  char *bytes;
+  size_t count;
+  assert_int_equal(fn_file_read(path, &bytes, &count), FN_OK);
+  s->files++;
+  for (size_t at = 0; at < count;) {
+    uint64_t length;
+    uint32_t crc;
+    assert_true(count - at >= 16);
+    memcpy(&length, bytes + at, 8);
+    memcpy(&crc, bytes + at + 8, 4);
+    assert_int_equal(unmask(crc), fn_crc32c(bytes + at, 8));
+    assert_true(length <= count - at - 16);
+    memcpy(&crc, bytes + at + 12 + length, 4);
+    assert_int_equal(unmask(crc), fn_crc32c(bytes + at + 12, length));
+    FnEvent__Event *event = fn_event__event__unpack(NULL, length, (uint8_t *)bytes + at + 12);
+    assert_non_null(event);
+    if (at == 0) assert_string_equal(event->file_version, "brain.Event:2");
+    if (event->what_case == FN_EVENT__EVENT__WHAT_SUMMARY) read_values(event, s);
+    fn_event__event__free_unpacked(event, NULL);
+    at += 16 + length;
+  }
+  free(bytes);
+}
+
+static void read_tree(const char *path, seen *s) {
+  DIR *directory = opendir(path);
+  if (!directory) {
+    read_events(path, s);
+    return;
+  }
+  struct dirent *entry;
+  char below[1024];
+  while ((entry = readdir(directory))) {
+    if (entry->d_name[0] == '.') continue;
+    snprintf(below, sizeof below, "%s/%s", path, entry->d_name);
+    read_tree(below, s);
+  }
+  closedir(directory);
+}
+
+/* RFC 3720, appendix B.4, and the check value of the CRC catalogue. */
+static void crc32c_known_answers(void **state) {
+  (void)state;
+  const unsigned char zeros[32] = {0};
+  unsigned char ones[32], rising[32];
+  memset(ones, 0xFF, sizeof ones);
+  for (int i = 0; i < 32; i++)
+    rising[i] = (unsigned char)i;
+  assert_int_equal(fn_crc32c("123456789", 9), 0xE3069283u);
+  assert_int_equal(fn_crc32c(zeros, 32), 0x8A9136AAu);
+  assert_int_equal(fn_crc32c(ones, 32), 0x62A8AB43u);
+  assert_int_equal(fn_crc32c(rising, 32), 0x46DD794Eu);
+}
+
+/* Stopped after step 8 with the last state at step 5 (an epoch's end), a torn row at the end. */
+static void a_resumed_run_logs_as_an_uninterrupted_one(void **state) {
+  (void)state;
+  char whole[64], parts[64];
+  strcpy(whole, temporary_folder());
+  play(whole, 0, EPOCHS * STEPS);
+  strcpy(parts, temporary_folder());
+  play(parts, 0, 13); // to be forgotten from step 6 on
+  append(parts, "steps.csv", "14,3,4,0.07");
+  append(parts, "metrics.csv", "3,15");
+  append(parts, "metrics.jsonl", "{\"event\":\"step\",\"step\":14");
+  play(parts, 5, EPOCHS * STEPS);
+  static const char *const tables[] = {"steps.csv", "metrics.csv"};
+  for (int i = 0; i < 2; i++) {
+    char *a = content(whole, tables[i]), *b = content(parts, tables[i]);
+    assert_string_equal(a, b);
+    free(a);
+    free(b);
+  }
+  char *lines = content(parts, "metrics.jsonl");
+  int steps = 0, starts = 0;
+  for (char *at = lines; (at = strstr(at, "{\"event\":\"step\"")); at++)
+    steps++;
+  for (char *at = lines; (at = strstr(at, "{\"event\":\"start\"")); at++)
+    starts++;
+  assert_int_equal(steps, EPOCHS * STEPS);
+  assert_int_equal(starts, 2);
+  assert_non_null(strstr(lines, "\"summary\":\"a \\\"run\\\"\\u000aof two lines\""));
+  free(lines);
+  char board[128];
+  snprintf(board, sizeof board, "%s/tensorboard", parts);
+  seen s = {0};
+  read_tree(board, &s);
+  assert_int_equal(s.files, 2);
+  for (int i = 1; i <= EPOCHS * STEPS; i++)
+    assert_int_equal(s.batch[i], 1);
+  for (int i = 1; i <= EPOCHS; i++) {
+    assert_int_equal(s.epoch[i], 1);
+    assert_int_equal(s.figures[i], 1);
+  }
+  remove_tree(whole);
+  remove_tree(parts);
+}
+
+/* No state was saved before the kill: the run begins again, and so do its files. */
+static void a_run_started_again_begins_anew(void **state) {
+  (void)state;
+  char folder[64];
+  strcpy(folder, temporary_folder());
+  play(folder, 0, 7);
+  play(folder, 0, 6);
+  char board[128];
+  snprintf(board, sizeof board, "%s/tensorboard", folder);
+  seen s = {0};
+  read_tree(board, &s);
+  assert_int_equal(s.files, 1);
+  assert_int_equal(s.batch[1], 1);
+  assert_int_equal(s.batch[7], 0);
+  remove_tree(folder);
+}
+
+/* The epoch was logged, then the run was killed while saving; the state at its last step remains.
+ */
+static void an_epoch_ended_twice_is_logged_once(void **state) {
+  (void)state;
+  char folder[64];
+  strcpy(folder, temporary_folder());
+  play(folder, 0, 5);
+  const fn_run run = {.folder = folder, .report = {.tensorboard = true}};
+  fn_observer observer;
+  assert_int_equal(fn_report_create(&run, &observer), FN_OK);
+  observer.start(observer.self, &run, "", 5);
+  play_epoch(&observer, 1);
+  fn_report_destroy(&observer);
+  char *table = content(folder, "metrics.csv");
+  int rows = 0;
+  for (char *at = table; (at = strchr(at, '\n')); at++)
+    rows++;
+  assert_int_equal(rows, 2); // header and epoch 1
+  free(table);
+  remove_tree(folder);
+}
+
+/* Trouble with the files never reaches the run: it goes on, one warning per kind of file. */
+static void a_run_survives_an_unwritable_folder(void **state) {
+  (void)state;
+  char folder[64], path[128];
+  strcpy(folder, temporary_folder());
+  append(folder, "file", "");
+  snprintf(path, sizeof path, "%s/file", folder);
+  play(path, 0, 6);
+  assert_string_equal(fn_error_message(), "");
+  remove_tree(folder);
+}
+
+static void tables_hold_exact_values(void **state) {
+  (void)state;
+  char text[40];
+  assert_string_equal(fn_report_number(0.1, text, sizeof text), "0.1");
+  assert_string_equal(fn_report_number((double)NAN, text, sizeof text), "");
+  const double third = 1.0 / 3, tiny = 4.9e-324;
+  assert_true(strtod(fn_report_number(third, text, sizeof text), NULL) == third);
+  assert_true(strtod(fn_report_number(tiny, text, sizeof text), NULL) == tiny);
+  char folder[64];
+  strcpy(folder, temporary_folder());
+  play(folder, 0, 15);
+  fn_csv csv;
+  assert_int_equal(fn_csv_open(folder, 15, &csv), FN_OK);
+  assert_int_equal(csv.epochs, 3);
+  double *values;
+  int64_t count;
+  assert_int_equal(fn_csv_history(&csv, &values, &count), FN_OK);
+  assert_int_equal(count, 3);
+  assert_true(values[2] == 3 && values[3 + 2] == third && values[6 + 1] == 1.0);
+  assert_true(isnan(values[6]));
+  free(values);
+  fn_csv_close(&csv);
+  remove_tree(folder);
+}
+
+static void progress_line_counts_down(void **state) {
+  (void)state;
+  const fn_console console = {.started = 100, .first_step = 5};
+  const fn_step_event event = {.step = 10,
+                               .epoch = 2,
+                               .epoch_step = 5,
+                               .epoch_steps = 5,
+                               .epochs = 4,
+                               .loss = 0.125,
+                               .lr = 1e-4,
+                               .seconds = 2,
+                               .samples = 40,
+                               .input_wait = 0.5};
+  fn_text line = {0};
+  // 5 steps in 50 s, 10 to go
+  fn_console_line(&console, &event, 150, &line);
+  char eta[80], duration[64];
+  snprintf(eta, sizeof eta, "ETA %s", fn_text_duration(100, duration, sizeof duration));
+  assert_non_null(strstr(line.data, "epoch 2/4  step 5/5  loss 0.125  lr 0.0001  20 samples/s"));
+  assert_non_null(strstr(line.data, "25 % waiting for input"));
+  assert_non_null(strstr(line.data, eta));
+  fn_text_free(&line);
+}
+
+/* ---- colours
+ * ------------------------------------------------------------------------------------------ */
+
+static double luminance(fn_color_map map, double t) {
+  double rgb[3], linear[3];
+  fn_color_at(map, t, rgb);
+  for (int i = 0; i < 3; i++) {
+    assert_true(rgb[i] >= 0 && rgb[i] <= 1);
+    linear[i] = rgb[i] <= 0.04045 ? rgb[i] / 12.92 : pow((rgb[i] + 0.055) / 1.055, 2.4);
+  }
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]; // IEC 61966-2-1
+}
+
+static void color_maps_order_values_by_lightness(void **state) {
+  (void)state;
+  for (int i = 0; i < 100; i++) {
+    const double a = i / 100.0, b = (i + 1) / 100.0;
+    assert_true(luminance(FN_COLORS_EMBER, a) < luminance(FN_COLORS_EMBER, b));
+    assert_true(luminance(FN_COLORS_EMBER_REVERSED, a) > luminance(FN_COLORS_EMBER_REVERSED, b));
+    assert_true(luminance(FN_COLORS_DIVERGING, a / 2) < luminance(FN_COLORS_DIVERGING, b / 2));
+    assert_true(luminance(FN_COLORS_DIVERGING, 0.5 + a / 2) >
+                luminance(FN_COLORS_DIVERGING, 0.5 + b / 2));
+  }
+}
+
+/* map2map page, section 6.8. 1001 equally spaced values: percentiles are exact. */
+static void color_rule(void **state) {
+  (void)state;
+  enum { N = 1001 };
+  float values[N];
+  fn_color_scale scale;
+  for (int i = 0; i < N; i++)
+    values[i] = (float)i / 1000;
+  assert_int_equal(fn_color_scale_choose(values, N, &scale), FN_OK);
+  assert_int_equal(scale.kind, FN_SCALE_LINEAR);
+  assert_int_equal(scale.map, FN_COLORS_EMBER);
+  assert_near(scale.high, 1, 1e-12); // log2 0.975 = -0.037, rounded to 0.0
+  assert_near(scale.low, 0, 0);
+  for (int i = 0; i < N; i++)
+    values[i] = (float)pow(10, 4.0 * i / 1000); // 1 .. 10^4
+  fn_color_scale_choose(values, N, &scale);
+  assert_int_equal(scale.kind, FN_SCALE_LINEAR); // h1 = 10^3.36 is above a tenth of h2 = 10^3.9
+  for (int i = 0; i < N; i++)
+    values[i] = (float)pow(10, 8.0 * i / 1000);
+  fn_color_scale_choose(values, N, &scale);
+  assert_int_equal(scale.kind, FN_SCALE_LOG);
+  assert_near(log2(scale.low), round(10 * log2(pow(10, 0.2))) / 10, 1e-5);
+  assert_near(log2(scale.high), round(10 * log2(pow(10, 7.8))) / 10, 1e-5);
+  assert_near(fn_color_scale_position(&scale, sqrt(scale.low * scale.high)), 0.5, 1e-12);
+  for (int i = 0; i < N; i++)
+    values[i] = -values[i];
+  fn_color_scale_choose(values, N, &scale);
+  assert_int_equal(scale.kind, FN_SCALE_SYMLOG);
+  assert_int_equal(scale.map, FN_COLORS_EMBER_REVERSED);
+  assert_near(fn_color_scale_position(&scale, -sqrt(scale.low * scale.high)), 0.5, 1e-12);
+  for (int i = 0; i < N; i++)
+    values[i] = (float)(i - 500) / 500;
+  fn_color_scale_choose(values, N, &scale);
+  assert_int_equal(scale.kind, FN_SCALE_LINEAR);
+  assert_int_equal(scale.map, FN_COLORS_DIVERGING);
+  assert_near(fn_color_scale_position(&scale, 0), 0.5, 1e-12);
+  for (int i = 0; i < N; i++)
+    values[i] = (float)pow(values[i], 9);
+  fn_color_scale_choose(values, N, &scale);
+  assert_int_equal(scale.kind, FN_SCALE_SYMLOG);
+  assert_near(fn_color_scale_position(&scale, 0), 0.5, 1e-12);
+  assert_near(fn_color_scale_position(&scale, scale.threshold) +
+                  fn_color_scale_position(&scale, -scale.threshold),
+              1, 1e-12);
+  assert_true(fn_color_scale_position(&scale, scale.threshold) < 0.9);
+}
+
+/* These stopped the original's training at the end of an epoch. */
+static void color_rule_without_spread(void **state) {
+  (void)state;
+  float values[200] = {0};
+  fn_color_scale scale;
+  for (int round = 0; round < 5; round++) {
+    if (round == 1) values[17] = 3;  // more than 97.5 % zero, not negative
+    if (round == 2) values[17] = -3; // not positive
+    if (round == 3) values[18] = 1;  // both signs
+    if (round == 4) values[19] = (float)NAN;
+    assert_int_equal(fn_color_scale_choose(values, 200, &scale), FN_OK);
+    assert_true(isfinite(scale.low) && isfinite(scale.high) && scale.low < scale.high);
+    const double t = fn_color_scale_position(&scale, 0);
+    assert_true(t >= 0 && t <= 1);
+  }
+  for (int i = 0; i < 200; i++)
+    values[i] = (float)NAN;
+  assert_int_equal(fn_color_scale_choose(values, 200, &scale), FN_OK);
+}
+
+/* ---- pictures
+ * ----------------------------------------------------------------------------------------- */
+
+typedef struct stream {
+  const unsigned char *bytes;
+  size_t left;
+} stream;
+
+static cairo_status_t read_stream(void *user, unsigned char *out, unsigned int count) {
+  stream *s = user;
+  if (count > s->left) return CAIRO_STATUS_READ_ERROR;
+  memcpy(out, s->bytes, count);
+  s->bytes += count;
+  s->left -= count;
+  return CAIRO_STATUS_SUCCESS;
+}
+
+/* Decode the picture and count its pixels of each of `n` colours (within rounding). */
+static void count_colors(fn_picture *picture, const double (*rgb)[3], int n, int *counts) {
+  unsigned char *png;
+  size_t size;
+  int width, height;
+  assert_int_equal(fn_picture_png(picture, &png, &size, &width, &height), FN_OK);
+  cairo_surface_t *surface =
+      cairo_image_surface_create_from_png_stream(read_stream, &(stream){png, size});
+  assert_int_equal(cairo_surface_status(surface), CAIRO_STATUS_SUCCESS);
+  assert_int_equal(cairo_image_surface_get_width(surface), width);
+  assert_int_equal(cairo_image_surface_get_height(surface), height);
+  for (int c = 0; c < n; c++)
+    counts[c] = 0;
+  for (int y = 0; y < height; y++) {
+    const unsigned char *row =
+        cairo_image_surface_get_data(surface) + y * cairo_image_surface_get_stride(surface);
+    for (int x = 0; x < width; x++) {
+      for (int c = 0; c < n; c++) {
+        bool same = true;
+        for (int i = 0; i < 3; i++)
+          same = same && fabs(row[4 * x + 2 - i] - 255 * rgb[c][i]) < 1.5;
+        counts[c] += same;
+      }
+    }
+  }
+  cairo_surface_destroy(surface);
+  free(png);
+}
+
+/* Four quadrants of one value each: when the whole edge is shown, they cover equal areas. The
+ * original showed cells 16 .. 31 of an edge of 32. */
+static void slices_show_whole_small_fields(void **state) {
+  (void)state;
+  static float field[EDGE * EDGE], zero[EDGE * EDGE];
+  for (int i = 0; i < EDGE * EDGE; i++) {
+    field[i] = (float)(1 + (i / EDGE >= EDGE / 2) + 2 * (i % EDGE >= EDGE / 2));
+  }
+  const fn_figure_event event = {.stage = "val",
+                                 .epoch = 1,
+                                 .spatial = 2,
+                                 .batch = 1,
+                                 .channels_in = 1,
+                                 .channels_out = 1,
+                                 .size = {EDGE, EDGE},
+                                 .input = field,
+                                 .output = zero,
+                                 .target = zero};
+  fn_picture *picture;
+  assert_int_equal(fn_plot_figure_slices(&event, &picture), FN_OK);
+  fn_color_scale scale;
+  fn_color_scale_choose(field, EDGE * EDGE, &scale);
+  double colors[4][3];
+  int counts[4];
+  for (int i = 0; i < 4; i++) {
+    fn_color_at(scale.map, fn_color_scale_position(&scale, i + 1), colors[i]);
+  }
+  count_colors(picture, (const double(*)[3])colors, 4, counts);
+  for (int i = 0; i < 4; i++) {
+    assert_true(counts[i] > 5000); // a quarter of a tile of 285 pixels is 20000
+    assert_near(counts[i], counts[0], 0.1 * counts[0]);
+  }
+  fn_picture_destroy(picture);
+}
+
+static void ticks_are_round(void **state) {
+  (void)state;
+  fn_ticks ticks;
+  fn_ticks_linear(-0.13, 0.52, 5, &ticks);
+  assert_int_equal(ticks.count, 7);
+  assert_string_equal(ticks.label[0], "-0.1");
+  assert_string_equal(ticks.label[1], "0.0");
+  assert_near(ticks.at[6], 0.5, 1e-12);
+  fn_ticks_log(2e3, 3e6, &ticks);
+  int major = 0;
+  for (int i = 0; i < ticks.count; i++)
+    major += ticks.label[i][0] != '\0';
+  assert_int_equal(major, 3); // 10^4, 10^5, 10^6
+}
+
+/* A curve is drawn where its values are; gaps and impossible values do not spoil it. */
+static void curves_are_saved(void **state) {
+  (void)state;
+  const double x[5] = {1, 2, 3, 4, 5}, y[5] = {1, (double)NAN, -1, 0.1, 0.01};
+  const fn_series series = {.label = "a", .x = x, .y = y, .count = 5, .colour = 1, .markers = true};
+  char folder[64], path[128];
+  strcpy(folder, temporary_folder());
+  snprintf(path, sizeof path, "%s/curve.png", folder);
+  assert_int_equal(fn_plot_curves(path, "t", "x", "y", false, true, &series, 1), FN_OK);
+  snprintf(path, sizeof path, "%s/curve.svg", folder);
+  assert_int_equal(fn_plot_curves(path, NULL, NULL, NULL, true, false, &series, 1), FN_OK);
+  char *svg = content(folder, "curve.svg");
+  assert_non_null(strstr(svg, "<svg"));
+  free(svg);
+  snprintf(path, sizeof path, "%s/curve.gif", folder);
+  assert_int_equal(fn_plot_curves(path, NULL, "", "", true, false, &series, 1), FN_ERR_CONFIG);
+  const fn_panel panel = {.log_y = true, .series = &series, .count = 1};
+  fn_picture *picture;
+  assert_int_equal(fn_plot_panels(NULL, &panel, 1, 1, 400, 300, &picture), FN_OK);
+  const double vermilion[1][3] = {{0.835, 0.369, 0}};
+  int drawn;
+  count_colors(picture, vermilion, 1, &drawn);
+  assert_true(drawn > 100);
+  fn_picture_destroy(picture);
+  remove_tree(folder);
+}
+
+/* A long run draws thousands of pictures: what one takes must come back (with an SVG, cairo kept
+ * it). */
+static void pictures_do_not_accumulate(void **state) {
+  (void)state;
+#ifdef __SANITIZE_ADDRESS__
+  skip(); // freed memory is kept in quarantine
+#endif
+  enum { POINTS = 500, PICTURES = 60 };
+  static double x[POINTS], y[POINTS];
+  for (int i = 0; i < POINTS; i++) {
+    x[i] = i;
+    y[i] = sin(0.1 * i);
+  }
+  const fn_series series = {.x = x, .y = y, .count = POINTS, .markers = true};
+  char folder[64], path[128];
+  strcpy(folder, temporary_folder());
+  snprintf(path, sizeof path, "%s/curve.svg", folder);
+  size_t before = 0;
+  for (int i = 0; i < 2 * PICTURES; i++) {
+    if (i == PICTURES) before = fn_memory_now(); // caches are full by now
+    assert_int_equal(fn_plot_curves(path, NULL, "x", "y", false, false, &series, 1), FN_OK);
+  }
+  assert_true(fn_memory_now() < before + ((size_t)2 << 20));
+  remove_tree(folder);
+}
+
+int main(int argc, char **argv) {
+  fn_log_set_level(FN_ERROR);
+  if (argc > 1) {
+    // a run that was killed at step 13 and went on from step 5
+    play(argv[1], 0, 13);
+    play(argv[1], 5, EPOCHS * STEPS);
+    return 0;
+  }
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(crc32c_known_answers),
+      cmocka_unit_test(a_resumed_run_logs_as_an_uninterrupted_one),
+      cmocka_unit_test(a_run_started_again_begins_anew),
+      cmocka_unit_test(an_epoch_ended_twice_is_logged_once),
+      cmocka_unit_test(a_run_survives_an_unwritable_folder),
+      cmocka_unit_test(tables_hold_exact_values),
+      cmocka_unit_test(progress_line_counts_down),
+      cmocka_unit_test(color_maps_order_values_by_lightness),
+      cmocka_unit_test(color_rule),
+      cmocka_unit_test(color_rule_without_spread),
+      cmocka_unit_test(slices_show_whole_small_fields),
+      cmocka_unit_test(ticks_are_round),
+      cmocka_unit_test(curves_are_saved),
+      cmocka_unit_test(pictures_do_not_accumulate),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
