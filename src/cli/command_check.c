@@ -1,0 +1,266 @@
+/* Everything that can be known without running: each part that can be looked at is looked at, and
+ * all problems are printed together. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/system.h"
+#include "base/text.h"
+#include "cli/session.h"
+#include "learn/learn.h"
+#include "run/checkpoint.h"
+#include "run/describe.h"
+
+typedef struct check {
+  const fn_run *run;
+  fn_dist *dist;
+  bool print; /**< rank 0 */
+  int problems;
+  fn_status first; /**< status of the first problem: the exit code */
+  fn_text text;    /**< all problems */
+  fn_dataset *train, *validation, *test;
+  fn_engine *engine;
+  int64_t checkpoint_bytes;
+} check;
+
+/** Agree on a result and note its message. Collective. */
+static bool passes(check *c, fn_status status) {
+  status = fn_dist_agree(c->dist, status);
+  if (status == FN_OK) return true;
+  if (c->first == FN_OK) c->first = status;
+  c->problems++;
+  fn_text_add(&c->text, "problem %d: %s\n", c->problems, fn_error_message());
+  fn_error_clear();
+  return false;
+}
+
+/* ---- data --------------------------------------------------------------------------------------
+ */
+
+static void check_stage(check *c, fn_stage stage, const fn_fileset *files, const char *title,
+                        fn_dataset **dataset) {
+  if (files->input.count == 0) return;
+  const bool good = passes(c, fn_dataset_create(c->run, stage, dataset));
+  if (!good) {
+    fn_dataset_destroy(*dataset); // those of ranks that had no problem
+    *dataset = NULL;
+  } else if (c->print) {
+    fn_dataset_print(*dataset, title);
+    printf("\n");
+  }
+}
+
+/** Two stages must feed one network. */
+static fn_status same_sizes(const check *c, const fn_dataset *other, const char *name) {
+  if (!c->train || !other) return FN_OK;
+  const fn_dataset_info *a = fn_dataset_get_info(c->train), *b = fn_dataset_get_info(other);
+  const bool target = b->target_channels == 0 || b->target_channels == a->target_channels;
+  FN_CHECK(a->spatial == b->spatial && a->input_channels == b->input_channels && target,
+           FN_ERR_DATA,
+           "%s: %d spatial axes and %lld -> %lld channels, but data.train has %d and %lld -> %lld",
+           fn_run_where(c->run, name), b->spatial, (long long)b->input_channels,
+           (long long)b->target_channels, a->spatial, (long long)a->input_channels,
+           (long long)a->target_channels);
+  return FN_OK;
+}
+
+static fn_status enough_samples(const check *c) {
+  const fn_dataset_info *info = fn_dataset_get_info(c->train);
+  FN_CHECK(info->samples >= c->dist->size, FN_ERR_CONFIG,
+           "%s: %lld samples are fewer than %d ranks; start fewer ranks",
+           fn_run_where(c->run, "data.train.input"), (long long)info->samples, c->dist->size);
+  return FN_OK;
+}
+
+static int64_t ceil_divide(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+static void print_steps(const check *c) {
+  const fn_dataset_info *info = fn_dataset_get_info(c->train);
+  int64_t begin, count;
+  fn_rank_slice(info->samples, 0, c->dist->size, true, &begin, &count);
+  const int64_t batches = ceil_divide(count, c->run->train.batch),
+                steps = ceil_divide(batches, c->run->train.accumulate);
+  printf("ranks              %d\n", c->dist->size);
+  printf("samples per rank   %lld of %lld", (long long)count, (long long)info->samples);
+  const int64_t unused = info->samples - count * c->dist->size;
+  if (unused > 0) printf(" (%lld unused in each epoch)", (long long)unused);
+  printf("\nsteps per epoch    %lld of %lld x %lld samples\nsteps of the run   %lld\n",
+         (long long)steps, (long long)(c->run->train.batch * c->run->train.accumulate),
+         (long long)c->dist->size, (long long)(steps * c->run->train.epochs));
+}
+
+static void check_data(check *c) {
+  const fn_run *run = c->run;
+  const fn_stage last = run->data.test.target.count > 0 ? FN_STAGE_TEST : FN_STAGE_PREDICT;
+  check_stage(c, FN_STAGE_TRAIN, &run->data.train, "training data", &c->train);
+  check_stage(c, FN_STAGE_VALIDATION, &run->data.validation, "validation data", &c->validation);
+  check_stage(c, last, &run->data.test, "test data", &c->test);
+  passes(c, same_sizes(c, c->validation, "data.validation.input"));
+  passes(c, same_sizes(c, c->test, "data.test.input"));
+  if (c->train && passes(c, enough_samples(c)) && c->print) print_steps(c);
+}
+
+/* ---- network ------------------------------------------------------------------------------------
+ */
+
+static void print_memory(const char *name, double bytes, double *total) {
+  char text[32];
+  printf("  %-18s %s\n", name, fn_text_bytes(bytes, text, sizeof text));
+  *total += bytes;
+}
+
+/** The parts are known exactly but for the scratch memory of library primitives, which is small and
+ *  known only once they are made. */
+static void print_network(const check *c, const fn_network_totals *t, int states, int64_t batch) {
+  const fn_run *run = c->run;
+  const fn_parameters *p = fn_engine_parameters(c->engine);
+  const fn_dataset_info *info = fn_dataset_get_info(c->train);
+  const double weights = (double)p->count * sizeof(float);
+  const int copies = states + (run->train.ema_decay > 0) + (run->train.accumulate > 1);
+  double cells = (double)info->input_channels, target = (double)info->target_channels, total = 0;
+  for (int d = 0; d < info->spatial; d++) {
+    cells *= (double)info->input_extent[d];
+    target *= (double)info->target_extent[d];
+  }
+  printf("\nnetwork            %s, %lld parameters, %d kernels per step\n",
+         run->model.layers ? "layers" : run->model.name, (long long)t->parameters, t->kernels);
+  printf("GFLOP per step     %.2f forward, %.2f with gradients, per rank\n",
+         t->forward_flops * 1e-9, t->training_flops * 1e-9);
+  printf("memory per rank\n");
+  print_memory("activations", (double)t->training_arena, &total);
+  print_memory("parameters", weights + (double)p->buffer_count * sizeof(float), &total);
+  print_memory("gradients", weights, &total);
+  print_memory("optimizer, copies", weights * copies, &total);
+  print_memory("batches read ahead",
+               (double)(run->data.prefetch + 1) * (double)batch * (cells + target) * sizeof(float),
+               &total);
+  char text[32];
+  printf("  %-18s %s, and scratch of library primitives\n", "together",
+         fn_text_bytes(total, text, sizeof text));
+  printf("checkpoint         %s each, %lld kept%s\n",
+         fn_text_bytes((double)c->checkpoint_bytes, text, sizeof text),
+         (long long)run->checkpoint.keep_last, run->checkpoint.keep_last == 0 ? " (0: all)" : "");
+}
+
+static fn_status plan_network(check *c) {
+  const fn_run *run = c->run;
+  const fn_dataset_info *info = fn_dataset_get_info(c->train);
+  FN_TRY(fn_engine_create(run, c->dist, info, &c->engine));
+  int64_t begin, count;
+  fn_rank_slice(info->samples, 0, c->dist->size, true, &begin, &count);
+  int64_t batch = count < run->train.batch ? count : run->train.batch;
+  if (batch < 1) batch = 1;
+  fn_network_totals totals;
+  FN_TRY(fn_network_totals_find(c->engine, batch, &totals));
+  fn_parameters *parameters = fn_engine_parameters(c->engine);
+  fn_optimizer *optimizer;
+  FN_TRY(fn_optimizer_create(run, parameters, &optimizer));
+  const int states = fn_optimizer_state_count(optimizer);
+  fn_optimizer_destroy(optimizer);
+  c->checkpoint_bytes = fn_checkpoint_bytes(parameters, states, run->train.ema_decay > 0);
+  if (c->print) print_network(c, &totals, states, batch);
+  return FN_OK;
+}
+
+static void check_network(check *c) {
+  if (!c->train) return;
+  passes(c, plan_network(c));
+  if (c->validation) passes(c, fn_engine_check_sizes(c->run, fn_dataset_get_info(c->validation)));
+}
+
+/* ---- run folder ---------------------------------------------------------------------------------
+ */
+
+/** The nearest folder above `path` that exists. */
+static void existing_folder(const char *path, char *folder, size_t size) {
+  snprintf(folder, size, "%s", path);
+  while (folder[0] && !fn_file_exists(folder)) {
+    char *slash = strrchr(folder, '/');
+    if (!slash) {
+      snprintf(folder, size, ".");
+    } else {
+      slash[slash == folder] = '\0';
+    }
+  }
+}
+
+static fn_status check_folder(const check *c) {
+  char folder[4096], need[32], free_text[32];
+  struct statvfs disk;
+  existing_folder(c->run->folder, folder, sizeof folder);
+  FN_CHECK(fn_is_directory(folder) && access(folder, W_OK | X_OK) == 0, FN_ERR_CHECKPOINT,
+           "%s: run folder %s cannot be written: %s", fn_run_where(c->run, "folder"),
+           c->run->folder, fn_is_directory(folder) ? strerror(errno) : "not a folder");
+  FN_CHECK(statvfs(folder, &disk) == 0, FN_ERR_CHECKPOINT, "%s: %s", folder, strerror(errno));
+  const double available = (double)disk.f_bavail * (double)disk.f_frsize;
+  fn_text_bytes(available, free_text, sizeof free_text);
+  printf("run folder         %s, %s free\n", c->run->folder, free_text);
+  // A state is complete before an old one is removed: there must be room for one more.
+  const int64_t kept = c->run->checkpoint.keep_last > 0 ? c->run->checkpoint.keep_last : 1;
+  const double wanted = (double)c->checkpoint_bytes * (double)(kept + 1);
+  FN_CHECK(available >= wanted, FN_ERR_CHECKPOINT, "%s: %s free, but %lld states need %s", folder,
+           free_text, (long long)(kept + 1), fn_text_bytes(wanted, need, sizeof need));
+  return FN_OK;
+}
+
+static fn_status check_start(const check *c) {
+  if (!fn_is_directory(c->run->folder)) {
+    printf("start              from the beginning\n");
+    return FN_OK;
+  }
+  char *path = NULL;
+  FN_TRY(fn_checkpoint_find(c->run->folder, &path));
+  fn_status status = FN_OK;
+  if (path && c->run->train.fresh)
+    status = fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__,
+                          "%s: train.fresh is set, but %s exists: choose another folder",
+                          fn_run_where(c->run, "train.fresh"), path);
+  else if (path)
+    printf("start              from %s\n", path);
+  else
+    printf("start              from the beginning\n");
+  free(path);
+  return status;
+}
+
+/* ---- all of it ----------------------------------------------------------------------------------
+ */
+
+static fn_status conclude(check *c) {
+  fn_error_clear();
+  if (c->problems == 0) {
+    if (c->print) printf("\nno problems: the run can start\n");
+    return FN_OK;
+  }
+  if (c->print) {
+    fflush(stdout);
+    fprintf(stderr, "\n%s\n%d problem%s: the run cannot start\n", c->text.data, c->problems,
+            c->problems > 1 ? "s" : "");
+  }
+  return c->first;
+}
+
+static fn_status work(const fn_command_line *line, const fn_run *run, fn_dist *dist) {
+  (void)line;
+  check c = {.run = run, .dist = dist, .print = dist->rank == 0};
+  check_data(&c);
+  check_network(&c);
+  passes(&c, c.print ? check_folder(&c) : FN_OK);
+  passes(&c, c.print ? check_start(&c) : FN_OK);
+  const fn_status status = conclude(&c);
+  fn_engine_destroy(c.engine);
+  fn_dataset_destroy(c.test);
+  fn_dataset_destroy(c.validation);
+  fn_dataset_destroy(c.train);
+  fn_text_free(&c.text);
+  return status;
+}
+
+fn_status fn_command_check(const fn_command_line *line) {
+  return fn_cli_run(line, FN_COMMAND_CHECK, work);
+}
