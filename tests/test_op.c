@@ -187,7 +187,9 @@ static fn_kernel_info total_of(const op_instance *t) {
   for (int k = 0; k < fn_program_kernel_count(t->program); k++) {
     fn_kernel_info info;
     fn_program_kernel_info(t->program, k, &info);
-    if (strcmp(info.op, sum.op) != 0) continue;
+    const fn_node *node = fn_program_kernel(t->program, k)->node;
+    const bool cast = node->op == &fn_op_unary && ((fn_unary_attrs *)node->attrs)->kind == FN_CAST;
+    if (strcmp(info.op, sum.op) != 0 || cast) continue; // casts only feed the operator
     sum.backend = info.backend;
     sum.flops += info.flops;
     sum.bytes += info.bytes;
