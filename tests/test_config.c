@@ -532,12 +532,13 @@ static void resolved_reads_back_to_an_equal_run(void **state) {
                        "data.train.input=[\"~\", \"-x\", \"*\"]",
                        "data.input_vector=auto",
                        "train.clip_norm=0.1"};
-  fn_run *run = good(MINIMAL "folder: \"a: 'b' # \\u00e9\\n\\tc\"\n"
-                             "plugin: \"true\"\n"
-                             "loss: {name: huber, options: {delta: 0.1, text: \"1\", none: null}}\n"
-                             "compute: {threads: 3}\n"
-                             "checkpoint: {best: null, every_minutes: 0.1}\n",
-                     FN_COMMAND_TRAIN, 6, set);
+  fn_run *run =
+      good(MINIMAL "folder: \"a: 'b' # \\u00e9\\n\\tc\"\n"
+                   "plugin: \"true\"\n"
+                   "loss: {name: huber, options: {delta: 0.1, text: \"1\", none: , tilde: ~}}\n"
+                   "compute: {threads: 3}\n"
+                   "checkpoint: {best: null, every_minutes: 0.1}\n",
+           FN_COMMAND_TRAIN, 6, set);
   fn_run *back = good(run->resolved, FN_COMMAND_TRAIN, 0, NULL);
   assert_string_equal(back->resolved, run->resolved);
   assert_string_equal(back->folder, "a: 'b' # \xc3\xa9\n\tc");
@@ -595,7 +596,7 @@ static void differences_between_runs(void **state) {
   assert_int_equal(fn_run_compare(old->resolved, new, note, &differences), FN_OK);
   assert_string_equal(differences.data, "model.options: null -> {width: 8}\n"
                                         "data.train.input: [a] -> [a, c]\n"
-                                        "optimizer.lr: 0.0001 -> 1e-05\n");
+                                        "optimizer.lr: 0.0001 -> 1.0e-05\n");
   fn_text_free(&differences);
   // keys of another version are differences, not failures
   assert_int_equal(fn_run_compare("train: {batch: 2, warp: 9}", old, note, &differences), FN_OK);

@@ -126,7 +126,7 @@ static void documented_keys_exist(void **state) {
     const char *dot = strchr(word, '.');
     at += strcspn(at, "`");
     if (*at == '`') at++;
-    if (!dot || fn_text_ends(word, ".h5")) continue;
+    if (!dot || fn_text_starts(dot, ".h5") || fn_text_starts(dot, ".pt")) continue;
     char section[128];
     snprintf(section, sizeof section, "%.*s", (int)(dot - word), word);
     if (!fn_section_find(section)) continue; // a file name

@@ -255,6 +255,11 @@ static fn_options *real_node(fn_arena *arena, double value) {
   char text[40];
   for (int digits = 15; digits <= 17; digits++) {
     snprintf(text, sizeof text, "%.*g", digits, value);
+    char *exponent = strchr(text, 'e');
+    if (exponent && !strchr(text, '.')) { // YAML 1.1 readers take 1e-08 for a text
+      memmove(exponent + 2, exponent, strlen(exponent) + 1);
+      memcpy(exponent, ".0", 2);
+    }
     fn_options *node = scalar(arena, fn_arena_text(arena, text));
     double back;
     if (digits == 17 || (fn_tree_real(node, &back) && back == value)) return node;
@@ -262,12 +267,14 @@ static fn_options *real_node(fn_arena *arena, double value) {
   return NULL;
 }
 
-/* Quoted where YAML would see something else than a text. */
+/* Quoted where this or another YAML reader might see something else than a text. */
 static fn_options *text_node(fn_arena *arena, const char *text) {
   fn_options *node = scalar(arena, text);
-  double real;
   bool flag;
-  node->quoted = fn_tree_is_null(node) || fn_tree_real(node, &real) || fn_tree_flag(node, &flag);
+  const char first = text[0];
+  const bool word = (first >= 'a' && first <= 'z') || (first >= 'A' && first <= 'Z') ||
+                    first == '/' || (first & 0x80);
+  node->quoted = !word || fn_tree_is_null(node) || fn_tree_flag(node, &flag);
   return node;
 }
 

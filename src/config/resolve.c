@@ -33,7 +33,8 @@ static void emit_scalar(writer *w, const char *text, bool quoted) {
 static void emit_node(writer *w, const fn_options *node, int block) {
   yaml_event_t event;
   if (node->kind == FN_OPTIONS_SCALAR) {
-    emit_scalar(w, node->text, node->quoted);
+    // An empty plain scalar would be written as an empty text.
+    emit_scalar(w, fn_tree_is_null(node) ? "null" : node->text, node->quoted);
     return;
   }
   if (node->kind == FN_OPTIONS_LIST) {

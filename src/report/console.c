@@ -17,7 +17,10 @@ static void wipe(const fn_console *console) {
 }
 
 void fn_console_start(fn_console *console, const char *summary, int64_t resumed_step) {
-  console->terminal = isatty(STDOUT_FILENO) && fn_log_get_level() >= FN_INFO;
+  // Open MPI's launcher gives rank 0 a pseudo-terminal whatever its own output is; what stands
+  // there may be a log file. Its standard error tells: it is a pipe then.
+  console->terminal =
+      isatty(STDOUT_FILENO) && isatty(STDERR_FILENO) && fn_log_get_level() >= FN_INFO;
   console->started = fn_clock();
   console->drawn = 0;
   console->first_step = resumed_step;
