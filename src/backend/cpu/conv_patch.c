@@ -241,7 +241,7 @@ void fn_cpu_conv_finish(const fn_tensor *to, const fn_tensor *from, const float 
   const fn_rows rows = fn_rows_of(&to->shape, to->block);
   const int64_t channels = fn_channels(&to->shape);
   const float a = (float)slope;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (rows.items > 1)
   for (int64_t i = 0; i < rows.items; i++) {
     const fn_item it = fn_item_at(&rows, i);
     float pattern[FN_LANES] = {0}, scratch_in[FN_CHUNK], scratch_out[FN_CHUNK];
