@@ -39,9 +39,11 @@ static fn_status set_columns(fn_dataset *dataset) {
   const char *key = stage_key(dataset->stage);
   const bool targets = dataset->stage != FN_STAGE_PREDICT;
   fn_dataset_info *info = &dataset->info;
-  FN_CHECK(files->input.count > 0, FN_ERR_CONFIG, "data.%s.input names no files", key);
-  FN_CHECK(!targets || files->target.count > 0, FN_ERR_CONFIG, "data.%s.target names no files",
-           key);
+  const char *input_key = fn_arena_format(dataset->arena, "data.%s.input", key);
+  const char *target_key = fn_arena_format(dataset->arena, "data.%s.target", key);
+  if (files->input.count == 0) return fn_run_fail(run, input_key, "%s names no files", input_key);
+  if (targets && files->target.count == 0)
+    return fn_run_fail(run, target_key, "%s names no files", target_key);
   info->input_fields = files->input.count;
   info->target_fields = targets ? files->target.count : 0;
   dataset->columns = info->input_fields + info->target_fields;
@@ -67,11 +69,12 @@ static void set_norms(fn_dataset *dataset, bool target, fn_problem_list *problem
   const fn_run *run = dataset->run;
   const fn_texts *names = target ? &run->data.target_norms : &run->data.input_norms;
   const char *side = target ? "target" : "input";
+  const char *where = fn_run_where(run, target ? "data.target_norms" : "data.input_norms");
   const int first = target ? dataset->info.input_fields : 0;
   const int fields = target ? dataset->info.target_fields : dataset->info.input_fields;
   if (names->count != 0 && fields > 0 && names->count != fields) {
-    fn_problem_note(problems, "data.%s_norms has %d names for %d %s fields", side, names->count,
-                    fields, side);
+    fn_problem_note(problems, "%s: data.%s_norms has %d names for %d %s fields", where, side,
+                    names->count, fields, side);
     return;
   }
   const int count = names->count > fields ? names->count : fields;
@@ -80,7 +83,7 @@ static void set_norms(fn_dataset *dataset, bool target, fn_problem_list *problem
     float none = 0;
     if (fn_norm_find(names->count ? names->text[i] : "identity", &norm) != FN_OK ||
         fn_norm_apply(norm, &none, 1, 0, false, run->data.norm_options) != FN_OK) {
-      fn_problem_note(problems, "data.%s_norms: %s", side, fn_error_message());
+      fn_problem_note(problems, "%s: data.%s_norms: %s", where, side, fn_error_message());
     } else if (i < fields) {
       dataset->column[first + i].norm = norm;
     }
@@ -95,12 +98,14 @@ static void set_vectors(fn_dataset *dataset, fn_problem_list *problems) {
     const fn_texts *rules =
         column->target ? &dataset->run->data.target_vector : &dataset->run->data.input_vector;
     const char *side = column->target ? "target" : "input";
+    const char *where =
+        fn_run_where(dataset->run, column->target ? "data.target_vector" : "data.input_vector");
     const int i = column->target ? f - info->input_fields : f;
     const int fields = column->target ? info->target_fields : info->input_fields;
     const bool fits = column->channels == info->spatial;
     if (rules->count > 1 && rules->count != fields) {
       if (i == 0)
-        fn_problem_note(problems, "data.%s_vector has %d words for %d %s fields", side,
+        fn_problem_note(problems, "%s: data.%s_vector has %d words for %d %s fields", where, side,
                         rules->count, fields, side);
       continue;
     }
@@ -109,7 +114,8 @@ static void set_vectors(fn_dataset *dataset, fn_problem_list *problems) {
     // One word stands for all fields, so `yes` may meet scalars there; a word per field may not.
     if (strcmp(rule, "yes") == 0 && !fits && (rules->count > 1 || fields == 1))
       fn_problem_note(
-          problems, "data.%s_vector calls %s a vector, but it has %lld channels and space %d axes",
+          problems,
+          "%s: data.%s_vector calls %s a vector, but it has %lld channels and space %d axes", where,
           side, column->what, (long long)column->channels, info->spatial);
   }
 }
@@ -194,11 +200,11 @@ static fn_status set_up(fn_dataset *dataset) {
   FN_TRY(set_columns(dataset));
   set_norms(dataset, false, &problems);
   set_norms(dataset, true, &problems);
-  FN_TRY(fn_problem_raise(&problems, FN_ERR_CONFIG, "normalisation"));
+  FN_TRY(fn_problem_raise(&problems, FN_ERR_CONFIG, NULL));
   FN_TRY(fn_options_check(run->data.norm_options));
   FN_TRY(fn_dataset_find(dataset));
   set_vectors(dataset, &problems);
-  FN_TRY(fn_problem_raise(&problems, FN_ERR_CONFIG, "augmentation"));
+  FN_TRY(fn_problem_raise(&problems, FN_ERR_CONFIG, NULL));
   FN_TRY(fn_dataset_set_geometry(dataset));
   FN_TRY(set_output_names(dataset));
   if (dataset->info.target_fields > 0)

@@ -20,7 +20,9 @@ fn_status fn_problem_raise(fn_problem_list *list, fn_status status, const char *
   enum { SHOWN = 20 };
   if (list->count == 0) return FN_OK;
   const char *text = list->text.data ? list->text.data : "";
-  if (list->count == 1) {
+  if (!where) {
+    fn_error_set(status, __FILE__, __LINE__, "%s", text);
+  } else if (list->count == 1) {
     fn_error_set(status, __FILE__, __LINE__, "%s: %s", where, text);
   } else if (list->count <= SHOWN) {
     fn_error_set(status, __FILE__, __LINE__, "%s: %lld problems:\n  %s", where,
@@ -62,12 +64,15 @@ static int kind_of(fn_dataset *dataset, const fn_field_info *info) {
 
 /** Number of samples behind an opened path, and whether it is packed. With `axes` spatial axes an
  *  array of axes + 2 dimensions is packed; npy files never are. When nothing says how many axes
- *  there are (*axes 0), the first file is taken to be one field, unless it has too many axes. */
-static fn_status open_header(const char *path, int *axes, fn_field **field, bool *packed) {
+ *  there are (*axes 0), the first file is taken to be one field, unless it has too many axes.
+ *  *found_axes: those after the first dimension, as soon as the header is read. */
+static fn_status open_header(const char *path, int *axes, int *found_axes, fn_field **field,
+                             bool *packed) {
   *packed = false;
   FN_TRY(fn_field_open(path, false, field));
   const int found = fn_field_get_info(*field)->spatial;
   const bool npy = fn_text_ends(path, ".npy");
+  *found_axes = found;
   int wanted = *axes;
   if (wanted == 0) wanted = found == FN_MAX_SPATIAL + 1 && !npy ? FN_MAX_SPATIAL : found;
   fn_status status = FN_OK;
@@ -111,7 +116,7 @@ static void add_path(fn_dataset *dataset, fn_column *column, const char *path, i
   fn_field *field = NULL;
   bool packed;
   int axes = dataset->info.spatial;
-  if (open_header(path, &axes, &field, &packed) != FN_OK) {
+  if (open_header(path, &axes, &dataset->found_axes, &field, &packed) != FN_OK) {
     fn_problem_note(problems, "%s", fn_error_message());
     add_source(column, dataset->arena, capacity, source);
     return;
@@ -214,9 +219,15 @@ fn_status fn_dataset_find(fn_dataset *dataset) {
   fn_dataset_info *info = &dataset->info;
   fn_problem_list problems = {0};
   int64_t key = 0;
-  FN_TRY(fn_dataset_axes_wanted(dataset->run, &info->spatial));
+  const char *list;
+  FN_TRY(fn_dataset_axes_wanted(dataset->run, &info->spatial, &list));
   for (int f = 0; f < dataset->columns; f++)
     find_column(dataset, &dataset->column[f], &key, &problems);
+  if (list && dataset->kinds == 0 && dataset->found_axes > 0) { // no file fits: the list is wrong
+    fn_text_free(&problems.text);
+    return fn_run_fail(dataset->run, list, "%s has %d values but the fields have %d axes", list,
+                       info->spatial, dataset->found_axes);
+  }
   check_headers(dataset, &problems);
   fn_dataset_pair(dataset, &problems);
   char where[64];

@@ -53,6 +53,7 @@ struct fn_dataset {
   int columns;
   fn_kind *kind;
   int kinds;
+  int found_axes; /**< spatial axes of the last file looked at, packed ones counted as unpacked */
   int64_t crop[FN_MAX_SPATIAL], start[FN_MAX_SPATIAL], step[FN_MAX_SPATIAL];
   int64_t anchors[FN_MAX_SPATIAL];  /**< per axis */
   fn_margins input_pad, target_pad; /**< input resolution */
@@ -68,7 +69,8 @@ typedef struct fn_problem_list {
 } fn_problem_list;
 void fn_problem_note(fn_problem_list *list, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-/** FN_OK when the list is empty, else `status` with all messages; empties the list. */
+/** FN_OK when the list is empty, else `status` with all messages after `where` (may be NULL);
+ *  empties the list. */
 fn_status fn_problem_raise(fn_problem_list *list, fn_status status, const char *where);
 
 /** "train", "validation", "test", "prediction". */
@@ -79,8 +81,9 @@ fn_status fn_dataset_find(fn_dataset *dataset);
 void fn_dataset_pair(fn_dataset *dataset, fn_problem_list *problems);
 /** Crops, pads, anchors and extents. */
 fn_status fn_dataset_set_geometry(fn_dataset *dataset);
-/** Spatial axes that lists of the configuration speak of; 0 when they leave it open. */
-fn_status fn_dataset_axes_wanted(const fn_run *run, int *axes);
+/** Spatial axes that lists of the configuration speak of, and the key of the first one; 0 and NULL
+ *  when they leave it open. */
+fn_status fn_dataset_axes_wanted(const fn_run *run, int *axes, const char **key);
 
 /** Random choices for one training sample. Axes are those of the file; axis a of the sample is axis
  *  permutation[a] of the file. */

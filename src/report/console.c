@@ -1,7 +1,5 @@
 #include <inttypes.h>
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -19,11 +17,10 @@ static void wipe(const fn_console *console) {
 }
 
 void fn_console_start(fn_console *console, const char *summary, int64_t resumed_step) {
-  // mpirun gives its ranks a pseudo-terminal even where its own output goes to a file; TERM says
-  // what the caller has.
-  const char *term = getenv("TERM");
-  console->terminal = isatty(STDOUT_FILENO) && term && strcmp(term, "dumb") != 0 &&
-                      fn_log_get_level() >= FN_INFO;
+  // Open MPI's launcher gives rank 0 a pseudo-terminal whatever its own output is; what stands
+  // there may be a log file. Its standard error tells: it is a pipe then.
+  console->terminal =
+      isatty(STDOUT_FILENO) && isatty(STDERR_FILENO) && fn_log_get_level() >= FN_INFO;
   console->started = fn_clock();
   console->drawn = 0;
   console->first_step = resumed_step;
