@@ -435,6 +435,75 @@ static void changed_after_the_check(void **state) {
   fn_run_destroy(run);
 }
 
+/* ---- what people read ------------------------------------------------------------------------ */
+
+/** Run `speak` with standard output or error going to a file, and read what it wrote. */
+static char *listen(int stream, void (*speak)(void *), void *argument) {
+  char *text;
+  fflush(NULL);
+  const int before = dup(stream);
+  FILE *file = fopen("heard.txt", "w");
+  assert_non_null(file);
+  dup2(fileno(file), stream);
+  speak(argument);
+  fflush(NULL);
+  dup2(before, stream);
+  close(before);
+  fclose(file);
+  assert_int_equal(fn_file_read("heard.txt", &text, NULL), FN_OK);
+  return text;
+}
+
+static void print(void *argument) {
+  fn_dataset *dataset = dataset_of(argument, FN_STAGE_TRAIN);
+  fn_dataset_print(dataset, "train");
+  fn_dataset_destroy(dataset);
+}
+
+/* Files with equal headers share a line; another type gets a line of its own. */
+static void table_groups_files(void **state) {
+  (void)state;
+  fn_run *run = ten_files("table");
+  float values[192] = {0};
+  rewrite("table/lin/004.npy", values, cube(3, 3, 4), true, true);
+  char *text = listen(1, print, run);
+  assert_non_null(strstr(text, "train: 10 samples = 10 tuples of fields x 1 crop"));
+  assert_non_null(strstr(text, " 9 x [3, 4, 4, 4] <f4  table/lin/000.npy ... table/lin/009.npy"));
+  assert_non_null(strstr(text, " 1 x [3, 4, 4, 4] >f8 Fortran order  table/lin/004.npy\n"));
+  assert_non_null(strstr(text, "10 x [3, 4, 4, 4] <f4  table/nbody/000.npy"));
+  free(text);
+  fn_run_destroy(run);
+}
+
+static void create(void *argument) {
+  fn_dataset_destroy(dataset_of(argument, FN_STAGE_TRAIN));
+}
+
+/* Pairing goes by position alone, but a shifted list is suspicious and said so. */
+static void crossed_names_are_reported(void **state) {
+  (void)state;
+  fn_run *run = ten_files("crossed");
+  char *text = listen(2, create, run);
+  assert_string_equal(text, "");
+  free(text);
+  remove("crossed/lin/003.npy");
+  remove("crossed/nbody/005.npy");
+  text = listen(2, create, run);
+  assert_non_null(strstr(text, "crossed/lin/004.npy goes with crossed/nbody/003.npy"));
+  free(text);
+  fn_run_destroy(run);
+  // Names that never agree are meant so.
+  write_field(0, 4, cube(3, 3, 4), "crossed/a/x1.npy");
+  write_field(0, 4, cube(3, 3, 4), "crossed/a/y1.npy");
+  run = run_of("data: {train: {input: 'crossed/a/x*.npy', target: 'crossed/a/*1.npy'}}");
+  remove("crossed/a/x1.npy");
+  write_field(0, 4, cube(3, 3, 4), "crossed/a/x2.npy");
+  text = listen(2, create, run);
+  assert_string_equal(text, "");
+  free(text);
+  fn_run_destroy(run);
+}
+
 /* ---- open files ------------------------------------------------------------------------------ */
 
 static void open_files_are_limited(void **state) {
@@ -533,6 +602,8 @@ int main(void) {
       cmocka_unit_test(scale_mismatch),
       cmocka_unit_test(many_problems_are_cut),
       cmocka_unit_test(changed_after_the_check),
+      cmocka_unit_test(table_groups_files),
+      cmocka_unit_test(crossed_names_are_reported),
       cmocka_unit_test(open_files_are_limited),
       cmocka_unit_test(baseline_of_real_fields),
   };
