@@ -260,7 +260,8 @@ static fn_status build_layer(builder *b, const fn_options *item, int index) {
     }
   }
   if (!type) return fail_at(item, "expected a layer: 'type', or 'type: options'", "");
-  const fn_options *label = fn_options_get(item, "name");
+  const bool mapping = fn_options_get_kind(item) == FN_OPTIONS_MAPPING;
+  const fn_options *label = mapping ? fn_options_get(item, "name") : NULL;
   if (label) FN_TRY(fn_options_as_text(label, &name));
   for (int i = 0; i < LAYER_COUNT; i++) {
     if (strcmp(layers[i].type, type) != 0) continue;
