@@ -33,12 +33,14 @@ typedef struct tester {
   fn_group group;
   fn_physical *physical;          /**< losses in physical units; NULL when predicting */
   int64_t window[FN_MAX_SPATIAL]; /**< cells of what is compared and pasted */
+  int64_t whole[FN_MAX_SPATIAL]; /**< cells of the program's windows, of which that is the middle */
   int64_t offset[FN_MAX_SPATIAL]; /**< first of them from anchor * scale_factor */
   int64_t window_cells;
-  bool has_input;        /**< the input can stand for the output: same channels, same resolution */
-  int parts;             /**< canvases: output, and when testing target and input */
-  double *sums;          /**< [files][SUMS] */
-  double *power;         /**< [SPECTRA][bins] */
+  bool
+      has_input; /**< the input, interpolated if coarser, can stand for the output: same channels */
+  int parts;     /**< canvases: output, and when testing target and input */
+  double *sums;  /**< [files][SUMS] */
+  double *power; /**< [SPECTRA][bins] */
   fn_spectrum *spectrum; /**< NULL: no spectra */
   double spectrum_files, written;
 } tester;
@@ -144,9 +146,12 @@ static fn_status find_window(tester *t) {
     const int64_t step = run->data.crop_step.count
                              ? run->data.crop_step.value[run->data.crop_step.count > 1 ? d : 0]
                              : crop;
-    t->window[d] = window->dim[2 + d];
+    // Without targets the network's output may reach beyond what a target would cover: cut to it,
+    // so that crops do not overwrite each other's inner cells and predict gives what test does.
+    t->whole[d] = t->window[d] = window->dim[2 + d];
+    if (t->window[d] > t->info.target_extent[d]) t->window[d] = t->info.target_extent[d];
     t->offset[d] = -low * s + (t->info.input_extent[d] * s - output->dim[2 + d]) / 2 +
-                   (output->dim[2 + d] - window->dim[2 + d]) / 2;
+                   (output->dim[2 + d] - t->whole[d]) / 2 + (t->whole[d] - t->window[d]) / 2;
     t->window_cells *= t->window[d];
     FN_CHECK(
         t->window[d] >= step * s, FN_ERR_CONFIG,
@@ -154,7 +159,7 @@ static fn_status find_window(tester *t) {
         "the field would have holes; raise data.input_pad",
         fn_run_where(run, "data.crop_step"), (long long)(step * s), d, (long long)t->window[d]);
   }
-  t->has_input = !t->predict && s == 1 && t->info.input_channels == t->info.target_channels;
+  t->has_input = !t->predict && t->info.input_channels == t->info.target_channels;
   t->parts = t->predict ? 1 : t->has_input ? 3 : 2;
   return FN_OK;
 }
@@ -235,11 +240,25 @@ static fn_status source_fill(tester *t, int64_t file, source *s) {
   return FN_OK;
 }
 
+/** The window's part of one sample of an output: [channels, window...]. */
 static void copy_row(const tester *t, const source *s, const char *name, float *out,
                      int64_t channels) {
-  const int64_t count = channels * t->window_cells;
+  // Missing axes in front count as one cell.
+  int64_t whole[3] = {1, 1, 1}, part[3] = {1, 1, 1}, first[3] = {0, 0, 0};
+  for (int d = 0, i = 3 - t->info.spatial; d < t->info.spatial; d++, i++) {
+    whole[i] = t->whole[d];
+    part[i] = t->window[d];
+    first[i] = (whole[i] - part[i]) / 2;
+  }
+  const int64_t cells = whole[0] * whole[1] * whole[2];
   const float *all = fn_program_output_data(s->program, name);
-  memcpy(out, all + s->row * count, (size_t)count * sizeof *out);
+  for (int64_t c = 0; c < channels; c++) {
+    const float *field = all + (s->row * channels + c) * cells;
+    for (int64_t i = 0; i < part[0]; i++)
+      for (int64_t j = 0; j < part[1]; j++, out += part[2])
+        memcpy(out, field + ((first[0] + i) * whole[1] + first[1] + j) * whole[2] + first[2],
+               (size_t)part[2] * sizeof *out);
+  }
 }
 
 /** Next crop of this rank: output, target, input windows in physical units, one after another. */
