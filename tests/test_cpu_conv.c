@@ -70,7 +70,8 @@ static void shapes_of(const problem *p, fn_conv_attrs *attrs, fn_shape *x, fn_sh
 /** All manners of one operator; weights, biases and weight gradients stay f32. */
 static void check_role(const fn_op *op, const fn_conv_attrs *attrs, int inputs,
                        const fn_shape *shape, int outputs) {
-  const manner m = {.full_in = op == &fn_op_conv_weight ? 0 : 6,
+  const manner m = {.never_in_place = true,
+                    .full_in = op == &fn_op_conv_weight ? 0 : 6,
                     .full_out = op == &fn_op_conv_weight ? 3 : 0};
   check_all(op, attrs, inputs, shape, outputs, &m);
 }

@@ -341,6 +341,43 @@ static void npy_shrinks_while_open(void **state) {
   fn_field_close(field);
 }
 
+/* A file that another program cuts and writes again while it is read: reads succeed with values
+ * that were in the file, or fail; nothing ends the process. */
+static void *cut_and_restore(void *stop) {
+  while (!*(volatile bool *)stop) {
+    if (truncate(at("cut.npy"), 128) != 0 || truncate(at("cut.npy"), 128 + (4 << 20)) != 0) break;
+    usleep(100);
+  }
+  return NULL;
+}
+
+static void npy_cut_while_reading(void **state) {
+  (void)state;
+  const int64_t dim[2] = {1, 1 << 20};
+  float *values = calloc(1 << 20, sizeof *values), *out = malloc(sizeof *out << 20);
+  assert_int_equal(fn_npy_write(at("cut.npy"), values, 2, dim), FN_OK);
+  fn_field *field;
+  assert_int_equal(fn_field_open(at("cut.npy"), false, &field), FN_OK);
+  volatile bool stop = false;
+  pthread_t thread;
+  assert_int_equal(pthread_create(&thread, NULL, cut_and_restore, (void *)&stop), 0);
+  int failed = 0;
+  for (int i = 0; i < 3000 && failed < 20; i++) {
+    const fn_status status = fn_field_read(field, 0, (int64_t[]){0}, (int64_t[]){1 << 20}, out);
+    if (status != FN_OK) {
+      assert_int_equal(status, FN_ERR_DATA);
+      assert_non_null(strstr(fn_error_message(), "cut.npy: "));
+      failed++;
+    }
+  }
+  stop = true;
+  pthread_join(thread, NULL);
+  assert_int_not_equal(failed, 0);
+  fn_field_close(field);
+  free(values);
+  free(out);
+}
+
 /* Any damage to a header gives an error or an array that fits in the file, never a crash. */
 static void npy_mutations(void **state) {
   (void)state;
@@ -769,6 +806,7 @@ int main(void) {
       cmocka_unit_test(npy_malformed),
       cmocka_unit_test(unreadable_files),
       cmocka_unit_test(npy_shrinks_while_open),
+      cmocka_unit_test(npy_cut_while_reading),
       cmocka_unit_test(npy_mutations),
       cmocka_unit_test(hdf5_random_blocks),
       cmocka_unit_test(hdf5_every_type),

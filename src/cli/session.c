@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "models/models.h"
 
 static fn_level verbosity(const fn_run *run) {
   const char *text = run->report.verbosity;
@@ -19,6 +20,8 @@ fn_status fn_cli_run(const fn_command_line *line, fn_command need,
   fn_log_identify(dist.rank, dist.size);
   fn_run *run = NULL;
   fn_status status = fn_command_load(line, need, dist.rank, &run);
+  // Before data are opened: norms may come from the plug-in too.
+  if (status == FN_OK && run->plugin) status = fn_plugin_load(run->plugin);
   status = fn_dist_agree(&dist, status);
   if (status == FN_OK) {
     fn_log_set_level(verbosity(run));

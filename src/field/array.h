@@ -20,8 +20,9 @@ struct fn_array {
   void (*close)(fn_array *array);
 };
 
-/** The file is mapped, not read: it must not shrink while open (a read that finds it shorter than
- *  at opening fails; one that races with the truncation gets SIGBUS from the system). */
+/** The file is mapped, not read. A file that shrinks or cannot be read any more makes the read fail
+ *  with FN_ERR_DATA; a SIGBUS handler, installed here, sees to it. Threads that read
+ *  must not block SIGBUS. */
 fn_status fn_npy_open(const char *path, fn_array **array);
 /** dataset "" stands for the only one of the file. Takes the HDF5 lock. */
 fn_status fn_hdf5_open(const char *file, const char *dataset, fn_array **array);

@@ -1,6 +1,9 @@
 /* Reading npy files through a memory map: only the pages of the requested rows are touched. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,7 +23,40 @@ typedef struct npy_array {
   char *path;
 } npy_array;
 
-/** A mapped file that became shorter would kill the process with SIGBUS: look first. */
+/* ---- pages that cannot be read -----------------------------------------------------------------
+ * Touching a mapped page that the file no longer has, or that the disk cannot deliver, raises
+ * SIGBUS in the thread that reads. The conversion loops below own no locks and no memory, so they
+ * can be left by a jump; a SIGBUS from anywhere else goes to whoever handled it before. */
+
+static _Thread_local sigjmp_buf *reading; // where to go on after a fault; NULL: not reading
+static struct sigaction handler_before;
+
+static void on_bus_error(int number, siginfo_t *info, void *context) {
+  if (reading) siglongjmp(*reading, 1);
+  if ((handler_before.sa_flags & SA_SIGINFO) && handler_before.sa_sigaction) {
+    handler_before.sa_sigaction(number, info, context);
+  } else if (handler_before.sa_handler != SIG_DFL && handler_before.sa_handler != SIG_IGN) {
+    handler_before.sa_handler(number);
+  } else { // the access is repeated on return, and ends the process as if we had not been here
+    signal(number, SIG_DFL);
+  }
+}
+
+/** At every opening, since other libraries may have put theirs in its place. */
+static void install_handler(void) {
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  // Not deferred: the jump leaves the handler without the mask being restored.
+  struct sigaction action = {.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
+  action.sa_sigaction = on_bus_error;
+  sigemptyset(&action.sa_mask);
+  pthread_mutex_lock(&lock);
+  struct sigaction now;
+  const bool ours = sigaction(SIGBUS, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) &&
+                    now.sa_sigaction == on_bus_error;
+  if (!ours) sigaction(SIGBUS, &action, &handler_before);
+  pthread_mutex_unlock(&lock);
+}
+
 static fn_status check_not_shrunk(const npy_array *npy) {
   struct stat now;
   if (stat(npy->path, &now) != 0 || now.st_dev != npy->device || now.st_ino != npy->inode)
@@ -30,6 +66,9 @@ static fn_status check_not_shrunk(const npy_array *npy) {
            (long long)(npy->header.offset + npy->array.bytes), (long long)now.st_size);
   return FN_OK;
 }
+
+/* ---- reading ---------------------------------------------------------------------------------
+ */
 
 /** One row along the fastest axis on disk, wrapped. */
 static void read_row(const npy_array *npy, int64_t cell, int64_t start, int64_t extent,
@@ -45,10 +84,9 @@ static void read_row(const npy_array *npy, int64_t cell, int64_t start, int64_t 
   }
 }
 
-static fn_status npy_read(fn_array *array, const int64_t *start, const int64_t *extent,
-                          float *out) {
-  const npy_array *npy = (const npy_array *)array;
-  FN_TRY(check_not_shrunk(npy));
+static void read_block(const npy_array *npy, const int64_t *start, const int64_t *extent,
+                       float *out) {
+  const fn_array *array = &npy->array;
   const int ndim = array->ndim, last = ndim - 1;
   // Axes in disk order, slowest first; axis[i] is the logical axis.
   int axis[FN_ARRAY_DIMS];
@@ -58,7 +96,7 @@ static fn_status npy_read(fn_array *array, const int64_t *start, const int64_t *
   for (int i = last, a; i >= 0; i--) {
     a = axis[i];
     disk_stride[i] = i == last ? 1 : disk_stride[i + 1] * array->dim[axis[i + 1]];
-    if (extent[a] == 0) return FN_OK;
+    if (extent[a] == 0) return;
   }
   for (int a = last; a >= 0; a--)
     out_stride[a] = a == last ? 1 : out_stride[a + 1] * extent[a + 1];
@@ -75,8 +113,27 @@ static fn_status npy_read(fn_array *array, const int64_t *start, const int64_t *
     int i = last - 1;
     while (i >= 0 && ++index[i] == extent[axis[i]])
       index[i--] = 0;
-    if (i < 0) return FN_OK;
+    if (i < 0) return;
   }
+}
+
+static fn_status npy_read(fn_array *array, const int64_t *start, const int64_t *extent,
+                          float *out) {
+  const npy_array *npy = (const npy_array *)array;
+  sigjmp_buf after_fault;
+  if (sigsetjmp(after_fault, 0) == 0) {
+    reading = &after_fault;
+    read_block(npy, start, extent, out);
+    reading = NULL;
+    // The rest of a last page reads as zeros when the file lost it: look after reading.
+    return check_not_shrunk(npy);
+  }
+  reading = NULL;
+  FN_TRY(check_not_shrunk(npy));
+  FN_FAIL(FN_ERR_DATA,
+          "%s: a part of the file could not be read (SIGBUS): input/output error, or "
+          "the file was rewritten while open",
+          npy->path);
 }
 
 static void npy_close(fn_array *array) {
@@ -137,6 +194,7 @@ static fn_status describe(npy_array *npy, const char *path) {
 
 fn_status fn_npy_open(const char *path, fn_array **array) {
   *array = NULL;
+  install_handler();
   npy_array *npy = calloc(1, sizeof *npy);
   FN_CHECK(npy && (npy->path = strdup(path)), FN_ERR_MEMORY, "out of memory opening %s", path);
   npy->array.read = npy_read;

@@ -92,6 +92,7 @@ void fn_console_saved(fn_console *console, const char *path, double seconds) {
 
 void fn_console_finish(fn_console *console, const char *folder, fn_status status) {
   char duration[64];
+  if (console->started <= 0) return; // failed before it began: there are no curves
   wipe(console);
   fn_log(FN_INFO, "%s after %s; curves and figures are in %s", fn_status_name(status),
          fn_text_duration(fn_clock() - console->started, duration, sizeof duration), folder);

@@ -101,32 +101,35 @@ static void put(const row_job *job, int64_t group, int half, int64_t cell, const
     to[i] = value[i] > 0 ? value[i] : slope * value[i];
 }
 
+/** The same for one cell. */
+static void product_one(const row_job *job, int64_t cell, const float *w, const fn_lane8 *start,
+                        fn_lane8 *sum) {
+  const float *y = job->y + cell * job->block;
+  sum[0] = start[0], sum[1] = start[1];
+  for (int64_t k = 0; k < job->k_count; k++) {
+    const float value = y[k / job->block * job->y_stride + k % job->block];
+    sum[0] += *(const fn_lane8 *)(w + k * FN_LANES) * value;
+    sum[1] += *(const fn_lane8 *)(w + k * FN_LANES + 8) * value;
+  }
+}
+
 /** One row of y against the weights of one tap and 16 channels; tap is its offset along the row. */
 static void row(const row_job *job, const float *w, int64_t group, int64_t tap,
                 const float *start16) {
-  fn_lane8 start[2];
+  fn_lane8 start[2], sum[CELLS][2];
   memcpy(start, start16, sizeof start);
-  for (int64_t s = 0; s < job->cells; s += CELLS) {
-    fn_lane8 sum[CELLS][2];
-    const int64_t left = fn_min_of(CELLS, job->cells - s);
-    if (left == CELLS) {
-      product(job->y + s * job->block, job->y_stride, job->block, job->k_count, w, start, sum);
+  const bool narrow = job->cells < CELLS;
+  for (int64_t s = 0; s < job->cells; s += narrow ? 1 : CELLS) {
+    // The last tile of a row steps back to stay inside; some cells are computed twice.
+    const int64_t first = narrow ? s : fn_min_of(s, job->cells - CELLS);
+    if (narrow) {
+      product_one(job, first, w, start, sum[0]);
     } else {
-      // The last cells of a row: step back so that the tile stays inside, or go through a copy.
-      for (int64_t i = 0; i < left; i++) {
-        fn_lane8 acc0 = start[0], acc1 = start[1];
-        const float *y = job->y + (s + i) * job->block;
-        for (int64_t k = 0; k < job->k_count; k++) {
-          const float value = y[k / job->block * job->y_stride + k % job->block];
-          acc0 += *(const fn_lane8 *)(w + k * FN_LANES) * value;
-          acc1 += *(const fn_lane8 *)(w + k * FN_LANES + 8) * value;
-        }
-        sum[i][0] = acc0, sum[i][1] = acc1;
-      }
+      product(job->y + first * job->block, job->y_stride, job->block, job->k_count, w, start, sum);
     }
-    for (int64_t i = 0; i < left; i++) {
+    for (int64_t i = 0; i < (narrow ? 1 : CELLS); i++) {
       for (int h = 0; h < 2; h++)
-        put(job, group, h, (s + i) * job->step + tap, &sum[i][h]);
+        put(job, group, h, (first + i) * job->step + tap, &sum[i][h]);
     }
   }
 }
@@ -238,7 +241,7 @@ void fn_cpu_conv_finish(const fn_tensor *to, const fn_tensor *from, const float 
   const fn_rows rows = fn_rows_of(&to->shape, to->block);
   const int64_t channels = fn_channels(&to->shape);
   const float a = (float)slope;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (rows.items > 1)
   for (int64_t i = 0; i < rows.items; i++) {
     const fn_item it = fn_item_at(&rows, i);
     float pattern[FN_LANES] = {0}, scratch_in[FN_CHUNK], scratch_out[FN_CHUNK];

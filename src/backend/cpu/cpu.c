@@ -73,7 +73,7 @@ void fn_cpu_zero_padding(const fn_tensor *t) {
 void fn_cpu_zero(const fn_tensor *t) {
   const fn_runs runs = fn_runs_of(&t, 1);
   const size_t size = element_size(t);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (runs.items > 1)
   for (int64_t i = 0; i < runs.items; i++) {
     const fn_item it = fn_run_at(&runs, i);
     memset((char *)t->data + (size_t)fn_offset(t, &it) * size, 0, (size_t)it.count * size);

@@ -55,7 +55,7 @@ static fn_status run_unary(const fn_kernel *kernel, const fn_run_context *contex
   const fn_unary_attrs *attrs = kernel->node->attrs;
   const fn_tensor *x = &kernel->input[0], *y = &kernel->output[0];
   const fn_runs runs = fn_runs_of((const fn_tensor *const[]){y, x}, 2);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (runs.items > 1)
   for (int64_t i = 0; i < runs.items; i++) {
     float in[FN_CHUNK], out[FN_CHUNK];
     const fn_item it = fn_run_at(&runs, i);
@@ -88,7 +88,7 @@ static fn_status run_leaky_grad(const fn_kernel *kernel, const fn_run_context *c
   const float slope = (float)((const fn_leaky_attrs *)kernel->node->attrs)->slope;
   const fn_tensor *dy = &kernel->input[0], *y = &kernel->input[1], *dx = &kernel->output[0];
   const fn_runs runs = fn_runs_of((const fn_tensor *const[]){dx, dy, y}, 3);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (runs.items > 1)
   for (int64_t i = 0; i < runs.items; i++) {
     float in[FN_CHUNK], sign[FN_CHUNK], out[FN_CHUNK];
     const fn_item it = fn_run_at(&runs, i);
@@ -146,7 +146,7 @@ static fn_status run_binary_equal(const fn_kernel *kernel, const fn_run_context 
   const fn_binary_attrs *attrs = kernel->node->attrs;
   const fn_tensor *a = &kernel->input[0], *b = &kernel->input[1], *y = &kernel->output[0];
   const fn_runs runs = fn_runs_of((const fn_tensor *const[]){y, a, b}, 3);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (runs.items > 1)
   for (int64_t i = 0; i < runs.items; i++) {
     float left[FN_CHUNK], right[FN_CHUNK], out[FN_CHUNK];
     const fn_item it = fn_run_at(&runs, i);
@@ -166,7 +166,7 @@ static fn_status run_binary(const fn_kernel *kernel, const fn_run_context *conte
   const fn_tensor *a = &kernel->input[0], *b = &kernel->input[1], *y = &kernel->output[0];
   const fn_grid grid = fn_cpu_grid((const fn_tensor *const[]){y, a, b}, 3);
   const int last = grid.ndim - 1;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (grid.items > 1)
   for (int64_t i = 0; i < grid.items; i++) {
     float left[FN_CHUNK], right[FN_CHUNK], out[FN_CHUNK];
     int64_t at[FN_GRID_TENSORS];
@@ -213,7 +213,7 @@ static fn_status run_fill(const fn_kernel *kernel, const fn_run_context *context
   const float constant = (float)((const fn_fill_attrs *)kernel->node->attrs)->constant;
   const fn_tensor *y = &kernel->output[0];
   const fn_runs runs = fn_runs_of(&y, 1);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (runs.items > 1)
   for (int64_t i = 0; i < runs.items; i++) {
     float out[FN_CHUNK];
     const fn_item it = fn_run_at(&runs, i);
@@ -240,7 +240,7 @@ static fn_status run_broadcast(const fn_kernel *kernel, const fn_run_context *co
   const fn_tensor *x = &kernel->input[0], *y = &kernel->output[0];
   const fn_grid grid = fn_cpu_grid((const fn_tensor *const[]){y, x}, 2);
   const int last = grid.ndim - 1;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (grid.items > 1)
   for (int64_t i = 0; i < grid.items; i++) {
     float in[FN_CHUNK], out[FN_CHUNK];
     int64_t at[FN_GRID_TENSORS];

@@ -43,7 +43,7 @@ static void convert(const fn_kernel *kernel, int which, bool back, char *memory)
   if (t->dtype == FN_F32) return;
   float *copy = values_of(kernel, which, memory);
   const int64_t count = fn_shape_count(&t->shape), chunks = fn_ceil_div(count, FN_CHUNK);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (chunks > 1)
   for (int64_t i = 0; i < chunks; i++) {
     const int64_t first = i * FN_CHUNK, length = fn_min_of(FN_CHUNK, count - first);
     if (back)
@@ -136,7 +136,7 @@ static fn_status run_log_softmax(const fn_kernel *kernel, const fn_run_context *
   const fn_tensor *x = &kernel->input[0], *y = &kernel->output[0];
   const int64_t batch = fn_batch(&x->shape), cells = fn_space(&x->shape);
   const int64_t pieces = fn_ceil_div(cells, CELLS);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (batch * pieces > 1)
   for (int64_t i = 0; i < batch * pieces; i++) {
     const int64_t first = i % pieces * CELLS;
     log_softmax(x, y, i / pieces, first, fn_min_of(CELLS, cells - first));

@@ -123,7 +123,7 @@ static fn_status over_ranks(bool sync, const fn_run_context *context, double *va
 static fn_status statistics(const norm_state *s, const fn_tensor *x, bool sync,
                             const fn_run_context *context, double *partial, double *total) {
   const fn_rows *r = &s->rows;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (r->items > 1)
   for (int64_t i = 0; i < r->items; i++) {
     float scratch[FN_CHUNK];
     const fn_item it = fn_item_at(r, i);
@@ -132,12 +132,12 @@ static fn_status statistics(const norm_state *s, const fn_tensor *x, bool sync,
   }
   double *mean = total, *var = total + s->channels;
   double count[1] = {(double)(r->batch * r->cells)};
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (s->rows.items > 64)
   for (int64_t c = 0; c < s->channels; c++)
     mean[c] = channel_sum(s, partial, 0, c);
   FN_TRY(over_ranks(sync, context, count, 1));
   FN_TRY(over_ranks(sync, context, mean, s->channels));
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (s->rows.items > 64)
   for (int64_t c = 0; c < s->channels; c++) {
     mean[c] /= count[0];
     var[c] = channel_squares(s, partial, c, mean[c]);
@@ -180,7 +180,7 @@ static void apply(const norm_state *s, const fn_kernel *kernel, const float *mea
   const fn_rows *r = &s->rows;
   const fn_tensor *x = &kernel->input[X], *residual = &kernel->input[RESIDUAL];
   const fn_tensor *y = &kernel->output[0];
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (r->items > 1)
   for (int64_t i = 0; i < r->items; i++) {
     float in[FN_CHUNK], extra[FN_CHUNK], out[FN_CHUNK];
     float lane_mean[FN_LANES], lane_a[FN_LANES], lane_b[FN_LANES];
@@ -316,7 +316,7 @@ static void products(const norm_state *s, const fn_kernel *kernel, const float *
                      double *partial, double *total) {
   const fn_rows *r = &s->rows;
   const fn_tensor *x = &kernel->input[GRAD_X];
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (r->items > 1)
   for (int64_t i = 0; i < r->items; i++) {
     float in[FN_CHUNK], grad[FN_CHUNK], out[FN_CHUNK], lane_mean[FN_LANES];
     const fn_item it = fn_item_at(r, i);
@@ -326,7 +326,7 @@ static void products(const norm_state *s, const fn_kernel *kernel, const float *
     const float *values = fn_load(x, fn_offset(x, &it), it.count, in);
     chunk_products(g, values, it.count, r->block, lane_mean, partial + i * 2 * r->block);
   }
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (s->rows.items > 64)
   for (int64_t c = 0; c < s->channels; c++) {
     total[c] = channel_sum(s, partial, 0, c);
     total[s->channels + c] = channel_sum(s, partial, 1, c);
@@ -339,7 +339,7 @@ static void write_gradients(const norm_state *s, const fn_kernel *kernel, const 
   const int64_t channels = s->channels;
   const fn_tensor *x = &kernel->input[GRAD_X];
   const fn_tensor *dx = &kernel->output[0], *dresidual = &kernel->output[3];
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (r->items > 1)
   for (int64_t i = 0; i < r->items; i++) {
     float in[FN_CHUNK], grad[FN_CHUNK], out[FN_CHUNK], lane[4][FN_LANES];
     const fn_item it = fn_item_at(r, i);

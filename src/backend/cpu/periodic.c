@@ -32,7 +32,7 @@ static fn_status run_pad(const fn_kernel *kernel, const fn_run_context *context)
   const fn_tensor *x = &kernel->input[0], *y = &kernel->output[0];
   const wrap w = wrap_of(x, y, attrs->start);
   const int64_t block = y->block, rows = w.padded[0] * w.padded[1], items = fn_planes(y) * rows;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (items > 1)
   for (int64_t i = 0; i < items; i++) {
     const int64_t from = fn_plane_at(x, i / rows) + inner_row(&w, i % rows) * block;
     const int64_t to = fn_plane_at(y, i / rows) + i % rows * w.padded[2] * block;
@@ -58,7 +58,7 @@ static fn_status run_pad_grad(const fn_kernel *kernel, const fn_run_context *con
   const fn_tensor dx = fn_cpu_scatter_begin(kernel, context);
   const wrap w = wrap_of(&dx, dy, attrs->start);
   const int64_t block = dx.block, rows = w.padded[0] * w.padded[1], planes = fn_planes(&dx);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (planes > 1)
   for (int64_t plane = 0; plane < planes; plane++) {
     for (int64_t row = 0; row < rows; row++) {
       float *to = (float *)dx.data + fn_plane_at(&dx, plane) + inner_row(&w, row) * block;

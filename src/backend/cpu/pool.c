@@ -49,7 +49,7 @@ static fn_status run_average(const fn_kernel *kernel, const fn_run_context *cont
   const windows w = windows_of(x, y, kernel->node->attrs);
   const int64_t block = y->block, items = fn_planes(y) * w.y_cells;
   const float share = kernel_share(&w);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (items > 1)
   for (int64_t i = 0; i < items; i++) {
     const int64_t plane = i / w.y_cells, index = i % w.y_cells;
     const int64_t from = fn_plane_at(x, plane), to = fn_plane_at(y, plane) + index * block;
@@ -75,7 +75,7 @@ static fn_status run_average_grad(const fn_kernel *kernel, const fn_run_context 
   const windows w = windows_of(&dx, dy, kernel->node->attrs);
   const int64_t block = dx.block, planes = fn_planes(&dx);
   const float share = kernel_share(&w);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (planes > 1)
   for (int64_t plane = 0; plane < planes; plane++) {
     float *to = (float *)dx.data + fn_plane_at(&dx, plane);
     const int64_t from = fn_plane_at(dy, plane);
@@ -118,7 +118,7 @@ static void find_maxima(const windows *w, const fn_tensor *x, int64_t from, int6
 static void gather(const windows *w, const fn_tensor *values, const fn_tensor *x,
                    const fn_tensor *y) {
   const int64_t block = y->block, items = fn_planes(y) * w->y_cells;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (items > 1)
   for (int64_t i = 0; i < items; i++) {
     const int64_t plane = i / w->y_cells, index = i % w->y_cells;
     const int64_t to = fn_plane_at(y, plane) + index * block;
@@ -155,7 +155,7 @@ static fn_status run_max_grad(const fn_kernel *kernel, const fn_run_context *con
   const fn_tensor dx = fn_cpu_scatter_begin(kernel, context);
   const windows w = windows_of(x, dy, kernel->node->attrs);
   const int64_t block = dx.block, planes = fn_planes(&dx);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (planes > 1)
   for (int64_t plane = 0; plane < planes; plane++) {
     float *to = (float *)dx.data + fn_plane_at(&dx, plane);
     for (int64_t index = 0; index < w.y_cells; index++) {

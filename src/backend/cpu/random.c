@@ -19,7 +19,7 @@ static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
   const int64_t batch = fn_batch(&y->shape);
   const int64_t count = fn_tensor_sample_count(&y->shape, 1);
   const int64_t chunks = fn_ceil_div(count, FN_CHUNK);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (batch * chunks > 1)
   for (int64_t i = 0; i < batch * chunks; i++) {
     float out[FN_CHUNK];
     const int64_t n = i / chunks, first = i % chunks * FN_CHUNK;

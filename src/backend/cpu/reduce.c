@@ -65,7 +65,7 @@ static void sum_rows(const fn_kernel *kernel, double *partial) {
   const fn_reduce_attrs *attrs = kernel->node->attrs;
   const fn_tensor *x = &kernel->input[0];
   const fn_rows r = fn_rows_of(&x->shape, x->block);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (r.items > 1)
   for (int64_t i = 0; i < r.items; i++) {
     float in[FN_CHUNK];
     double lanes[FN_LANES];
@@ -79,7 +79,7 @@ static void sum_rows(const fn_kernel *kernel, double *partial) {
   }
   const int64_t channels = x->shape.dim[1];
   const bool over_batch = attrs->axes & 1;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (r.items > 64)
   for (int64_t c = 0; c < channels; c++) {
     double total = 0;
     for (int64_t n = 0; n < r.batch; n++) {
@@ -100,7 +100,7 @@ static void sum_rows(const fn_kernel *kernel, double *partial) {
 
 static void sum_inner(const fn_kernel *kernel, const fn_grid *g, double *partial, double *total) {
   const fn_tensor *x = &kernel->input[0];
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (g->items > 1)
   for (int64_t i = 0; i < g->items; i++) {
     float in[FN_CHUNK];
     double lanes[FN_LANES], sum = 0;
@@ -149,7 +149,7 @@ static void sum_outer(const fn_kernel *kernel, const fn_grid *g) {
   const fn_tensor *x = &kernel->input[0], *y = &kernel->output[0];
   const fn_grid kept = part_of(g, true), summed = part_of(g, false);
   const int64_t step = kept.stride[0][kept.ndim - 1], y_step = kept.stride[1][kept.ndim - 1];
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (kept.items > 1)
   for (int64_t i = 0; i < kept.items; i++) {
     float in[FN_CHUNK];
     double total[FN_CHUNK];

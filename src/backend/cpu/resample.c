@@ -72,7 +72,7 @@ static fn_status run_resample(const fn_kernel *kernel, const fn_run_context *con
   const fn_tensor *x = &kernel->input[0], *y = &kernel->output[0];
   const int64_t block = y->block, cells = s->y[0] * s->y[1] * s->y[2];
   const int64_t items = fn_planes(y) * cells;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (items > 1)
   for (int64_t i = 0; i < items; i++) {
     const int64_t from = fn_plane_at(x, i / cells);
     const int64_t to = fn_plane_at(y, i / cells) + i % cells * block;
@@ -97,7 +97,7 @@ static fn_status run_resample_grad(const fn_kernel *kernel, const fn_run_context
   const fn_tensor *dy = &kernel->input[0];
   const fn_tensor dx = fn_cpu_scatter_begin(kernel, context);
   const int64_t block = dx.block, cells = s->y[0] * s->y[1] * s->y[2], planes = fn_planes(&dx);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (planes > 1)
   for (int64_t plane = 0; plane < planes; plane++) {
     float *to = (float *)dx.data + fn_plane_at(&dx, plane);
     for (int64_t index = 0; index < cells; index++) {

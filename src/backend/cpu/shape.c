@@ -4,7 +4,7 @@
 
 void fn_cpu_copy(const fn_tensor *to, const fn_tensor *from) {
   const fn_runs runs = fn_runs_of((const fn_tensor *const[]){to, from}, 2);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (runs.items > 1)
   for (int64_t i = 0; i < runs.items; i++) {
     float in[FN_CHUNK], out[FN_CHUNK];
     const fn_item it = fn_run_at(&runs, i);
@@ -51,7 +51,7 @@ static fn_status run_permute(const fn_kernel *kernel, const fn_run_context *cont
   }
   if (g.ndim == 0) g.dim[g.ndim++] = 1;
   fn_cpu_grid_finish(&g);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (g.items > 1)
   for (int64_t i = 0; i < g.items; i++) {
     float in[FN_CHUNK], out[FN_CHUNK];
     int64_t at[FN_GRID_TENSORS];
@@ -125,7 +125,7 @@ static fn_status run_reorder(const fn_kernel *kernel, const fn_run_context *cont
   const int64_t batch = fn_batch(&to->shape), cells = fn_space(&to->shape);
   const int64_t blocks = fn_ceil_div(fn_channels(&to->shape), blocked->block);
   const int64_t pieces = fn_ceil_div(cells, CELLS);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (batch * blocks * pieces > 1)
   for (int64_t i = 0; i < batch * blocks * pieces; i++) {
     const int64_t first = i % pieces * CELLS, row = i / pieces;
     transpose(plain, blocked, to_blocked, row / blocks, row % blocks, first,

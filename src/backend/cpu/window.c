@@ -72,7 +72,7 @@ static void move_piece(const fn_tensor *whole, int64_t at, const fn_tensor *part
 static void move(const fn_tensor *whole, const fn_tensor *part, const int64_t *start, motion how) {
   const window w = window_of(whole, part, start);
   const int64_t pieces = fn_ceil_div(w.length, FN_CHUNK);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (w.rows * pieces > 1)
   for (int64_t i = 0; i < w.rows * pieces; i++) {
     int64_t at, from;
     row_at(&w, i / pieces, &at, &from);

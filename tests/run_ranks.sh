@@ -1,0 +1,45 @@
+# The number of ranks changes who computes, not what is computed.
+. "$(dirname "$0")/train_common.sh"
+make_data
+write_run "$folder/plain.yaml"
+write_run "$folder/norm.yaml" "batch_norm: {}"
+
+close() { "$STATE_COMPARE" "$1" "$2" "$3" >"$folder/log" || fail "$4"; }
+
+# One step of plain descent over all 24 samples, however they are cut: ranks, batches, micro-batches with a short last one.
+once="train.epochs=1 optimizer.name=sgd optimizer.lr=0.01 data.shuffle=false checkpoint.best=train"
+expect 0 "1 rank" train 1 "$folder/plain.yaml" "$folder/p1" $once train.batch=24
+for cut in "1 10 3" "2 12 1" "2 5 3" "3 8 1" "3 3 3" "4 6 1" "4 1 6"; do
+  set -- $cut
+  expect 0 "cut $cut" train "$1" "$folder/plain.yaml" "$folder/p" $once "train.batch=$2" "train.accumulate=$3"
+  [ "$(progress "$folder/p" step)" -eq 1 ] || fail "cut $cut: not one step"
+  close "$folder/p1/state_1.h5" "$folder/p/state_1.h5" 2e-6 "gradients of $cut (ranks, batch, micro-batches) differ"
+  rm -r "$folder/p"
+done
+expect 0 "1 rank, norm" train 1 "$folder/norm.yaml" "$folder/n1" $once train.batch=24 train.sync_batch_norm=true
+for cut in "2 12" "3 8" "4 6"; do
+  set -- $cut
+  expect 0 "norm $cut" train "$1" "$folder/norm.yaml" "$folder/n" $once "train.batch=$2" train.sync_batch_norm=true
+  close "$folder/n1/state_1.h5" "$folder/n/state_1.h5" 2e-6 "synchronised batch norm: gradients of $cut (ranks, batch) differ"
+  rm -r "$folder/n"
+done
+expect 0 "norm, not synchronised" train 4 "$folder/norm.yaml" "$folder/n" $once train.batch=6
+"$STATE_COMPARE" "$folder/n1/state_1.h5" "$folder/n/state_1.h5" 2e-6 >"$folder/log" &&
+  fail "statistics per rank cannot give the statistics of all ranks"
+
+# Stopped inside an epoch, gone on with by other numbers of ranks: every sample once, losses near.
+expect 75 "2 ranks stopped" train 2 "$folder/plain.yaml" "$folder/base" train.epochs=2 train.batch=1 train.stop_after_steps=5
+for ranks in 1 2 3 4; do
+  cp -r "$folder/base" "$folder/on$ranks"
+  expect 0 "went on with $ranks" train $ranks "$folder/plain.yaml" "$folder/on$ranks" train.epochs=2 train.batch=1
+  # 24 samples: 10 were done; 14 are left, of which 3 and 4 ranks drop 2
+  [ $ranks -lt 3 ] && seen=48 || seen=46
+  [ "$(progress "$folder/on$ranks" samples)" -eq "$seen" ] ||
+    fail "$ranks ranks saw $(progress "$folder/on$ranks" samples) samples, not $seen"
+  [ "$(wc -l <"$folder/on$ranks/metrics.csv")" -eq 3 ] || fail "$ranks ranks: epochs in metrics.csv"
+  awk -F, -v r=$ranks 'NR > 1 { loss[FILENAME, $1] = $3 } END { d = loss[ARGV[1], 1] / loss[ARGV[2], 1] - 1
+    if (d * d > 0.04) { print r " ranks: first epoch differs by " d; exit 1 } }' \
+    "$folder/on$ranks/metrics.csv" "$folder/on1/metrics.csv" || fail "losses after going on with $ranks ranks"
+done
+same_state "$folder/on2/state_2.h5" "$folder/on2/checkpoint.h5" "the last state is not the checkpoint"
+echo "ranks agree"
