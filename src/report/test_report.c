@@ -92,9 +92,9 @@ static fn_status draw_spectra(const fn_run *run, const fn_test_result *r) {
 
 fn_status fn_report_test(const fn_run *run, const fn_test_result *result, bool predict) {
   if (result->written > 0)
-    fn_log(FN_INFO, "%lld fields written below %s%s%s", (long long)result->written,
-           run->test.output[0] == '/' ? "" : run->folder, run->test.output[0] == '/' ? "" : "/",
-           run->test.output);
+    fn_log(FN_INFO, "%lld field%s written below %s%s%s", (long long)result->written,
+           result->written == 1 ? "" : "s", run->test.output[0] == '/' ? "" : run->folder,
+           run->test.output[0] == '/' ? "" : "/", run->test.output);
   if (predict) return FN_OK;
   print_table(result);
   if (!isfinite(result->mean_loss) || !isfinite(result->mean_physical))
