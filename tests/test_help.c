@@ -243,7 +243,7 @@ static void completion_in_bash(void **state) {
   fn_help_completion(out);
   fclose(out);
   const bool commands = completes(path, "fieldnet tr", 1, "train");
-  const bool options = completes(path, "fieldnet verify a.yaml --to", 3, "--tolerance");
+  const bool options = completes(path, "fieldnet verify a.yaml --fa", 3, "--factor");
   const bool no_set = completes(path, "fieldnet help --s", 2, "--set");
   const bool keys = completes(path, "fieldnet train a.yaml --set opt", 4, "optimizer.lr=");
   const bool choices =

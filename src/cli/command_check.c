@@ -203,8 +203,9 @@ static fn_status check_folder(const check *c) {
   // A state is complete before an old one is removed: there must be room for one more.
   const int64_t kept = c->run->checkpoint.keep_last > 0 ? c->run->checkpoint.keep_last : 1;
   const double wanted = (double)c->checkpoint_bytes * (double)(kept + 1);
-  FN_CHECK(available >= wanted, FN_ERR_CHECKPOINT, "%s: %s free, but %lld states need %s", folder,
-           free_text, (long long)(kept + 1), fn_text_bytes(wanted, need, sizeof need));
+  FN_CHECK(available > 0 && available >= wanted, FN_ERR_CHECKPOINT,
+           "%s: %s free, but %lld states need %s", folder, free_text, (long long)(kept + 1),
+           fn_text_bytes(wanted, need, sizeof need));
   return FN_OK;
 }
 

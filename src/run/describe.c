@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "ops/ops.h"
 
 /** A line of the table. */
 typedef struct row {
@@ -60,12 +61,29 @@ static const char *name_of(const fn_node *node) {
   return node->output_count > 0 && node->output[0]->label ? node->output[0]->label : "";
 }
 
+/** The function, where one operator stands for several. */
+static const char *op_of(const fn_node *node) {
+  static const char *const unary[] = {"affine", "leaky_relu", "sigmoid",    "tanh",     "exp",
+                                      "log",    "sqrt",       "square",     "abs",      "step",
+                                      "sign",   "softplus",   "reciprocal", "identity", "cast"};
+  static const char *const binary[] = {"add", "sub", "mul", "div", "minimum", "maximum", "greater"};
+  size_t kind = 0;
+  if (node->op == &fn_op_unary && node->attrs) {
+    kind = (size_t)((const fn_unary_attrs *)node->attrs)->kind;
+    if (kind < sizeof unary / sizeof *unary) return unary[kind];
+  } else if (node->op == &fn_op_binary && node->attrs) {
+    kind = (size_t)((const fn_binary_attrs *)node->attrs)->kind;
+    if (kind < sizeof binary / sizeof *binary) return binary[kind];
+  }
+  return node->op->name;
+}
+
 static bool is_leaf(const fn_node *node) {
   return (node->op->flags & FN_OP_LEAF) != 0;
 }
 
 static row row_of_node(const fn_node *node) {
-  row r = {.node = node, .name = name_of(node), .op = node->op->name};
+  row r = {.node = node, .name = name_of(node), .op = op_of(node)};
   if (node->output_count > 0) r.shape = node->output[0]->shape;
   r.flops = node->op->flops ? node->op->flops(node) : (double)fn_shape_count(&r.shape);
   for (int o = 0; o < node->output_count; o++)
@@ -110,7 +128,7 @@ static fn_status rows_of_program(const fn_program *program, table *t) {
     fn_program_kernel_info(program, k, &info);
     row *r = &t->rows[t->count++];
     *r = row_of_node(fn_program_kernel(program, k)->node);
-    r->op = info.op;
+    if (strcmp(info.op, "reorder") == 0) r->op = info.op;
     r->name = info.label;
     r->flops = info.flops;
     r->bytes = info.bytes;

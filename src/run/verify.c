@@ -175,7 +175,7 @@ static fn_status compare_entries(verification *v, const char *group, bool buffer
 }
 
 /** What gradients that the reference marks as noise may amount to: a multiple of what they are
- *  there, or of the tolerance on the largest gradient. */
+ *  there (how much it is depends on the order of sums), and a part of the largest gradient. */
 static fn_status find_noise(verification *v) {
   fn_reference_tensor *gradient;
   int count;
@@ -186,8 +186,8 @@ static fn_status find_noise(verification *v) {
     if (gradient[i].noise && size > noise) noise = size;
     if (size > largest) largest = size;
   }
-  v->tally.noise = v->options->factor * noise;
-  if (!fn_verify_uses_error(&v->tally)) v->tally.noise += v->tally.rtol * largest;
+  const double floor = fn_verify_uses_error(&v->tally) ? 1e-6 : v->tally.rtol;
+  v->tally.noise = v->options->factor * noise + floor * largest;
   return FN_OK;
 }
 
