@@ -33,12 +33,14 @@ typedef struct bench {
   fn_program *program;
   fn_optimizer *optimizer;
   double *step, *update; /**< seconds, shape [steps] */
-  row *kernel;           /**< shape [kernel_count] */
+  double *primitives; /**< seconds of the step's primitives alone, right after it, shape [steps] */
+  double *ratio;      /**< step / primitives, shape [steps] */
+  row *kernel;        /**< shape [kernel_count] */
   int kernel_count;
   row kind[KINDS_MOST];
   int kind_count;
   int backward_from; /**< first kernel of the backward pass */
-  double step_time, update_time, forward, backward, alone;
+  double step_time, update_time, forward, backward, alone, pair_ratio;
   size_t peak; /**< bytes resident, before the primitives were timed */
   fn_program_memory memory;
 } bench;
@@ -78,14 +80,34 @@ static fn_status take_step(bench *b, double *step, double *update) {
   return FN_OK;
 }
 
+/** Every library primitive of the step once more, by itself. They overwrite the kernels' outputs;
+ * the next step writes everything anew. */
+static fn_status take_primitives(bench *b, double *total) {
+  *total = 0;
+  for (int k = 0; k < b->kernel_count; k++) {
+    double seconds;
+    FN_TRY(fn_cpu_time_primitive(fn_program_kernel(b->program, k), 1, &seconds));
+    b->kernel[k].alone += seconds / (double)b->options->steps;
+    *total += seconds;
+  }
+  return FN_OK;
+}
+
+/** Steps and primitives in turn, so that a machine whose speed drifts slows both: the ratio is the
+ *  median over pairs. */
 static fn_status take_steps(bench *b) {
   double ignored[2];
   for (int64_t i = 0; i < b->options->warmup; i++)
     FN_TRY(take_step(b, &ignored[0], &ignored[1]));
   fn_program_profile_reset(b->program);
-  for (int64_t i = 0; i < b->options->steps; i++)
+  for (int64_t i = 0; i < b->options->steps; i++) {
     FN_TRY(take_step(b, &b->step[i], &b->update[i]));
-  b->peak = fn_memory_peak();
+    if (i == 0) b->peak = fn_memory_peak();
+    FN_TRY(take_primitives(b, &b->primitives[i]));
+    b->ratio[i] = b->primitives[i] > 0 ? b->step[i] / b->primitives[i] : 0;
+  }
+  b->pair_ratio = median(b->ratio, b->options->steps);
+  b->alone = median(b->primitives, b->options->steps);
   b->step_time = median(b->step, b->options->steps);
   b->update_time = median(b->update, b->options->steps);
   return FN_OK;
@@ -132,6 +154,7 @@ static fn_status collect(bench *b) {
     *r = (row){.backend = info.backend,
                .shape = info.shape,
                .kernels = 1,
+               .alone = r->alone,
                .seconds = info.runs > 0 ? info.seconds / (double)info.runs : 0,
                .flops = info.flops,
                .bytes = info.bytes};
@@ -141,12 +164,9 @@ static fn_status collect(bench *b) {
     else
       b->backward += r->seconds;
   }
-  // Primitives overwrite the kernels' outputs: they are timed after everything else was.
   for (int k = 0; k < b->kernel_count; k++) {
     fn_kernel_info info;
     fn_program_kernel_info(b->program, k, &info);
-    FN_TRY(fn_cpu_time_primitive(fn_program_kernel(b->program, k), 3, &b->kernel[k].alone));
-    b->alone += b->kernel[k].alone;
     add_to_kind(b, info.op, &b->kernel[k]);
   }
   return FN_OK;
@@ -209,8 +229,9 @@ static void print_summary(const bench *b) {
   if (b->alone > 0)
     fprintf(b->out,
             "primitives  %10.2f ms   oneDNN convolutions and matrix products of the step, alone\n"
-            "ratio       %10.3f      step / primitives\n",
-            1e3 * b->alone, b->step_time / b->alone);
+            "ratio       %10.3f      step / primitives, median of %lld pairs; %.3f to %.3f\n",
+            1e3 * b->alone, b->pair_ratio, (long long)b->options->steps, b->ratio[0],
+            b->ratio[b->options->steps - 1]);
   else
     fprintf(b->out, "primitives           -      backend %s has none to compare with\n",
             b->run->compute.backend);
@@ -238,10 +259,10 @@ static fn_status write_json(const bench *b) {
   fn_text_add(&text,
               "{\"version\": \"%s\", \"backend\": \"%s\", \"precision\": \"%s\", \"threads\": %d, "
               "\"batch\": %lld,\n \"step\": %.6g, \"forward\": %.6g, \"backward\": %.6g, "
-              "\"optimizer\": %.6g, \"primitives\": %.6g,\n",
+              "\"optimizer\": %.6g, \"primitives\": %.6g, \"ratio\": %.6g,\n",
               fn_version(), b->run->compute.backend, b->run->compute.precision, fn_threads_get(),
               (long long)b->options->batch, b->step_time, b->forward, b->backward, b->update_time,
-              b->alone);
+              b->alone, b->pair_ratio);
   fn_text_add(&text, " \"arena\": %zu, \"workspace\": %zu, \"peak_resident\": %zu, \"steps\": [",
               b->memory.arena, b->memory.workspace, b->peak);
   for (int64_t i = 0; i < b->options->steps; i++)
@@ -271,7 +292,10 @@ static fn_status prepare(bench *b) {
   b->kernel = calloc((size_t)b->kernel_count + 1, sizeof *b->kernel);
   b->step = calloc((size_t)b->options->steps + 1, sizeof *b->step);
   b->update = calloc((size_t)b->options->steps + 1, sizeof *b->update);
-  FN_CHECK(b->kernel && b->step && b->update, FN_ERR_MEMORY, "out of memory");
+  b->primitives = calloc((size_t)b->options->steps + 1, sizeof *b->primitives);
+  b->ratio = calloc((size_t)b->options->steps + 1, sizeof *b->ratio);
+  FN_CHECK(b->kernel && b->step && b->update && b->primitives && b->ratio, FN_ERR_MEMORY,
+           "out of memory");
   fn_program_memory_info(b->program, &b->memory);
   b->backward_from = find_backward(b);
   return FN_OK;
@@ -300,6 +324,8 @@ fn_status fn_bench(const fn_run *run, fn_dist *dist, const fn_bench_options *opt
   free(b->kernel);
   free(b->step);
   free(b->update);
+  free(b->primitives);
+  free(b->ratio);
   free(b);
   return status;
 }
