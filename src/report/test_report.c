@@ -9,16 +9,24 @@
 #include "report/plot.h"
 #include "report/test_report.h"
 
+static void print_row(const fn_test_result *r, int width, const char *name, double loss,
+                      double physical, double input) {
+  char last[32] = "";
+  if (r->has_input) snprintf(last, sizeof last, "  %14.6g", input);
+  fn_log(FN_INFO, "%-*s  %12.6g  %14.6g%s", width, name, loss, physical, last);
+}
+
+/** Losses as in training and in physical units; the latter also for the input in the output's
+ *  place, which a network has to beat. */
 static void print_table(const fn_test_result *r) {
   int width = 4;
   for (int64_t f = 0; f < r->files; f++)
     if ((int)strlen(r->name[f]) > width) width = (int)strlen(r->name[f]);
-  fn_log(FN_INFO, "%-*s  %12s  %14s  %14s", width, "file", "loss", "physical", "input itself");
+  fn_log(FN_INFO, "%-*s  %12s  %14s%s", width, "file", "loss", "in data units",
+         r->has_input ? "  of input alone" : "");
   for (int64_t f = 0; f < r->files; f++)
-    fn_log(FN_INFO, "%-*s  %12.6g  %14.6g  %14.6g", width, r->name[f], r->loss[f], r->physical[f],
-           r->input_loss[f]);
-  fn_log(FN_INFO, "%-*s  %12.6g  %14.6g  %14.6g", width, "mean", r->mean_loss, r->mean_physical,
-         r->mean_input_loss);
+    print_row(r, width, r->name[f], r->loss[f], r->physical[f], r->input_loss[f]);
+  if (r->files > 1) print_row(r, width, "mean", r->mean_loss, r->mean_physical, r->mean_input_loss);
 }
 
 static fn_status write_losses(const char *folder, const fn_test_result *r) {

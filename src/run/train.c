@@ -448,12 +448,13 @@ static void announce(const fn_session *s, bool resumed) {
 static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(s->dist, open_data(s)));
   FN_TRY(fn_dist_agree(s->dist, prepare(s)));
-  FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
   FN_TRY(fn_dist_agree(s->dist,
                        fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,
                                          s->run->train.bucket_bytes, &s->reducer)));
   bool resumed, stopped = false;
   FN_TRY(fn_session_restore(s, &resumed));
+  // After the last thing that may refuse the run: what is refused leaves the folder as it was.
+  FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
   announce(s, resumed);
   s->last_save = fn_clock();
   int64_t steps = 0;
