@@ -131,7 +131,7 @@ class outcome:
 
     def messages(self):
         """Errors that the program itself printed, one per message."""
-        return re.findall(r"^fieldnet: .*", self.output, re.M)
+        return re.findall(r"^fieldnet: (?!warning).*", self.output, re.M)
 
 
 def run(ranks, *arguments, limit=120):

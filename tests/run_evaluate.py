@@ -268,6 +268,10 @@ def tiles():
     fieldnet(1, "predict", "test.output=hdf5", "data.test.target=null", "test.format=hdf5")
     same("HDF5 and npy", read_hdf5("run_tiles/hdf5/simA/dis_out.h5", "output"),
          read_npy("run_tiles/predicted/simA/dis_out.npy"))
+    said = fieldnet(2, "predict", "test.output=other", "data.test.target=null", "data.target_norms=identity")
+    check(said.count("data.target_norms is not as in training: [identity] was") == 1, "changed norm: no warning", said)
+    said = fieldnet(2, "test", "test.output=other", "data.target_norms=log")
+    check(said.count("the loss is not finite") == 1, "loss that is not finite: no warning", said)
     # a part of the field: zeros elsewhere
     fieldnet(2, "test", "test.output=part", "data.crop_start=[0,24,0]", "data.crop_stop=[24,48,24]",
              "train.batch=1")

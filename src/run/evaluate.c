@@ -61,10 +61,26 @@ static fn_status find_state(const fn_run *run, char **path) {
   return FN_OK;
 }
 
+/** Settings that give the network's numbers their meaning: others than in training are possible,
+ *  but seldom meant. */
+static void on_change(void *user, const char *key, const char *before, const char *after) {
+  static const char *const meaning[] = {"data.input_norms", "data.target_norms",
+                                        "data.norm_options", "data.scale_factor", "model."};
+  for (size_t i = 0; i < sizeof meaning / sizeof meaning[0]; i++)
+    if (fn_text_starts(key, meaning[i]))
+      fn_log(FN_WARN, "%s is not as in training: %s was %s in %s", key, after, before,
+             (const char *)user);
+}
+
 static fn_status read_progress(tester *t, char **path) {
   fn_state state = {.progress = &t->progress};
+  char *configuration = NULL;
   FN_TRY(find_state(t->run, path));
-  return fn_checkpoint_load(*path, true, &state, NULL);
+  FN_TRY(fn_checkpoint_load(*path, true, &state, &configuration));
+  if (configuration && fn_run_compare(configuration, t->run, on_change, *path) != FN_OK)
+    fn_error_clear(); // a state is used without knowing how it was made
+  free(configuration);
+  return FN_OK;
 }
 
 /** A run that keeps a moving average may go on from a state without one, a test of it may not. */
