@@ -34,6 +34,7 @@ static const change_rule rules[] = {
 
 typedef struct changes {
   bool inside_epoch;
+  bool lenient; /**< what fits of another run's state is wanted: nothing that it tells is binding */
   fn_text refused;
 } changes;
 
@@ -41,7 +42,7 @@ static void on_change(void *user, const char *key, const char *before, const cha
   changes *c = user;
   for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
     if (!fn_text_starts(key, rules[i].prefix)) continue;
-    if (rules[i].kind == REFUSE_INSIDE_EPOCH && !c->inside_epoch) continue;
+    if (rules[i].kind == REFUSE_INSIDE_EPOCH ? !c->inside_epoch : c->lenient) continue;
     fn_text_add(&c->refused, "%s  %s: %s -> %s%s", c->refused.length ? "\n" : "", key, before,
                 after, rules[i].kind == REFUSE ? "" : " (possible between epochs)");
     return;
@@ -49,22 +50,30 @@ static void on_change(void *user, const char *key, const char *before, const cha
   fn_log(FN_INFO, "changed since the state was written: %s: %s -> %s", key, before, after);
 }
 
-static fn_status check_changes(const fn_session *s, const char *old, const char *path) {
-  changes c = {.inside_epoch = s->progress.stretches > 0};
-  FN_TRY(fn_run_compare(old, s->run, on_change, &c));
-  if (c.refused.length == 0) return FN_OK;
-  const fn_status status =
-      fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__,
-                   "%s was written with settings that cannot change on resume:\n%s\nSet them back, "
-                   "or start in another folder",
-                   path, c.refused.data);
+/** The settings that the state at `path` was written with against those of this run; before
+ * anything is loaded, so that a setting is named rather than the tensors that it changes. */
+static fn_status check_changes(const fn_session *s, const char *path, bool lenient) {
+  char *old = NULL;
+  fn_progress progress;
+  fn_state state = {.progress = &progress};
+  FN_TRY(fn_checkpoint_load(path, true, &state, &old));
+  changes c = {.inside_epoch = progress.stretches > 0, .lenient = lenient};
+  fn_status status = old ? fn_run_compare(old, s->run, on_change, &c) : FN_OK;
+  if (status == FN_OK && c.refused.length > 0)
+    status = fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__,
+                          "%s was written with settings that cannot change on resume:\n%s\nSet "
+                          "them back, or start in another folder",
+                          path, c.refused.data);
   fn_text_free(&c.refused);
+  free(old);
   return status;
 }
 
-/** Rank 0: which state to start from; *path NULL for none. malloc'ed. */
-static fn_status choose_state(const fn_session *s, char **path) {
+/** Rank 0: which state to start from; *path NULL for none. malloc'ed. *foreign: it is not one of
+ *  this folder. */
+static fn_status choose_state(const fn_session *s, char **path, bool *foreign) {
   *path = NULL;
+  *foreign = false;
   const fn_run *run = s->run;
   FN_TRY(fn_checkpoint_find(run->folder, path));
   if (*path && run->train.fresh) {
@@ -79,14 +88,17 @@ static fn_status choose_state(const fn_session *s, char **path) {
   if (*path || !run->train.load_state || !run->train.load_state[0]) return FN_OK;
   FN_CHECK(fn_file_exists(run->train.load_state), FN_ERR_CHECKPOINT, "%s: state %s does not exist",
            fn_run_where(run, "train.load_state"), run->train.load_state);
+  *foreign = true;
   *path = strdup(run->train.load_state);
+  FN_CHECK(*path, FN_ERR_MEMORY, "out of memory");
   return FN_OK;
 }
 
 static fn_status load_on_root(fn_session *s, bool *resumed) {
-  char *path = NULL, *configuration = NULL;
+  char *path = NULL;
+  bool foreign;
   *resumed = false;
-  FN_TRY(choose_state(s, &path));
+  FN_TRY(choose_state(s, &path, &foreign));
   if (!path) return FN_OK;
   fn_state state = {.parameters = s->parameters,
                     .optimizer = s->optimizer,
@@ -94,8 +106,9 @@ static fn_status load_on_root(fn_session *s, bool *resumed) {
                     .schedule = &s->schedule,
                     .progress = &s->progress};
   const double rate = s->schedule.base_lr;
-  fn_status status = fn_checkpoint_load(path, s->run->train.load_strict, &state, &configuration);
-  if (status == FN_OK && configuration) status = check_changes(s, configuration, path);
+  const bool strict = s->run->train.load_strict;
+  fn_status status = check_changes(s, path, foreign && !strict);
+  if (status == FN_OK) status = fn_checkpoint_load(path, strict, &state, NULL);
   if (status == FN_OK) {
     // A new optimizer.lr takes effect: what plateaus took off is kept as a factor.
     if (s->schedule.base_lr > 0) s->schedule.current *= rate / s->schedule.base_lr;
@@ -105,7 +118,6 @@ static fn_status load_on_root(fn_session *s, bool *resumed) {
            (long long)s->progress.epoch, (long long)s->progress.step);
   }
   free(path);
-  free(configuration);
   return status;
 }
 
@@ -170,13 +182,23 @@ static fn_status save_on_root(fn_session *s, bool is_best) {
   return FN_OK;
 }
 
+/** Rank 0: a good state to go back to exists. */
+static bool has_state(const fn_session *s) {
+  char message[4096], *path = NULL;
+  snprintf(message, sizeof message, "%s", fn_error_message());
+  const bool found = fn_checkpoint_find(s->run->folder, &path) == FN_OK && path;
+  free(path);
+  fn_error_set(FN_ERR_CHECKPOINT, __FILE__, __LINE__, "%s", message); // why the save failed
+  return found;
+}
+
 fn_status fn_session_save(fn_session *session, bool is_best) {
   fn_status status = session->dist->rank == 0 ? save_on_root(session, is_best) : FN_OK;
   session->last_save = fn_clock();
   // Losing a save is not losing the run, as long as an older state is there to go back to; the last
   // one before leaving must succeed.
   const bool optional = status == FN_ERR_CHECKPOINT && !session->stopping &&
-                        session->progress.epoch < session->run->train.epochs;
+                        session->progress.epoch < session->run->train.epochs && has_state(session);
   if (optional) {
     fn_log(FN_WARN, "%s; training goes on with the older states", fn_error_message());
     status = FN_OK;

@@ -1,0 +1,123 @@
+# What goes wrong in a run ends it with the right status and the names of what is wrong, and loses nothing.
+. "$(dirname "$0")/train_common.sh"
+make_data
+write_run "$folder/run.yaml"
+write_run "$folder/norm.yaml" "batch_norm: {}"
+says() { grep -q -- "$1" "$folder/log" || fail "expected the message '$1'"; }
+
+# ---- not finite
+expect 4 "absurd rate" train 2 "$folder/run.yaml" "$folder/nan" optimizer.name=sgd optimizer.lr=1e30
+says "step [0-9]* (epoch 1): the loss of rank 0 is not finite; first bad gradient: [0-9].*weight"
+grep -q "nan\|inf" "$folder/nan/steps.csv" && fail "a diverged step was logged as done"
+# one rank's data: 8 crops of file 001 are all that rank 1 of 3 reads without shuffling
+cp -r "$folder/data" "$folder/bad"
+# float 3000 of the second input becomes NaN
+printf '\x00\x00\xc0\x7f' | dd of="$folder/bad/lin/001.npy" bs=1 seek=$((128 + 4 * 3000)) conv=notrunc 2>/dev/null
+bad="data.train.input=$folder/bad/lin/*.npy data.train.target=$folder/bad/lpt2/*.npy data.shuffle=false"
+expect 4 "a bad file" train 3 "$folder/run.yaml" "$folder/one" $bad
+says "the loss of rank 1 is not finite"
+expect 0 "skipping" train 3 "$folder/norm.yaml" "$folder/skip" $bad train.on_nan=skip train.epochs=2
+says "the loss of rank 1 is not finite.*step skipped"
+skipped=$(grep -c "step skipped" "$folder/log")
+[ "$skipped" -ge 2 ] && [ "$skipped" -lt 8 ] || fail "$skipped steps skipped of 8"
+[ "$("$STATE_COMPARE" --print "$folder/skip/state_2.h5" optimizer/step)" -eq $((8 - skipped)) ] ||
+  fail "skipped steps count for the optimizer"
+expect 0 "skipping without batch norm" train 1 "$folder/run.yaml" "$folder/skip1" $bad train.on_nan=skip train.epochs=1
+cut -d, -f3 "$folder/skip/metrics.csv" | grep -q "nan" && fail "a skipped step counts in the loss"
+"$STATE_COMPARE" "$folder/skip/state_2.h5" "$folder/skip/state_2.h5" 0 >"$folder/log" || fail "skipping: NaN in the state"
+
+# ---- resuming with other settings
+expect 75 "inside an epoch" train 1 "$folder/run.yaml" "$folder/base" train.stop_after_steps=5
+cp -r "$folder/base" "$folder/rate"
+expect 0 "another rate" train 1 "$folder/run.yaml" "$folder/rate" optimizer.lr=5e-4
+says "optimizer.lr: .* -> "
+awk -F, 'NR > 1 { wanted = $1 <= 5 ? 1e-3 : 5e-4; if (($5 - wanted)^2 > 1e-20) exit 1 }' "$folder/rate/steps.csv" ||
+  fail "the changed rate is not in steps.csv"
+refuses() { # KEY SETTING...
+  local key=$1
+  shift
+  expect 2 "changed $key" train 1 "$folder/run.yaml" "$folder/base" "$@"
+  says "$key"
+  says "cannot change on resume"
+}
+refuses optimizer.name optimizer.name=sgd
+refuses data.crop data.crop=4
+refuses seed seed=8
+refuses data.shuffle data.shuffle=false
+sed 's/channels: 4/channels: 5/' "$folder/run.yaml" >"$folder/other.yaml"
+expect 2 "another network" train 1 "$folder/other.yaml" "$folder/base"
+says "cannot change on resume"
+expect 0 "first epochs" train 1 "$folder/run.yaml" "$folder/between" train.epochs=1
+expect 0 "another crop between epochs" train 1 "$folder/run.yaml" "$folder/between" data.crop=4
+says "data.crop: .*8.* -> .*4"
+expect 2 "fresh" train 1 "$folder/run.yaml" "$folder/base" train.fresh=true
+says "train.fresh is set, but .*state_1.h5 exists"
+[ "$(progress "$folder/base" step)" -eq 5 ] || fail "a refused start touched the state"
+
+# ---- starting from another run's state
+expect 0 "from another run" train 1 "$folder/run.yaml" "$folder/moved" "train.load_state=$folder/base/state_1.h5"
+says "going on from $folder/base/state_1.h5: 0 epochs and 5 steps done"
+cp -r "$folder/base" "$folder/here"
+expect 0 "in its own folder" train 1 "$folder/run.yaml" "$folder/here"
+same_state "$folder/here/state_2.h5" "$folder/moved/state_2.h5" "a run that moved to another folder"
+expect 5 "missing state" train 1 "$folder/run.yaml" "$folder/none" "train.load_state=$folder/nothing.h5"
+says "nothing.h5 does not exist"
+write_run "$folder/longer.yaml"
+sed -i 's/    - conv: {channels: out, kernel: 3}/&\n    - {conv: {channels: out, kernel: 1}, name: extra}/' "$folder/longer.yaml"
+expect 2 "a longer network" train 1 "$folder/longer.yaml" "$folder/longer" "train.load_state=$folder/moved/state_2.h5" train.epochs=3
+says "model.layers"
+expect 0 "a longer network, lenient" train 1 "$folder/longer.yaml" "$folder/longer" "train.load_state=$folder/moved/state_2.h5" \
+  train.load_strict=false train.epochs=3
+says "kept as they were, for it lacks them: .*extra"
+[ -e "$folder/longer/state_3.h5" ] || fail "lenient start: no state"
+expect 0 "and resumed" train 1 "$folder/longer.yaml" "$folder/longer" train.epochs=4
+
+# ---- which states are kept
+states() { (cd "$1" && ls state_*.h5 | sort -V | tr '\n' ' '); }
+expect 0 "retention" train 1 "$folder/run.yaml" "$folder/keep" train.epochs=7 checkpoint.keep_last=2 checkpoint.keep_every=3 \
+  optimizer.name=sgd schedule.name=cyclic schedule.step_size=60 schedule.max_lr=0.5 train.clip_norm=1
+best=$(readlink "$folder/keep/best.h5")
+[ "$(readlink "$folder/keep/checkpoint.h5")" = state_7.h5 ] || fail "checkpoint.h5 -> $(readlink "$folder/keep/checkpoint.h5")"
+wanted=$(printf '%s\n' state_3.h5 state_6.h5 state_7.h5 "$best" | sort -Vu | tr '\n' ' ')
+[ "$(states "$folder/keep")" = "$wanted" ] || fail "states kept: $(states "$folder/keep"), not $wanted"
+lowest=$(awk -F, 'NR > 1 && (low == "" || $3 < low) { low = $3; epoch = $1 } END { print "state_" epoch ".h5" }' "$folder/keep/metrics.csv")
+[ "$best" = "$lowest" ] || fail "best.h5 -> $best, the lowest loss is that of $lowest"
+expect 0 "every few epochs" train 1 "$folder/run.yaml" "$folder/few" train.epochs=5 checkpoint.every_epochs=2 checkpoint.best=null
+[ "$(states "$folder/few")" = "state_2.h5 state_4.h5 state_5.h5 " ] || fail "every_epochs: $(states "$folder/few")"
+[ -e "$folder/few/best.h5" ] && fail "best.h5 was not wanted"
+expect 75 "every few minutes" train 1 "$folder/run.yaml" "$folder/minutes" checkpoint.every_minutes=1e-9 train.stop_after_steps=3 \
+  report.verbosity=detail
+[ "$(grep -c '"saved"\|saved' "$folder/minutes/metrics.jsonl")" -ge 3 ] || fail "every_minutes: too few states"
+
+# ---- no room on the disk
+# The limit must leave room for what MPI keeps in files, 4 MB each, and be below a state, 9 MB.
+write_run "$folder/large.yaml"
+sed -i -e 's/channels: 4, kernel: 3/channels: 256, kernel: 8, stride: 8/' -e 's/input_pad: 2/input_pad: 0/' \
+  -e 's/conv: {channels: out, kernel: 3}/conv_transpose: {channels: out, kernel: 8, stride: 8}/' "$folder/large.yaml"
+limited() { (ulimit -f "$1"; shift; train "$@"); }
+expect 0 "before the disk is full" train 1 "$folder/large.yaml" "$folder/full" train.epochs=2 train.log_interval=1000
+cp "$folder/full/state_2.h5" "$folder/state_2.copy"
+expect 5 "the last state cannot be written" limited 8000 1 "$folder/large.yaml" "$folder/full" train.epochs=4 train.log_interval=1000
+says "warning: .*cannot save state .*state_3.h5.*training goes on"
+says "cannot save state .*state_4.h5"
+same_state "$folder/full/state_2.h5" "$folder/state_2.copy" "a full disk damaged an old state"
+[ "$(states "$folder/full")" = "state_1.h5 state_2.h5 " ] || fail "a full disk left $(states "$folder/full")"
+ls "$folder/full" | grep -q "\.tmp$" && fail "a full disk left temporary files"
+expect 5 "on two ranks" limited 8000 2 "$folder/large.yaml" "$folder/full" train.epochs=3 train.log_interval=1000
+expect 5 "no state at all" limited 8000 1 "$folder/large.yaml" "$folder/never" train.epochs=20 train.log_interval=1000
+says "cannot save state .*state_1.h5"
+expect 0 "with room again" train 1 "$folder/large.yaml" "$folder/full" train.epochs=4 train.log_interval=1000
+expect 0 "never short of room" train 1 "$folder/large.yaml" "$folder/roomy" train.epochs=4 train.log_interval=1000
+same_state "$folder/full/state_4.h5" "$folder/roomy/state_4.h5" "after a full disk"
+
+# ---- damaged states
+expect 0 "states to damage" train 1 "$folder/run.yaml" "$folder/damaged" train.epochs=4
+cp -r "$folder/damaged" "$folder/whole"
+printf 'x' | dd of="$folder/damaged/state_4.h5" bs=1 seek=9000 conv=notrunc 2>/dev/null
+expect 0 "a damaged state" train 2 "$folder/run.yaml" "$folder/damaged" train.epochs=4
+says "state_4.h5"
+says "going on from .*state_3.h5, the newest good state"
+for i in 1 2 3 4; do head -c 3000 "$folder/whole/state_$i.h5" >"$folder/damaged/state_$i.h5"; done
+expect 5 "nothing but damaged states" train 2 "$folder/run.yaml" "$folder/damaged" train.epochs=5
+says "none of the 4 states"
+echo "failures are met"

@@ -1,0 +1,1 @@
+KILLS=50 . "$(dirname "$0")/run_kill.sh"

@@ -1,0 +1,90 @@
+# SIGTERM, SIGINT and SIGUSR1 end a run on all ranks with a state that goes on exactly; SIGUSR2 saves only.
+. "$(dirname "$0")/train_common.sh"
+make_data
+write_run "$folder/run.yaml"
+
+# One rank of a job: leaves its process id and, at the end, its exit status.
+cat >"$folder/rank.sh" <<'END'
+trap '' TERM INT USR1 USR2
+"$@" &
+echo $! >"$RECORD/pid.$OMPI_COMM_WORLD_RANK.new"
+mv "$RECORD/pid.$OMPI_COMM_WORLD_RANK.new" "$RECORD/pid.$OMPI_COMM_WORLD_RANK"
+wait $!
+status=$?
+echo $status >"$RECORD/status.$OMPI_COMM_WORLD_RANK"
+exit $status
+END
+
+lines() { if [ -f "$1" ]; then wc -l <"$1"; else echo 0; fi; }
+# wait_for WHAT COMMAND...: until it succeeds, a minute at most
+wait_for() {
+  local what=$1 i
+  shift
+  for i in $(seq 600); do
+    "$@" && return
+    sleep 0.1
+  done
+  fail "waited a minute for $what"
+}
+rows_beyond() { [ "$(lines "$1/steps.csv")" -gt "$2" ]; }
+
+settings=(train.epochs=300 train.log_interval=1 checkpoint.every_epochs=100 checkpoint.best=null report.verbosity=quiet)
+expect 0 "whole run" train 2 "$folder/run.yaml" "$folder/whole" "${settings[@]}"
+
+# stop SIGNAL launcher|rank EPOCHS: a job of two, signalled after some steps, then ended
+stop() {
+  local signal=$1 to=$2 into=$folder/$1.$2 arguments=() launch=() setting patience=1
+  for setting in "folder=$into" "${settings[@]}" "train.epochs=$3"; do arguments+=(--set "$setting"); done
+  mkdir -p "$into"
+  [ "$to" = rank ] && launch=(bash "$folder/rank.sh")
+  [ "$signal$to" = TERMlauncher ] && patience=4
+  RECORD=$into "$MPIRUN" -x RECORD -n 2 --mca odls_base_sigkill_timeout $patience ${launch[@]+"${launch[@]}"} \
+    "$FIELDNET" train "$folder/run.yaml" "${arguments[@]}" >"$folder/log" 2>&1 &
+  local job=$! steps
+  wait_for "steps before $signal" rows_beyond "$into" 20
+  if [ "$to" = rank ]; then
+    kill "-$signal" "$(cat "$into/pid.1")" # the other one hears of it from its neighbour
+  else
+    kill "-$signal" $job
+  fi
+  wait $job && fail "$signal to $to: the run was over before it"
+  if [ "$to" = rank ]; then
+    [ "$(cat "$into"/status.[01] | tr '\n' ' ')" = "75 75 " ] || fail "$signal: exit statuses $(cat "$into"/status.*)"
+  fi
+  steps=$(progress "$into" step)
+  [ "${steps:-0}" -ge 20 ] && [ "$steps" -lt $((6 * $3)) ] || fail "$signal to $to: stopped at step '$steps'"
+}
+# and gone on with: the end is that of the whole run
+stop_and_go_on() {
+  stop "$1" "$2" 300
+  expect 0 "after $1" train 2 "$folder/run.yaml" "$folder/$1.$2" "${settings[@]}"
+  same_state "$folder/whole/state_300.h5" "$folder/$1.$2/state_300.h5" "$1 to $2"
+  same_rows "$folder/whole" "$folder/$1.$2" "$1 to $2"
+}
+stop_and_go_on TERM rank
+stop_and_go_on INT rank
+stop_and_go_on USR1 rank
+stop_and_go_on USR1 launcher
+# mpirun sends SIGCONT, waits, SIGTERM, waits, SIGKILL, and meanwhile passes on no output (hence the quiet runs)
+stop TERM launcher 100000
+steps_at_term=$(progress "$folder/TERM.launcher" step)
+expect 75 "after TERM" train 2 "$folder/run.yaml" "$folder/TERM.launcher" "${settings[@]}" train.epochs=100000 \
+  train.stop_after_steps=1
+[ "$(progress "$folder/TERM.launcher" step)" -eq $((steps_at_term + 1)) ] || fail "TERM: not gone on with"
+
+# SIGUSR2: a state appears, the run goes on
+"$FIELDNET" train "$folder/run.yaml" --set "folder=$folder/save" --set train.epochs=100000 --set train.log_interval=1 \
+  --set checkpoint.every_epochs=100000 --set checkpoint.best=null >"$folder/log" 2>&1 &
+job=$!
+wait_for "steps before USR2" rows_beyond "$folder/save" 20
+[ -e "$folder/save/checkpoint.h5" ] && fail "a state before it was asked for"
+kill -USR2 $job
+wait_for "the state asked for" test -e "$folder/save/checkpoint.h5"
+saved=$(progress "$folder/save" step)
+wait_for "steps after the save" rows_beyond "$folder/save" $((saved + 20))
+[ "$(progress "$folder/save" step)" -eq "$saved" ] || fail "one request, more than one state"
+kill -INT $job
+wait $job
+[ $? -eq 75 ] || fail "SIGINT: exit status"
+[ "$(progress "$folder/save" step)" -gt "$saved" ] || fail "nothing saved when stopped"
+echo "signals are met"
