@@ -12,7 +12,7 @@ list() {
   if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
     git ls-files --cached --others --exclude-standard -- "$@" | while read -r f; do [ -f "$f" ] && echo "$f"; done
   else
-    find "$@" -type f -not -path './build/*'
+    find "$@" -type f -not -path './build/*' -not -path './.git/*'
   fi
 }
 mapfile -t sources < <(list src include tests configs | grep -E '\.(c|h)$')
