@@ -27,6 +27,19 @@ expect 0 "norm, not synchronised" train 4 "$folder/norm.yaml" "$folder/n" $once 
 "$STATE_COMPARE" "$folder/n1/state_1.h5" "$folder/n/state_1.h5" 2e-6 >"$folder/log" &&
   fail "statistics per rank cannot give the statistics of all ranks"
 
+# Batch norm per rank: after a step on two ranks the running statistics are the mean of what each rank alone would have.
+whole="$once data.crop=16 train.batch=1"
+for file in 000 001; do
+  expect 0 "file $file alone" train 1 "$folder/norm.yaml" "$folder/alone$file" $whole \
+    "data.train.input=$folder/data/lin/$file.npy" "data.train.target=$folder/data/lpt2/$file.npy"
+done
+expect 0 "both files" train 2 "$folder/norm.yaml" "$folder/both" $whole \
+  "data.train.input=$folder/data/lin/00[01].npy" "data.train.target=$folder/data/lpt2/00[01].npy"
+for name in running_mean running_var; do
+  "$STATE_COMPARE" --mean "$folder"/{alone000,alone001,both}/state_1.h5 "model/1.$name" >"$folder/log" ||
+    fail "$name of two ranks is not the mean of both"
+done
+
 # Stopped inside an epoch, gone on with by other numbers of ranks: every sample once, losses near.
 expect 75 "2 ranks stopped" train 2 "$folder/plain.yaml" "$folder/base" train.epochs=2 train.batch=1 train.stop_after_steps=5
 for ranks in 1 2 3 4; do

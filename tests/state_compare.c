@@ -3,7 +3,10 @@
  *   state_compare A B                 every dataset and attribute bit for bit
  *   state_compare A B RELATIVE        weights within RELATIVE of their largest value, steps equal;
  *                                 the optimizer's arrays may be of gradients that are noise around
- * 0 state_compare --print A GROUP/ATTRIBUTE
+ * 0
+ *   state_compare --print A GROUP/ATTRIBUTE
+ *   state_compare --mean A B C DATASET    DATASET of C is the mean of those of A and B, and A's and
+ * B's differ
  *
  * Left out: /version (holds the date), /configuration, and checksums over groups that hold them.
  * Exit status 0: equal, 1: different, 2: cannot be read. */
@@ -191,9 +194,38 @@ static int print(const char *path, const char *name) {
   return 0;
 }
 
+static int mean_of(char **paths, const char *name) {
+  float *values[3];
+  size_t bytes[3];
+  for (int i = 0; i < 3; i++) {
+    H5T_class_t kind;
+    const hid_t file = H5Fopen(paths[i], H5F_ACC_RDONLY, H5P_DEFAULT);
+    const hid_t set = file < 0 ? -1 : H5Dopen2(file, name, H5P_DEFAULT);
+    if (set < 0) {
+      printf("cannot read %s of %s\n", name, paths[i]);
+      return 2;
+    }
+    values[i] = values_of(set, 0, &bytes[i], &kind);
+    H5Dclose(set);
+    H5Fclose(file);
+  }
+  if (bytes[0] == 0 || bytes[0] != bytes[1] || bytes[0] != bytes[2]) return 2;
+  double apart = 0, off = 0;
+  for (size_t i = 0; i < bytes[0] / sizeof(float); i++) {
+    const double a = (double)values[0][i], b = (double)values[1][i], c = (double)values[2][i];
+    apart = fmax(apart, fabs(a - b));
+    off = fmax(off, fabs((a + b) / 2 - c));
+  }
+  for (int i = 0; i < 3; i++)
+    free(values[i]);
+  printf("%s: %.3g apart, mean off by %.3g\n", name, apart, off);
+  return !(apart > 0 && off <= 1e-6 * apart);
+}
+
 int main(int argc, char **argv) {
   H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
   if (argc == 4 && strcmp(argv[1], "--print") == 0) return print(argv[2], argv[3]);
+  if (argc == 6 && strcmp(argv[1], "--mean") == 0) return mean_of(argv + 2, argv[5]);
   if (argc != 3 && argc != 4) return 2;
   return compare(argv[1], argv[2], argc == 4 ? strtod(argv[3], NULL) : -1);
 }

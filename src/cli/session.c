@@ -27,8 +27,12 @@ fn_status fn_cli_run(const fn_command_line *line, fn_command need,
     fn_log_set_level(verbosity(run));
     status = work(line, run, &dist);
   }
-  // Every rank has the agreed message by now; one of them is enough.
-  if (dist.rank != 0) fn_error_clear();
+  // Every rank has the agreed message by now; one of them is enough. It is said here, because the
+  // first rank to exit with a failure makes mpirun kill the others, and all leave together below.
+  if (dist.rank == 0 && status != FN_OK && fn_error_message()[0])
+    fprintf(stderr, "fieldnet: %s\n", fn_error_message());
+  fflush(stdout);
+  fn_error_clear();
   fn_run_destroy(run);
   fn_dist_finalize(&dist);
   return status;

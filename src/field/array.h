@@ -35,6 +35,17 @@ fn_status fn_hdf5_list(const char *file, fn_arena *arena, const char ***names, i
  *  name ending in .h5 or .hdf5. */
 int fn_dataset_colon(const char *path);
 
+/** Which file a path named when it was opened, and how many bytes of it are needed. */
+typedef struct fn_file_mark {
+  uint64_t device, inode;
+  int64_t bytes;
+} fn_file_mark;
+
+/** FN_ERR_DATA when the file is still there but shorter than the mark says. Readers ask after
+ *  reading: what is missing reads as zeros, in a mapped page as in HDF5. A file moved or replaced
+ *  is no failure, the old one stays whole for who has it open. */
+fn_status fn_file_check_mark(const char *path, const fn_file_mark *mark);
+
 /** Modulo with the sign of the divisor: first cell of a periodic axis. */
 static inline int64_t fn_wrap(int64_t index, int64_t size) {
   const int64_t rest = index % size;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/system.h"
@@ -47,6 +48,17 @@ int fn_dataset_colon(const char *path) {
       return (int)i;
   }
   return -1;
+}
+
+fn_status fn_file_check_mark(const char *path, const fn_file_mark *mark) {
+  struct stat now;
+  if (stat(path, &now) != 0 || (uint64_t)now.st_dev != mark->device ||
+      (uint64_t)now.st_ino != mark->inode)
+    return FN_OK;
+  FN_CHECK(now.st_size >= mark->bytes, FN_ERR_DATA,
+           "%s: truncated while open: expected %lld bytes, found %lld", path,
+           (long long)mark->bytes, (long long)now.st_size);
+  return FN_OK;
 }
 
 /** Split into file and dataset ("" when none is named); `file` is malloc'ed. A file whose name does

@@ -135,7 +135,9 @@ static void list_datasets(hid_t file, listing *list) {
 typedef struct hdf5_array {
   fn_array array;
   hid_t file, dataset;
+  char *file_path;
   char *path; // as in messages: file:/dataset
+  fn_file_mark mark;
 } hdf5_array;
 
 /** Why the system will not give us the file, in its words, before HDF5 says it in its own. */
@@ -280,8 +282,11 @@ static fn_status open_dataset(hdf5_array *h, const char *path, const char *wante
   char name[2048];
   FN_TRY(open_file(path, &h->file));
   FN_TRY(choose_dataset(h->file, path, wanted, name, sizeof name));
+  struct stat info;
+  if (stat(path, &info) == 0) h->mark = (fn_file_mark){info.st_dev, info.st_ino, info.st_size};
+  h->file_path = strdup(path);
   h->path = malloc(strlen(path) + strlen(name) + 2);
-  FN_CHECK(h->path, FN_ERR_MEMORY, "out of memory opening %s", path);
+  FN_CHECK(h->file_path && h->path, FN_ERR_MEMORY, "out of memory opening %s", path);
   sprintf(h->path, "%s:%s", path, name);
   h->dataset = H5Dopen2(h->file, name, H5P_DEFAULT);
   if (h->dataset < 0) return not_found(h, path, name);
@@ -385,6 +390,7 @@ static fn_status hdf5_read(fn_array *array, const int64_t *start, const int64_t 
   const bool failed = read_pieces(h, &p, extent, out, text, sizeof text) < 0;
   fn_hdf5_unlock();
   FN_CHECK(!failed, FN_ERR_DATA, "cannot read %s: %s", h->path, text);
+  FN_TRY(fn_file_check_mark(h->file_path, &h->mark));
   repeat(array, extent, out);
   return FN_OK;
 }
@@ -392,6 +398,7 @@ static fn_status hdf5_read(fn_array *array, const int64_t *start, const int64_t 
 static void close_ids(hdf5_array *h) {
   if (h->dataset >= 0) H5Dclose(h->dataset);
   if (h->file >= 0) H5Fclose(h->file);
+  free(h->file_path);
   free(h->path);
   free(h);
 }

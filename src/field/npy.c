@@ -18,8 +18,7 @@ typedef struct npy_array {
   fn_convert convert;
   const unsigned char *map;
   size_t map_size;
-  dev_t device; // identity of the mapped file, to notice that it shrank
-  ino_t inode;
+  fn_file_mark mark; // to notice that it shrank
   char *path;
 } npy_array;
 
@@ -55,16 +54,6 @@ static void install_handler(void) {
                     now.sa_sigaction == on_bus_error;
   if (!ours) sigaction(SIGBUS, &action, &handler_before);
   pthread_mutex_unlock(&lock);
-}
-
-static fn_status check_not_shrunk(const npy_array *npy) {
-  struct stat now;
-  if (stat(npy->path, &now) != 0 || now.st_dev != npy->device || now.st_ino != npy->inode)
-    return FN_OK; // moved or replaced: the mapping keeps the old file alive, whole
-  FN_CHECK(now.st_size >= npy->header.offset + npy->array.bytes, FN_ERR_DATA,
-           "%s: truncated while open: expected %lld bytes, found %lld", npy->path,
-           (long long)(npy->header.offset + npy->array.bytes), (long long)now.st_size);
-  return FN_OK;
 }
 
 /* ---- reading ---------------------------------------------------------------------------------
@@ -126,10 +115,10 @@ static fn_status npy_read(fn_array *array, const int64_t *start, const int64_t *
     read_block(npy, start, extent, out);
     reading = NULL;
     // The rest of a last page reads as zeros when the file lost it: look after reading.
-    return check_not_shrunk(npy);
+    return fn_file_check_mark(npy->path, &npy->mark);
   }
   reading = NULL;
-  FN_TRY(check_not_shrunk(npy));
+  FN_TRY(fn_file_check_mark(npy->path, &npy->mark));
   FN_FAIL(FN_ERR_DATA,
           "%s: a part of the file could not be read (SIGBUS): input/output error, or "
           "the file was rewritten while open",
@@ -158,8 +147,7 @@ static fn_status map_file(npy_array *npy, const char *path) {
     } else {
       npy->map = map;
       npy->map_size = (size_t)info.st_size;
-      npy->device = info.st_dev;
-      npy->inode = info.st_ino;
+      npy->mark = (fn_file_mark){.device = info.st_dev, .inode = info.st_ino};
     }
   }
   close(fd);
@@ -188,6 +176,7 @@ static fn_status describe(npy_array *npy, const char *path) {
   memcpy(array->type, header->type, sizeof header->type);
   array->fortran = header->fortran;
   array->bytes = bytes;
+  npy->mark.bytes = header->offset + bytes;
   npy->convert = fn_convert_find(header->kind, header->item, header->swap);
   return FN_OK;
 }

@@ -19,9 +19,13 @@ static int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
-/** The centred windows of input, output and target that all three cover. */
-static void common_windows(fn_graph *graph, fn_model *model) {
+/** The centred windows of input, output and target that all three cover, in cells of the output:
+ *  an input of lower resolution is interpolated, as map2map does in training (map2map page, 6.6).
+ */
+static void common_windows(fn_graph *graph, int64_t scale_factor, fn_model *model) {
   fn_value *part[3] = {model->input, model->output, model->target};
+  if (scale_factor > 1) part[0] = fn_resample(graph, model->input, (double)scale_factor, false);
+  if (fn_graph_status(graph) != FN_OK) return;
   const int count = model->target ? 3 : 2, spatial = fn_spatial(model->output);
   int64_t length[FN_MAX_SPATIAL];
   for (int d = 0; d < spatial; d++) {
@@ -92,7 +96,7 @@ fn_status fn_model_build(const fn_run *run, fn_graph *graph, int spatial, int64_
     const fn_shape target = batch_shape(spatial, batch, out_channels, target_extent);
     model->target = fn_input(graph, "target", &target);
   }
-  common_windows(graph, model);
+  common_windows(graph, run->data.scale_factor, model);
   FN_TRY(fn_graph_status(graph));
   if (!target_extent) return FN_OK;
   const fn_loss *loss;

@@ -55,7 +55,8 @@ fn_status fn_plot_losses(const double *epoch, const double *train, const double 
 typedef struct fn_spectra {
   int64_t bins;
   const double *k;
-  bool physical;                         /**< k in h/Mpc; else in units of the fundamental */
+  bool physical;   /**< k in h/Mpc; else in units of the fundamental */
+  bool normalised; /**< powers per unit wave number, in units of the fields and Mpc/h */
   const double *input, *output, *target; /**< power */
   const double *transfer, *correlation;  /**< of output and target */
   const double *input_transfer, *input_correlation;

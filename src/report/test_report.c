@@ -9,25 +9,39 @@
 #include "report/plot.h"
 #include "report/test_report.h"
 
+/** Without the sign that a NaN may have. */
+static double plain(double x) {
+  return isnan(x) ? (double)NAN : x;
+}
+
+static void print_row(const fn_test_result *r, int width, const char *name, double loss,
+                      double physical, double input) {
+  char last[32] = "";
+  if (r->has_input) snprintf(last, sizeof last, "  %14.6g", plain(input));
+  fn_log(FN_INFO, "%-*s  %12.6g  %14.6g%s", width, name, plain(loss), plain(physical), last);
+}
+
+/** Losses as in training and in physical units; the latter also for the input in the output's
+ *  place, which a network has to beat. */
 static void print_table(const fn_test_result *r) {
   int width = 4;
   for (int64_t f = 0; f < r->files; f++)
     if ((int)strlen(r->name[f]) > width) width = (int)strlen(r->name[f]);
-  fn_log(FN_INFO, "%-*s  %12s  %14s  %14s", width, "file", "loss", "physical", "input itself");
+  fn_log(FN_INFO, "%-*s  %12s  %14s%s", width, "file", "loss", "in data units",
+         r->has_input ? "  of input alone" : "");
   for (int64_t f = 0; f < r->files; f++)
-    fn_log(FN_INFO, "%-*s  %12.6g  %14.6g  %14.6g", width, r->name[f], r->loss[f], r->physical[f],
-           r->input_loss[f]);
-  fn_log(FN_INFO, "%-*s  %12.6g  %14.6g  %14.6g", width, "mean", r->mean_loss, r->mean_physical,
-         r->mean_input_loss);
+    print_row(r, width, r->name[f], r->loss[f], r->physical[f], r->input_loss[f]);
+  if (r->files > 1) print_row(r, width, "mean", r->mean_loss, r->mean_physical, r->mean_input_loss);
 }
 
 static fn_status write_losses(const char *folder, const fn_test_result *r) {
   fn_text text = {0};
   fn_text_add(&text, "file,loss,loss_physical,input_loss_physical\n");
   for (int64_t f = 0; f < r->files; f++)
-    fn_text_add(&text, "%s,%.9g,%.9g,%.9g\n", r->name[f], r->loss[f], r->physical[f],
-                r->input_loss[f]);
-  fn_text_add(&text, "mean,%.9g,%.9g,%.9g\n", r->mean_loss, r->mean_physical, r->mean_input_loss);
+    fn_text_add(&text, "%s,%.9g,%.9g,%.9g\n", r->name[f], plain(r->loss[f]), plain(r->physical[f]),
+                plain(r->input_loss[f]));
+  fn_text_add(&text, "mean,%.9g,%.9g,%.9g\n", plain(r->mean_loss), plain(r->mean_physical),
+              plain(r->mean_input_loss));
   char path[4096];
   snprintf(path, sizeof path, "%s/test.csv", folder);
   const fn_status status = fn_file_replace(path, text.data, text.length);
@@ -55,6 +69,7 @@ static fn_status draw_spectra(const fn_run *run, const fn_test_result *r) {
       .bins = r->bins,
       .k = r->k,
       .physical = run->test.box_size > 0,
+      .normalised = run->test.box_size > 0,
       .input = r->has_input ? r->power_input : NULL,
       .output = r->power_output,
       .target = r->power_target,
@@ -77,11 +92,14 @@ static fn_status draw_spectra(const fn_run *run, const fn_test_result *r) {
 
 fn_status fn_report_test(const fn_run *run, const fn_test_result *result, bool predict) {
   if (result->written > 0)
-    fn_log(FN_INFO, "%lld fields written below %s%s%s", (long long)result->written,
-           run->test.output[0] == '/' ? "" : run->folder, run->test.output[0] == '/' ? "" : "/",
-           run->test.output);
+    fn_log(FN_INFO, "%lld field%s written below %s%s%s", (long long)result->written,
+           result->written == 1 ? "" : "s", run->test.output[0] == '/' ? "" : run->folder,
+           run->test.output[0] == '/' ? "" : "/", run->test.output);
   if (predict) return FN_OK;
   print_table(result);
+  if (!isfinite(result->mean_loss) || !isfinite(result->mean_physical))
+    fn_log(FN_WARN, "the loss is not finite: look for values in the fields that their norms cannot "
+                    "take (fieldnet data inspect), or a diverged state");
   FN_TRY(write_losses(run->folder, result));
   if (result->bins == 0) return FN_OK;
   FN_TRY(write_spectra(run->folder, result));

@@ -32,16 +32,14 @@ typedef struct bench {
   fn_engine *engine;
   fn_program *program;
   fn_optimizer *optimizer;
-  double *step, *update; /**< seconds, shape [steps] */
-  double *primitives; /**< seconds of the step's primitives alone, right after it, shape [steps] */
-  double *ratio;      /**< step / primitives, shape [steps] */
-  row *kernel;        /**< shape [kernel_count] */
+  double *step, *update, *ratio; /**< seconds; step / primitives; shape [steps] */
+  row *kernel;                   /**< shape [kernel_count] */
   int kernel_count;
   row kind[KINDS_MOST];
   int kind_count;
   int backward_from; /**< first kernel of the backward pass */
-  double step_time, update_time, forward, backward, alone, pair_ratio;
-  size_t peak; /**< bytes resident, before the primitives were timed */
+  double step_time, update_time, forward, backward, alone, ratio_median;
+  size_t peak; /**< bytes resident */
   fn_program_memory memory;
 } bench;
 
@@ -80,36 +78,37 @@ static fn_status take_step(bench *b, double *step, double *update) {
   return FN_OK;
 }
 
-/** Every library primitive of the step once more, by itself. They overwrite the kernels' outputs;
- * the next step writes everything anew. */
-static fn_status take_primitives(bench *b, double *total) {
-  *total = 0;
+/** Every primitive of the step once more, alone. Overwrites outputs of kernels, which the next step
+ *  writes again. */
+static fn_status time_primitives(bench *b, double *sum) {
+  *sum = 0;
   for (int k = 0; k < b->kernel_count; k++) {
     double seconds;
     FN_TRY(fn_cpu_time_primitive(fn_program_kernel(b->program, k), 1, &seconds));
     b->kernel[k].alone += seconds / (double)b->options->steps;
-    *total += seconds;
+    *sum += seconds;
   }
   return FN_OK;
 }
 
-/** Steps and primitives in turn, so that a machine whose speed drifts slows both: the ratio is the
- *  median over pairs. */
+/** Steps and primitives alternate, so that both see the same machine: other programs, clock rates
+ *  and temperatures change over minutes. */
 static fn_status take_steps(bench *b) {
   double ignored[2];
   for (int64_t i = 0; i < b->options->warmup; i++)
     FN_TRY(take_step(b, &ignored[0], &ignored[1]));
   fn_program_profile_reset(b->program);
   for (int64_t i = 0; i < b->options->steps; i++) {
+    double alone;
     FN_TRY(take_step(b, &b->step[i], &b->update[i]));
-    if (i == 0) b->peak = fn_memory_peak();
-    FN_TRY(take_primitives(b, &b->primitives[i]));
-    b->ratio[i] = b->primitives[i] > 0 ? b->step[i] / b->primitives[i] : 0;
+    FN_TRY(time_primitives(b, &alone));
+    b->alone += alone / (double)b->options->steps;
+    b->ratio[i] = alone > 0 ? b->step[i] / alone : 0;
   }
-  b->pair_ratio = median(b->ratio, b->options->steps);
-  b->alone = median(b->primitives, b->options->steps);
+  b->peak = fn_memory_peak();
   b->step_time = median(b->step, b->options->steps);
   b->update_time = median(b->update, b->options->steps);
+  b->ratio_median = median(b->ratio, b->options->steps);
   return FN_OK;
 }
 
@@ -146,30 +145,24 @@ static void add_to_kind(bench *b, const char *op, const row *r) {
   kind->bytes += r->bytes;
 }
 
-static fn_status collect(bench *b) {
+static void collect(bench *b) {
   for (int k = 0; k < b->kernel_count; k++) {
     fn_kernel_info info;
     fn_program_kernel_info(b->program, k, &info);
     row *r = &b->kernel[k];
-    *r = (row){.backend = info.backend,
-               .shape = info.shape,
-               .kernels = 1,
-               .alone = r->alone,
-               .seconds = info.runs > 0 ? info.seconds / (double)info.runs : 0,
-               .flops = info.flops,
-               .bytes = info.bytes};
+    r->backend = info.backend;
+    r->shape = info.shape;
+    r->kernels = 1;
+    r->seconds = info.runs > 0 ? info.seconds / (double)info.runs : 0;
+    r->flops = info.flops;
+    r->bytes = info.bytes;
     snprintf(r->name, sizeof r->name, "%s %s", info.op, info.label);
     if (k < b->backward_from)
       b->forward += r->seconds;
     else
       b->backward += r->seconds;
+    add_to_kind(b, info.op, r);
   }
-  for (int k = 0; k < b->kernel_count; k++) {
-    fn_kernel_info info;
-    fn_program_kernel_info(b->program, k, &info);
-    add_to_kind(b, info.op, &b->kernel[k]);
-  }
-  return FN_OK;
 }
 
 /* ---- printing ----------------------------------------------------------------------------------
@@ -229,9 +222,8 @@ static void print_summary(const bench *b) {
   if (b->alone > 0)
     fprintf(b->out,
             "primitives  %10.2f ms   oneDNN convolutions and matrix products of the step, alone\n"
-            "ratio       %10.3f      step / primitives, median of %lld pairs; %.3f to %.3f\n",
-            1e3 * b->alone, b->pair_ratio, (long long)b->options->steps, b->ratio[0],
-            b->ratio[b->options->steps - 1]);
+            "ratio       %10.3f      step / primitives, median; lowest %.3f, highest %.3f\n",
+            1e3 * b->alone, b->ratio_median, b->ratio[0], b->ratio[b->options->steps - 1]);
   else
     fprintf(b->out, "primitives           -      backend %s has none to compare with\n",
             b->run->compute.backend);
@@ -259,10 +251,11 @@ static fn_status write_json(const bench *b) {
   fn_text_add(&text,
               "{\"version\": \"%s\", \"backend\": \"%s\", \"precision\": \"%s\", \"threads\": %d, "
               "\"batch\": %lld,\n \"step\": %.6g, \"forward\": %.6g, \"backward\": %.6g, "
-              "\"optimizer\": %.6g, \"primitives\": %.6g, \"ratio\": %.6g,\n",
+              "\"optimizer\": %.6g, \"primitives\": %.6g, "
+              "\"ratio\": %.6g,\n",
               fn_version(), b->run->compute.backend, b->run->compute.precision, fn_threads_get(),
               (long long)b->options->batch, b->step_time, b->forward, b->backward, b->update_time,
-              b->alone, b->pair_ratio);
+              b->alone, b->ratio_median);
   fn_text_add(&text, " \"arena\": %zu, \"workspace\": %zu, \"peak_resident\": %zu, \"steps\": [",
               b->memory.arena, b->memory.workspace, b->peak);
   for (int64_t i = 0; i < b->options->steps; i++)
@@ -292,10 +285,8 @@ static fn_status prepare(bench *b) {
   b->kernel = calloc((size_t)b->kernel_count + 1, sizeof *b->kernel);
   b->step = calloc((size_t)b->options->steps + 1, sizeof *b->step);
   b->update = calloc((size_t)b->options->steps + 1, sizeof *b->update);
-  b->primitives = calloc((size_t)b->options->steps + 1, sizeof *b->primitives);
   b->ratio = calloc((size_t)b->options->steps + 1, sizeof *b->ratio);
-  FN_CHECK(b->kernel && b->step && b->update && b->primitives && b->ratio, FN_ERR_MEMORY,
-           "out of memory");
+  FN_CHECK(b->kernel && b->step && b->update && b->ratio, FN_ERR_MEMORY, "out of memory");
   fn_program_memory_info(b->program, &b->memory);
   b->backward_from = find_backward(b);
   return FN_OK;
@@ -305,7 +296,7 @@ static fn_status measure(bench *b) {
   FN_TRY(prepare(b));
   print_head(b);
   FN_TRY(take_steps(b));
-  FN_TRY(collect(b));
+  collect(b);
   print_rows(b, "operator", b->kind, b->kind_count, KINDS_MOST, false);
   print_rows(b, "kernel", b->kernel, b->kernel_count,
              b->options->all ? b->kernel_count : (int)SLOWEST, true);
@@ -324,7 +315,6 @@ fn_status fn_bench(const fn_run *run, fn_dist *dist, const fn_bench_options *opt
   free(b->kernel);
   free(b->step);
   free(b->update);
-  free(b->primitives);
   free(b->ratio);
   free(b);
   return status;

@@ -1,5 +1,6 @@
 #include "run/engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,36 +40,67 @@ static int64_t nearest_fitting(const fn_network_rule *rule, int64_t edge, int di
   return -1;
 }
 
+/** "axis 1", or "every axis" when all edges are the same. */
+static const char *axis_name(const fn_dataset_info *info, int d, char *text, size_t size) {
+  bool same = true;
+  for (int i = 1; i < info->spatial; i++)
+    same &= info->input_extent[i] == info->input_extent[0] &&
+            info->target_extent[i] == info->target_extent[0];
+  snprintf(text, size, same ? "every axis" : "axis %d", d);
+  return text;
+}
+
+static bool same_as_before(const fn_dataset_info *info, int d) {
+  for (int i = 0; i < d; i++)
+    if (info->input_extent[i] == info->input_extent[d] &&
+        info->target_extent[i] == info->target_extent[d])
+      return true;
+  return false;
+}
+
+/** The nearest edges that fit: "44 and 48", or the smallest. */
+static const char *fitting_text(const fn_network_rule *rule, int64_t edge, char *text,
+                                size_t size) {
+  const int64_t least = edge < rule->minimum ? rule->minimum : edge;
+  const int64_t below = nearest_fitting(rule, edge, -1), above = nearest_fitting(rule, least, 1);
+  if (below > 0)
+    snprintf(text, size, "the nearest sizes are %lld and %lld", (long long)below, (long long)above);
+  else
+    snprintf(text, size, "the smallest size is %lld", (long long)above);
+  return text;
+}
+
 fn_status fn_engine_check_sizes(const fn_run *run, const fn_dataset_info *info) {
   fn_network_rule rule;
   FN_TRY(fn_model_rule(run, &rule));
   fn_text text = {0};
+  const char *key = NULL;
+  char axis[32], sizes[96];
   for (int d = 0; d < info->spatial; d++) {
-    const int64_t edge = info->input_extent[d];
-    const char *where = fn_run_where(run, run->data.crop.count ? "data.crop" : "data.input_pad");
+    const int64_t edge = info->input_extent[d], target = info->target_extent[d];
+    if (same_as_before(info, d)) continue;
+    axis_name(info, d, axis, sizeof axis);
     if (!fits(&rule, edge)) {
-      const int64_t below = nearest_fitting(&rule, edge, -1),
-                    above = nearest_fitting(&rule, edge < rule.minimum ? rule.minimum : edge, 1);
-      fn_text_add(
-          &text,
-          "%s%s: data.crop plus data.input_pad make %lld cells along axis %d, but the "
-          "network needs %lld modulo %lld and at least %lld; the nearest sizes are %lld and "
-          "%lld",
-          text.length ? "\n" : "", where, (long long)edge, d, (long long)rule.remainder,
-          (long long)(rule.multiple > 1 ? rule.multiple : 1), (long long)rule.minimum,
-          (long long)(below > 0 ? below : rule.minimum), (long long)above);
+      key = run->data.crop.count ? "data.crop" : "data.input_pad";
+      fn_text_add(&text,
+                  "%s%s plus data.input_pad make %lld cells along %s, but the network needs %lld "
+                  "modulo %lld and at least %lld; %s",
+                  text.length ? "; " : "", run->data.crop.count ? "data.crop" : "the whole field",
+                  (long long)edge, axis, (long long)rule.remainder,
+                  (long long)(rule.multiple > 1 ? rule.multiple : 1), (long long)rule.minimum,
+                  fitting_text(&rule, edge, sizes, sizeof sizes));
     } else if (info->target_channels > 0 && rule.trim >= 0 && run->data.scale_factor == 1) {
-      const int64_t output = edge - 2 * rule.trim, target = info->target_extent[d];
-      if ((output - target) % 2 != 0)
-        fn_text_add(&text,
-                    "%s%s: the network's output has %lld cells along axis %d and the target %lld: "
-                    "the difference must be even for their centres to agree",
-                    text.length ? "\n" : "", fn_run_where(run, "data.target_pad"),
-                    (long long)output, d, (long long)target);
+      const int64_t output = edge - 2 * rule.trim;
+      if ((output - target) % 2 == 0) continue;
+      if (!key) key = "data.target_pad";
+      fn_text_add(&text,
+                  "%sthe network's output has %lld cells along %s and the target %lld: the "
+                  "difference must be even for their centres to agree",
+                  text.length ? "; " : "", (long long)output, axis, (long long)target);
     }
   }
   if (text.length == 0) return FN_OK;
-  const fn_status status = fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__, "%s", text.data);
+  const fn_status status = fn_run_fail(run, key, "%s", text.data);
   fn_text_free(&text);
   return status;
 }

@@ -7,9 +7,10 @@
 
 #include "base/log.h"
 #include "base/system.h"
+#include "base/text.h"
 #include "data/norms.h"
 #include "data/spectrum.h"
-#include "field/field.h"
+#include "field/array.h"
 #include "run/assemble.h"
 #include "run/checkpoint.h"
 #include "run/physical.h"
@@ -32,12 +33,14 @@ typedef struct tester {
   fn_group group;
   fn_physical *physical;          /**< losses in physical units; NULL when predicting */
   int64_t window[FN_MAX_SPATIAL]; /**< cells of what is compared and pasted */
+  int64_t whole[FN_MAX_SPATIAL]; /**< cells of the program's windows, of which that is the middle */
   int64_t offset[FN_MAX_SPATIAL]; /**< first of them from anchor * scale_factor */
   int64_t window_cells;
-  bool has_input;        /**< the input can stand for the output: same channels, same resolution */
-  int parts;             /**< canvases: output, and when testing target and input */
-  double *sums;          /**< [files][SUMS] */
-  double *power;         /**< [SPECTRA][bins] */
+  bool
+      has_input; /**< the input, interpolated if coarser, can stand for the output: same channels */
+  int parts;     /**< canvases: output, and when testing target and input */
+  double *sums;  /**< [files][SUMS] */
+  double *power; /**< [SPECTRA][bins] */
   fn_spectrum *spectrum; /**< NULL: no spectra */
   double spectrum_files, written;
 } tester;
@@ -58,22 +61,58 @@ static fn_status find_state(const fn_run *run, char **path) {
   return FN_OK;
 }
 
+/** Settings that give the network's numbers their meaning: others than in training are possible,
+ *  but seldom meant. */
+static void on_change(void *user, const char *key, const char *before, const char *after) {
+  static const char *const meaning[] = {"data.input_norms", "data.target_norms",
+                                        "data.norm_options", "data.scale_factor", "model."};
+  for (size_t i = 0; i < sizeof meaning / sizeof meaning[0]; i++)
+    if (fn_text_starts(key, meaning[i]))
+      fn_log(FN_WARN, "%s is not as in training: %s was %s in %s", key, after, before,
+             (const char *)user);
+}
+
 static fn_status read_progress(tester *t, char **path) {
   fn_state state = {.progress = &t->progress};
+  char *configuration = NULL;
   FN_TRY(find_state(t->run, path));
-  return fn_checkpoint_load(*path, true, &state, NULL);
+  FN_TRY(fn_checkpoint_load(*path, true, &state, &configuration));
+  if (configuration && fn_run_compare(configuration, t->run, on_change, *path) != FN_OK)
+    fn_error_clear(); // a state is used without knowing how it was made
+  free(configuration);
+  return FN_OK;
+}
+
+/** A run that keeps a moving average may go on from a state without one, a test of it may not. */
+static fn_status check_average(const char *path) {
+  fn_arena *arena = fn_arena_create();
+  FN_CHECK(arena, FN_ERR_MEMORY, "out of memory");
+  const char **name = NULL;
+  int count = 0;
+  bool found = false;
+  const fn_status status = fn_hdf5_list(path, arena, &name, &count);
+  for (int i = 0; i < count && !found; i++)
+    found = fn_text_starts(name[i], "/ema/");
+  fn_arena_destroy(arena);
+  FN_TRY(status);
+  FN_CHECK(found, FN_ERR_CHECKPOINT,
+           "test.use_ema: %s holds no moving average of the weights; train.ema_decay makes one",
+           path);
+  return FN_OK;
 }
 
 static fn_status read_weights(tester *t, const char *path) {
   fn_parameters *p = fn_engine_parameters(t->engine);
   const size_t bytes = (size_t)p->count * sizeof(float);
   fn_state state = {.parameters = p};
+  if (t->run->test.use_ema) FN_TRY(check_average(path));
   if (t->run->test.use_ema) FN_TRY(fn_pages_allocate(bytes, (void **)&state.ema));
   const fn_status status = fn_checkpoint_load(path, t->run->train.load_strict, &state, NULL);
   if (status == FN_OK && state.ema) memcpy(p->values, state.ema, bytes);
   if (state.ema) fn_pages_free(state.ema, bytes);
   if (status == FN_OK)
-    fn_log(FN_INFO, "weights of %s, epoch %lld", path, (long long)t->progress.epoch);
+    fn_log(FN_INFO, "%s of %s, epoch %lld", t->run->test.use_ema ? "averaged weights" : "weights",
+           path, (long long)t->progress.epoch);
   return status;
 }
 
@@ -123,9 +162,12 @@ static fn_status find_window(tester *t) {
     const int64_t step = run->data.crop_step.count
                              ? run->data.crop_step.value[run->data.crop_step.count > 1 ? d : 0]
                              : crop;
-    t->window[d] = window->dim[2 + d];
+    // Without targets the network's output may reach beyond what a target would cover: cut to it,
+    // so that crops do not overwrite each other's inner cells and predict gives what test does.
+    t->whole[d] = t->window[d] = window->dim[2 + d];
+    if (t->window[d] > t->info.target_extent[d]) t->window[d] = t->info.target_extent[d];
     t->offset[d] = -low * s + (t->info.input_extent[d] * s - output->dim[2 + d]) / 2 +
-                   (output->dim[2 + d] - window->dim[2 + d]) / 2;
+                   (output->dim[2 + d] - t->whole[d]) / 2 + (t->whole[d] - t->window[d]) / 2;
     t->window_cells *= t->window[d];
     FN_CHECK(
         t->window[d] >= step * s, FN_ERR_CONFIG,
@@ -133,7 +175,7 @@ static fn_status find_window(tester *t) {
         "the field would have holes; raise data.input_pad",
         fn_run_where(run, "data.crop_step"), (long long)(step * s), d, (long long)t->window[d]);
   }
-  t->has_input = !t->predict && s == 1 && t->info.input_channels == t->info.target_channels;
+  t->has_input = !t->predict && t->info.input_channels == t->info.target_channels;
   t->parts = t->predict ? 1 : t->has_input ? 3 : 2;
   return FN_OK;
 }
@@ -214,11 +256,25 @@ static fn_status source_fill(tester *t, int64_t file, source *s) {
   return FN_OK;
 }
 
+/** The window's part of one sample of an output: [channels, window...]. */
 static void copy_row(const tester *t, const source *s, const char *name, float *out,
                      int64_t channels) {
-  const int64_t count = channels * t->window_cells;
+  // Missing axes in front count as one cell.
+  int64_t whole[3] = {1, 1, 1}, part[3] = {1, 1, 1}, first[3] = {0, 0, 0};
+  for (int d = 0, i = 3 - t->info.spatial; d < t->info.spatial; d++, i++) {
+    whole[i] = t->whole[d];
+    part[i] = t->window[d];
+    first[i] = (whole[i] - part[i]) / 2;
+  }
+  const int64_t cells = whole[0] * whole[1] * whole[2];
   const float *all = fn_program_output_data(s->program, name);
-  memcpy(out, all + s->row * count, (size_t)count * sizeof *out);
+  for (int64_t c = 0; c < channels; c++) {
+    const float *field = all + (s->row * channels + c) * cells;
+    for (int64_t i = 0; i < part[0]; i++)
+      for (int64_t j = 0; j < part[1]; j++, out += part[2])
+        memcpy(out, field + ((first[0] + i) * whole[1] + first[1] + j) * whole[2] + first[2],
+               (size_t)part[2] * sizeof *out);
+  }
 }
 
 /** Next crop of this rank: output, target, input windows in physical units, one after another. */
@@ -326,24 +382,26 @@ static void paste(const tester *t, int64_t crop, const float *patch, fn_canvas *
 }
 
 /** The group's first rank takes the crops in order, its own and those of the others. A rank that
- *  fails sends an empty message in place of its crop. */
-static fn_status collect(tester *t, int64_t file, source *s, float *patch, fn_canvas *canvas) {
+ *  fails, `status` says that it did already, sends an empty message in place of its crops; then
+ *  *whole is false on the first rank and there is no field to write. */
+static fn_status collect(tester *t, int64_t file, source *s, float *patch, fn_canvas *canvas,
+                         fn_status status, bool *whole) {
   const int64_t count = t->parts * t->info.target_channels * t->window_cells;
-  fn_status status = FN_OK;
+  *whole = true;
   for (int64_t c = 0; c < t->info.crops; c++) {
     const int owner = (int)(c % t->group.size);
     if (owner == t->group.rank && status == FN_OK) status = source_next(t, file, s, patch);
     if (owner == t->group.rank && owner != 0) {
       MPI_Send(patch, status == FN_OK ? (int)count : 0, MPI_FLOAT, 0, 0, t->group.comm);
     } else if (t->group.rank == 0) {
+      int received = (int)count;
       if (owner != 0) {
         MPI_Status info;
-        int received;
         MPI_Recv(patch, (int)count, MPI_FLOAT, owner, 0, t->group.comm, &info);
         MPI_Get_count(&info, MPI_FLOAT, &received);
-        if (received == 0) continue;
       }
-      if (status == FN_OK) paste(t, c, patch, canvas);
+      *whole &= received > 0 && status == FN_OK;
+      if (*whole) paste(t, c, patch, canvas);
     }
   }
   return status;
@@ -351,13 +409,11 @@ static fn_status collect(tester *t, int64_t file, source *s, float *patch, fn_ca
 
 static fn_status evaluate_file(tester *t, int64_t file, fn_canvas *canvas, float *patch) {
   source s = {0};
+  bool whole = true;
   fn_status status = source_open(t, file, &s);
-  if (t->group.size > 1 || status == FN_OK) {
-    const fn_status collected = collect(t, file, &s, patch, canvas);
-    if (status == FN_OK) status = collected;
-  }
+  status = collect(t, file, &s, patch, canvas, status, &whole);
   fn_loader_destroy(s.loader);
-  if (status != FN_OK || t->group.rank != 0) return status;
+  if (status != FN_OK || t->group.rank != 0 || !whole) return status;
   if (t->spectrum) FN_TRY(add_spectra(t, canvas));
   return t->run->test.write_fields || t->predict ? write_fields(t, file, &canvas[0]) : FN_OK;
 }

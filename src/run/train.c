@@ -83,37 +83,21 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
   return fn_reducer_finish(s->reducer);
 }
 
-/** One reduction per step: loss, requests, and the running statistics of batch norm, which are thus
- *  the mean over ranks after every step. */
+/** What every step ends with: loss and requests summed over ranks, running statistics of batch norm
+ *  averaged, so that all ranks hold the same state after every step. */
 static fn_status agree_on_step(fn_session *s, step_sums *sums) {
-  enum { HEAD = 5 };
-  fn_parameters *p = s->parameters;
-  const int64_t count = HEAD + p->buffer_count;
-  double *v = malloc((size_t)count * sizeof *v);
-  FN_CHECK(v, FN_ERR_MEMORY, "out of memory");
-  v[0] = isfinite(sums->loss) ? sums->loss : 0;
-  v[1] = sums->samples;
-  v[2] = sums->stop;
-  v[3] = sums->save;
-  v[4] = sums->failed;
-  float *buffers = p->buffers;
-  for (int64_t i = 0; i < p->buffer_count; i++)
-    v[HEAD + i] = (double)buffers[i];
+  double v[] = {isfinite(sums->loss) ? sums->loss : 0, sums->samples, sums->stop, sums->save,
+                sums->failed};
   const int bad = isfinite(sums->loss) ? 0 : s->dist->size - s->dist->rank;
-  fn_status status = fn_dist_sum(s->dist, v, count);
-  if (status == FN_OK) {
-    const int worst = fn_dist_max(s->dist, bad);
-    sums->loss = v[0];
-    sums->samples = v[1];
-    sums->stop = v[2];
-    sums->save = v[3];
-    sums->failed = v[4];
-    sums->bad_rank = worst ? s->dist->size - worst + 1 : 0;
-    for (int64_t i = 0; i < p->buffer_count && s->dist->size > 1; i++)
-      buffers[i] = (float)(v[HEAD + i] / s->dist->size);
-  }
-  free(v);
-  return status;
+  FN_TRY(fn_dist_sum(s->dist, v, (int64_t)(sizeof v / sizeof v[0])));
+  const int worst = fn_dist_max(s->dist, bad);
+  *sums = (step_sums){.loss = v[0],
+                      .samples = v[1],
+                      .stop = v[2],
+                      .save = v[3],
+                      .failed = v[4],
+                      .bad_rank = worst ? s->dist->size - worst + 1 : 0};
+  return fn_dist_average_buffers(s->dist, s->parameters);
 }
 
 static void update_average(fn_session *s) {
@@ -448,12 +432,13 @@ static void announce(const fn_session *s, bool resumed) {
 static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(s->dist, open_data(s)));
   FN_TRY(fn_dist_agree(s->dist, prepare(s)));
-  FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
   FN_TRY(fn_dist_agree(s->dist,
                        fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,
                                          s->run->train.bucket_bytes, &s->reducer)));
   bool resumed, stopped = false;
   FN_TRY(fn_session_restore(s, &resumed));
+  // After the last thing that may refuse the run: what is refused leaves the folder as it was.
+  FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
   announce(s, resumed);
   s->last_save = fn_clock();
   int64_t steps = 0;

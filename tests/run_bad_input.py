@@ -1,0 +1,272 @@
+"""Bad input, one by one, on 1 and 2 ranks: one clear message that names the thing, the right exit
+code on all ranks, within seconds, and nothing created, changed or lost."""
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+from program import (check, command, finish, folder, noise, run, snapshot, succeed, write_hdf5,
+                     write_npy, write_text)
+
+CONFIG, DATA, CHECKPOINT, UNSUPPORTED = 2, 3, 5, 8
+EDGE = 8
+
+BASE = """folder: run
+model:
+  layers:
+    - conv: {channels: 4, kernel: 1}
+    - relu
+    - conv: {channels: out, kernel: 1}
+data:
+  train: {input: "in/*.npy", target: "tgt/*.npy"}
+  test: {input: "in/*.npy", target: "tgt/*.npy"}
+train: {epochs: 1, batch: 2}
+optimizer: {lr: 0.001}
+compute: {threads: 1}
+report: {plots: false, tensorboard: false}
+"""
+
+VNET = """folder: run
+model:
+  name: vnet
+  options: {width: 4}
+data:
+  train: {input: "wide/*.npy", target: "wide/*.npy"}
+  crop: 12
+  input_pad: 17
+train: {epochs: 1, batch: 1}
+optimizer: {lr: 0.001}
+"""
+
+
+def expect(name, arguments, code, patterns, text=BASE, ranks=(2,), seconds=20):
+    """`arguments`: command and --set settings; `patterns` must all be in the output."""
+    write_text("run.yaml", text)
+    before = snapshot()
+    for size in ranks:
+        done = run(size, arguments[0], "run.yaml",
+                   *[word for setting in arguments[1:] for word in ("--set", setting)], limit=60)
+        title = f"{name} on {size} rank{'s' if size > 1 else ''}"
+        check(done.code == code, f"{title}: expected exit code {code}, found {done.code}", done.output)
+        absent = [pattern for pattern in patterns if pattern not in done.output]
+        check(not absent, f"{title}: {absent} not in the message", done.output)
+        check(len(done.messages()) == 1, f"{title}: expected one message, found {len(done.messages())}",
+              done.output)
+        check(done.seconds < seconds, f"{title}: took {done.seconds:.0f} s")
+        after = snapshot()
+        changed = [path for path in set(before) | set(after) if before.get(path) != after.get(path)]
+        check(not changed, f"{title}: files appeared, changed or went", str(sorted(changed)))
+        before = after
+
+
+def cube(name, seed, channels=1, edge=EDGE, **how):
+    shape = (channels, edge, edge, edge)
+    write_npy(name, shape, noise(seed, channels * edge**3), **how)
+
+
+def make_fields():
+    for i in range(8):
+        cube(f"in/{i}.npy", i)
+        cube(f"tgt/{i}.npy", 100 + i)
+    cube("wide/0.npy", 1, edge=12)
+    cube("wide/1.npy", 2, edge=12)
+
+
+def configuration():
+    expect("misspelt key", ["train"], CONFIG, ["run.yaml:11:1", "'optimiser'", "did you mean 'optimizer'"],
+           BASE.replace("optimizer:", "optimiser:"), ranks=(1, 2))
+    expect("wrong type", ["train"], CONFIG, ["run.yaml:10:27", "batch", "integer", "two", "^"],
+           BASE.replace("batch: 2", "batch: two"), ranks=(1,))
+    expect("duplicate key", ["train"], CONFIG, ["run.yaml:15:1", "seed", "twice", "line 12"],
+           BASE.replace("compute:", "seed: 1\ncompute:") + "seed: 2\n", ranks=(1,))
+    expect("missing run file key", ["train"], CONFIG, ["data.train.input"],
+           BASE.replace('  train: {input: "in/*.npy", target: "tgt/*.npy"}\n', ""), ranks=(1,))
+    expect("precision f64", ["train", "compute.precision=f64"], CONFIG, ["compute.precision", "f64", "bf16"], ranks=(1,))
+    expect("unknown backend", ["train", "compute.backend=cppu"], CONFIG, ["cppu", "did you mean 'cpu'"])
+    expect("backend that is not built", ["train", "compute.backend=cuda"], UNSUPPORTED, ["cuda"])
+    expect("unknown optimizer", ["train", "optimizer.name=adamm"], CONFIG, ["adamm", "did you mean 'adam"],
+           ranks=(1,))
+    expect("unknown loss", ["train", "loss.name=msse"], CONFIG, ["msse", "did you mean 'mse'"], ranks=(1,))
+    expect("unknown norm", ["train", "data.input_norms=cosmology.diss"], CONFIG,
+           ["cosmology.diss", "did you mean 'cosmology.dis'"])
+    expect("unknown layer", ["train"], CONFIG, ["run.yaml:5:7", "relo", "did you mean 'relu'"],
+           BASE.replace("- relu", "- relo"))
+    expect("unknown model", ["train", "model.name=vnett"], CONFIG, ["vnett", "did you mean 'vnet'"],
+           VNET, ranks=(1,))
+    expect("unknown option of a model", ["train"], CONFIG, ["run.yaml:4:13", "widht", "did you mean 'width'"],
+           VNET.replace("width", "widht").replace("pad: 17", "pad: 16"))
+
+
+def sizes():
+    # 12 + 2 * 17 = 46 cells: not 0 modulo 4
+    expect("crop that does not fit the network", ["train"], CONFIG,
+           ["run.yaml:7:9", "46 cells", "0 modulo 4", "at least 44", "44 and 48"], VNET, ranks=(1, 2))
+    expect("crop too small for the network", ["train", "data.input_pad=2"], CONFIG,
+           ["run.yaml:7:9", "16 cells", "at least 44", "smallest size is 44"], VNET)
+    expect("target pad that is off by half a cell", ["train", "data.input_pad=18", "data.target_pad=[0,1,0,1,0,1]"],
+           CONFIG, ["data.target_pad", "must be even"], VNET)
+    expect("crop with too many axes", ["train", "data.crop=[4,4]"], CONFIG, ["data.crop", "2"])
+    expect("more ranks than samples", ["train"], CONFIG, ["fewer than 2 ranks", "run.yaml:8:18"],
+           BASE.replace("in/*.npy", "in/0.npy").replace("tgt/*.npy", "tgt/0.npy"), ranks=(2,))
+
+
+def files():
+    def one(name, patterns, path="in/6.npy", text=BASE, arguments=("train",), ranks=(2,)):
+        expect(name, list(arguments), DATA, patterns, text, ranks)
+
+    def damaged(name, change, patterns, path="in/6.npy", **how):
+        shutil.copy(path, "kept")
+        os.remove(path)
+        change(path)
+        one(name, patterns, path, **how)
+        if os.path.isdir(path):
+            os.rmdir(path)
+        else:
+            os.remove(path)
+        shutil.move("kept", path)
+
+    one("empty glob", ["nothing/*.npy"], text=BASE.replace("in/*.npy", "nothing/*.npy"))
+    one("missing file", ["in/none.npy"], text=BASE.replace("in/*.npy", "in/none.npy"))
+    damaged("broken link", lambda path: os.symlink("nowhere", path), ["in/6.npy", "No such file"])
+    damaged("folder instead of a file", os.mkdir, ["in/6.npy", "directory"])
+    damaged("zero bytes", lambda path: open(path, "w").close(), ["in/6.npy", "0 bytes"])
+    damaged("text instead of numbers", lambda path: write_text(path, "a,b,c\n1,2,3\n" * 9), ["in/6.npy", "npy"])
+    damaged("truncated npy", lambda path: (cube(path, 1), os.truncate(path, 1000)), ["in/6.npy", "truncated", "1000"])
+    damaged("wrong channel count in the 7th file", lambda path: cube(path, 1, channels=2),
+            ["in/6.npy has 2 channels", "expected 1"])
+    damaged("wrong edge of a target", lambda path: cube(path, 1, edge=6), ["tgt/3.npy", "[6, 6, 6]", "[8, 8, 8]"],
+            path="tgt/3.npy")
+    os.rename("tgt/4.npy", "kept")
+    one("unequal lists", ["has 8 fields", "has 7", "in/4.npy"])
+    os.rename("kept", "tgt/4.npy")
+
+
+def hdf5():
+    os.makedirs("h5", exist_ok=True)
+    for i in range(4):
+        write_hdf5(f"h5/{i}.h5", "/fields/a", (1, EDGE, EDGE, EDGE), noise(i, EDGE**3))
+    text = BASE.replace("in/*.npy", "h5/*.h5").replace("tgt/*.npy", "tgt/[0-3].npy")
+    write_text("run.yaml", text)
+    succeed(2, "train", "run.yaml", "--set", "folder=run_h5")
+    expect("no such dataset", ["train"], DATA, ["h5/0.h5", "/fields/b", "/fields/a"],
+           text.replace("h5/*.h5", "h5/*.h5:/fields/b"))
+    size = os.path.getsize("h5/2.h5")
+    os.truncate("h5/2.h5", size - 500)
+    expect("truncated HDF5", ["train"], DATA, ["h5/2.h5", "truncated"], text)
+    shutil.copy("run_h5/state_1.h5", "h5/2.h5")
+    expect("several datasets and none named", ["train"], DATA, ["h5/2.h5", "datasets", "/model/0.weight"], text)
+    shutil.rmtree("h5")
+
+
+def accepted():
+    """Byte orders and axis orders are not errors, and give the same numbers."""
+    os.makedirs("other", exist_ok=True)
+    for i in range(8):
+        values = noise(i, EDGE**3)
+        turned = [values[(x * EDGE + y) * EDGE + z] for z in range(EDGE) for y in range(EDGE) for x in range(EDGE)]
+        write_npy(f"other/{i}.npy", (1, EDGE, EDGE, EDGE), turned if i % 2 else values,
+                  order=">" if i % 4 < 2 else "<", fortran=bool(i % 2))
+    write_text("run.yaml", BASE)
+    succeed(1, "train", "run.yaml", "--set", "folder=run_plain")
+    succeed(1, "train", "run.yaml", "--set", "folder=run_other", "--set", "data.train.input=other/*.npy")
+    plain, other = open("run_plain/metrics.csv").read(), open("run_other/metrics.csv").read()
+    without_times = lambda text: [line.split(",")[:4] for line in text.splitlines()]
+    check(without_times(plain) == without_times(other), "byte and axis order change the loss", plain + other)
+
+
+def checkpoints():
+    expect("test without a state", ["test"], CHECKPOINT, ["no state in folder run", "train first"])
+    expect("predict without a state", ["predict"], CHECKPOINT, ["no state in folder run"])
+    expect("named state missing", ["test", "test.state=none.h5"], CHECKPOINT, ["none.h5", "test.state=none.h5"])
+    expect("start state missing", ["train", "train.load_state=none.h5"], CHECKPOINT, ["none.h5", "train.load_state"])
+    with open("run_plain/state_1.h5", "rb") as file:
+        good = file.read()
+    middle = len(good) // 2
+    for name, bad in (("flipped byte", good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1:]),
+                      ("cut", good[:middle]), ("empty", b""), ("not HDF5", b"hello" * 100)):
+        with open("bad.h5", "wb") as file:
+            file.write(bad)
+        expect(f"state: {name}", ["test", "test.state=bad.h5"], CHECKPOINT, ["bad.h5"], ranks=(2,))
+        expect(f"start state: {name}", ["train", "train.load_state=bad.h5"], CHECKPOINT, ["bad.h5"], ranks=(1,))
+    os.remove("bad.h5")
+    expect("test crops that leave holes", ["test", "test.state=run_plain/state_1.h5", "data.crop=4", "data.crop_step=6"],
+           CONFIG, ["data.crop_step=6", "holes"])
+    expect("state of another network", ["test", "test.state=run_plain/state_1.h5"], CHECKPOINT,
+           ["run_plain/state_1.h5", "0.weight", "[4, 1, 1, 1, 1]", "[5, 1, 1, 1, 1]"],
+           BASE.replace("channels: 4", "channels: 5"))
+    expect("state without a moving average", ["test", "test.state=run_plain/state_1.h5", "test.use_ema=true"],
+           CHECKPOINT, ["run_plain/state_1.h5", "average"])
+
+
+def plugins():
+    expect("no such plug-in", ["train", "plugin=./none.so"], CONFIG, ["none.so"])
+    write_text("text.so", "this is not a library\n")
+    expect("plug-in that is no library", ["train", "plugin=./text.so"], CONFIG, ["text.so"], ranks=(2,))
+    compiler = shutil.which("cc")
+    if not compiler:
+        print("skipped: a plug-in without the symbol needs a C compiler")
+        return
+    write_text("empty.c", "int nothing_here;\n")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", "empty.so", "empty.c"], check=True)
+    expect("plug-in without the symbol", ["train", "plugin=./empty.so"], CONFIG, ["empty.so", "fieldnet_register"])
+
+
+def folders():
+    write_text("occupied", "a file where the folder should be\n")
+    expect("run folder is a file", ["train", "folder=occupied"], CHECKPOINT, ["occupied"])
+    expect("run folder below a file", ["train", "folder=occupied/run"], CHECKPOINT, ["occupied"], ranks=(1,))
+    expect("output folder is a file", ["test", "test.state=run_plain/state_1.h5", "folder=run_out",
+                                       f"test.output={os.getcwd()}/occupied"], CONFIG, ["occupied"])
+    check(not os.path.exists("run_out"), "a failed test left its folder")
+
+
+def shrinking(kind, ranks):
+    """A file is cut in the middle of training."""
+    os.makedirs("cut", exist_ok=True)
+    for i in range(4):
+        if kind == "npy":
+            cube(f"cut/{i}.npy", i, edge=32)
+        else:
+            write_hdf5(f"cut/{i}.h5", "/a", (1, 32, 32, 32), noise(i, 32**3))
+        cube(f"cuttgt/{i}.npy", i, edge=32)
+    write_text("run.yaml", BASE.replace("in/*.npy", f"cut/*.{kind}").replace("tgt/*.npy", "cuttgt/*.npy"))
+    shutil.rmtree("run", ignore_errors=True)
+    process = subprocess.Popen(
+        command(ranks, "train", "run.yaml", "--set", "train.epochs=100000", "--set", "data.crop=8",
+                "--set", "checkpoint.keep_last=2", "--set", "train.batch=32"),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    start = time.monotonic()
+    while not os.path.exists("run/checkpoint.h5") and time.monotonic() - start < 60 and process.poll() is None:
+        time.sleep(0.05)
+    os.truncate(f"cut/2.{kind}", 5000)
+    cut = time.monotonic()
+    try:
+        output, _ = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        output = process.communicate()[0] + "\n[time limit]"
+    title = f"{kind} file cut in the middle of training on {ranks} ranks"
+    check(process.returncode == DATA, f"{title}: exit code {process.returncode}", output)
+    check(output.count("\nfieldnet: ") + output.startswith("fieldnet: ") == 1 and f"cut/2.{kind}" in output,
+          f"{title}: message", output)
+    check(time.monotonic() - cut < 15, f"{title}: took {time.monotonic() - cut:.0f} s")
+    check(os.path.exists("run/checkpoint.h5"), f"{title}: the state is gone")
+    shutil.rmtree("run", ignore_errors=True)
+    shutil.rmtree("cut")
+    shutil.rmtree("cuttgt")
+
+
+with folder():
+    make_fields()
+    parts = sys.argv[1:]
+    for part in (configuration, sizes, files, hdf5, accepted, checkpoints, plugins, folders):
+        if not parts or part.__name__ in parts or (part is accepted and ("checkpoints" in parts or "folders" in parts)):
+            start = time.monotonic()
+            part()
+            print(f"{part.__name__}: {time.monotonic() - start:.1f} s", flush=True)
+    for kind in ("npy", "h5"):
+        for ranks in (1, 2):
+            if not parts or "shrinking" in parts:
+                shrinking(kind, ranks)
+finish()
