@@ -50,6 +50,8 @@ if(TARGET PkgConfig::HDF5 AND TARGET MPI::MPI_C)
   unset(CMAKE_REQUIRED_LIBRARIES)
   if(HDF5_IS_PARALLEL)
     target_link_libraries(fieldnet_dependencies INTERFACE PkgConfig::HDF5)
+    # One meaning of versioned names (H5Ovisit) in 1.10, 1.12 and 1.14.
+    target_compile_definitions(fieldnet_dependencies INTERFACE H5_USE_110_API)
   else()
     set(missing "${missing}\n  HDF5 was found without MPI support: install libhdf5-openmpi-dev")
   endif()
