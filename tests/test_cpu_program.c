@@ -68,8 +68,7 @@ static void trial_run(trial *t, const char *network, const fn_shape *shape, cons
   if (precision == FN_BF16) require(fn_graph_apply_bf16(g, true));
   require(fn_parameters_create(g, wide ? FN_F64 : FN_F32, &t->parameters));
   fn_parameters_initialise(t->parameters, 3, -1);
-  const fn_program_options options = {
-      .backend = backend, .precision = precision, .first_layer_f32 = true, .check = check};
+  const fn_program_options options = {.backend = backend, .precision = precision, .check = check};
   const fn_program_output outputs[] = {{"y", gradient[count]}, {"loss", gradient[count + 1]}};
   require(
       fn_program_create(g, t->parameters, &options, outputs, 2, wrt, gradient, count, &t->program));

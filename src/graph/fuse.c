@@ -9,6 +9,7 @@
 
 typedef struct view {
   fn_graph *graph;
+  bool *seen; /**< [node_count]: scratch of depends_on */
   int *uses;  /**< [value_count] */
   bool *keep; /**< [value_count]: somebody outside reads it */
 } view;
@@ -17,9 +18,11 @@ static fn_status view_create(fn_graph *graph, fn_value **keep, int keep_count, v
   *v = (view){.graph = graph};
   v->uses = calloc((size_t)graph->value_count, sizeof *v->uses);
   v->keep = calloc((size_t)graph->value_count, sizeof *v->keep);
-  if (!v->uses || !v->keep) {
+  v->seen = calloc((size_t)graph->node_count + 1, sizeof *v->seen);
+  if (!v->uses || !v->keep || !v->seen) {
     free(v->uses);
     free(v->keep);
+    free(v->seen);
     FN_FAIL(FN_ERR_MEMORY, "out of memory");
   }
   for (int n = 0; n < graph->node_count; n++) {
@@ -37,6 +40,7 @@ static fn_status view_create(fn_graph *graph, fn_value **keep, int keep_count, v
 static void view_destroy(view *v) {
   free(v->uses);
   free(v->keep);
+  free(v->seen);
 }
 
 static bool absorbable(const view *v, const fn_value *value) {
@@ -86,6 +90,22 @@ static bool merge_activation(view *v, fn_node *node) {
   return true;
 }
 
+/** Whether `value` is computed from an output of `node`. Nodes made before `node` are not. */
+static bool reaches(view *v, const fn_value *value, const fn_node *node) {
+  const fn_node *from = value->node;
+  if (from == node) return true;
+  if (from->id < node->id || v->seen[from->id]) return false;
+  v->seen[from->id] = true;
+  for (int i = 0; i < from->input_count; i++)
+    if (from->input[i] && reaches(v, from->input[i], node)) return true;
+  return false;
+}
+
+static bool depends_on(view *v, const fn_value *value, const fn_node *node) {
+  memset(v->seen, 0, (size_t)v->graph->node_count * sizeof *v->seen);
+  return reaches(v, value, node);
+}
+
 static bool merge_residual(view *v, fn_node *node) {
   if (node->op != &fn_op_binary || ((const fn_binary_attrs *)node->attrs)->kind != FN_ADD)
     return false;
@@ -95,6 +115,7 @@ static bool merge_residual(view *v, fn_node *node) {
     if (first->op != &fn_op_batch_norm || normed->output != 0 || !absorbable(v, normed)) continue;
     if (first->input[3] || ((const fn_batch_norm_attrs *)first->attrs)->slope != 1) continue;
     if (!fn_shape_equal(&normed->shape, &residual->shape)) continue;
+    if (depends_on(v, residual, first)) continue; // of the batch's own mean, say
     fn_value **input =
         fn_arena_take(v->graph->arena, (size_t)first->input_count * sizeof(fn_value *));
     memcpy(input, first->input, (size_t)first->input_count * sizeof(fn_value *));
@@ -204,10 +225,26 @@ static bool activation_input(const fn_node *node, int input) {
   return !(has_kernel && input == 1);
 }
 
+/** Operators between the graph's input and its first layer. */
+static bool rearranges(const fn_node *node) {
+  return node->op == &fn_op_crop || node->op == &fn_op_pad_zero ||
+         node->op == &fn_op_pad_periodic || node->op == &fn_op_resample ||
+         (node->op == &fn_op_unary && ((const fn_unary_attrs *)node->attrs)->kind == FN_IDENTITY);
+}
+
+/** Results kept in bf16 when the operands are. Of the unary operators only what networks put
+ * between convolutions: those with exponentials belong to losses, which stay in f32. */
+static bool follows_bf16(const fn_node *node) {
+  if (!(node->op->flags & FN_OP_FOLLOWS_BF16)) return false;
+  if (node->op != &fn_op_unary) return true;
+  const fn_unary kind = ((const fn_unary_attrs *)node->attrs)->kind;
+  return kind == FN_LEAKY || kind == FN_AFFINE || kind == FN_IDENTITY;
+}
+
 static bool reads_graph_input(const fn_node *node) {
   for (int i = 0; i < node->input_count; i++) {
     const fn_value *value = node->input[i];
-    while (value && value->node->op == &fn_op_crop)
+    while (value && rearranges(value->node))
       value = value->node->input[0];
     const fn_leaf *leaf = fn_value_leaf(value);
     if (leaf && leaf->kind == FN_LEAF_INPUT) return true;
@@ -250,7 +287,7 @@ fn_status fn_graph_apply_bf16(fn_graph *graph, bool first_layer_f32) {
   fn_status status = narrow && wide ? FN_OK : fn_graph_fail(graph, FN_ERR_MEMORY, "out of memory");
   for (int n = 0; n < nodes && status == FN_OK; n++) {
     fn_node *node = graph->node[n];
-    const bool follows = node->op->flags & FN_OP_FOLLOWS_BF16;
+    const bool follows = follows_bf16(node);
     const bool computes = node->op->flags & FN_OP_COMPUTES_BF16;
     if (!follows && !computes) continue;
     bool all = true, any = false;

@@ -168,7 +168,7 @@ static fn_status lower_view(fn_program *p, fn_node *node, bool *done) {
 
 /** Readers that saw an input before it moved into a concat expected dense memory: for them a window
  *  is fine with one sample; with more, only if they honour strides. */
-static bool readers_allow_strides(const fn_program *p, int index) {
+bool fn_readers_allow_strides(const fn_program *p, int index) {
   for (int s = 0; s < p->step_count; s++)
     for (int i = 0; i < p->step[s].node->input_count; i++)
       if (p->step[s].input[i] == index && !p->step[s].plan.strided_in[i]) return false;
@@ -205,7 +205,7 @@ static fn_status lower_concat(fn_program *p, fn_node *node, bool *done) {
       twice |= node->input[j] == node->input[i];
     const bool movable =
         in->parent < 0 && !in->external && !in->pinned && in->writer >= 0 && !twice &&
-        (alone || (in->strided_out && in->children == 0 && readers_allow_strides(p, part)));
+        (alone || (in->strided_out && in->children == 0 && fn_readers_allow_strides(p, part)));
     int target = part;
     if (!movable) FN_TRY(new_place(p, &node->input[i]->shape, in->dtype, block, &target));
     place *t = &p->place[target];
@@ -283,8 +283,11 @@ static fn_status lower_leaf(fn_program *p, fn_value *value) {
   return FN_OK;
 }
 
-/** Make the gradient of one parameter end in parameters->gradients. */
-static fn_status land_gradient(fn_program *p, const fn_value *wrt, const fn_value *gradient) {
+/** Make the gradient of one parameter end in parameters->gradients. From then on that memory
+ * belongs to the reducer, which scales and sums it in place: a value that anybody else reads is
+ * copied. */
+static fn_status land_gradient(fn_program *p, const fn_value *wrt, const fn_value *gradient,
+                               int uses) {
   const fn_leaf *leaf = fn_value_leaf(wrt);
   FN_CHECK(leaf && leaf->kind == FN_LEAF_PARAMETER, FN_ERR_INTERNAL,
            "gradients are kept for parameters only");
@@ -294,7 +297,7 @@ static fn_status land_gradient(fn_program *p, const fn_value *wrt, const fn_valu
   const int primary = p->value_place[gradient->id];
   place *g = &p->place[primary];
   int writer = g->writer;
-  if (g->parent < 0 && !g->external && !g->pinned && g->writer >= 0 && g->block == 1 &&
+  if (uses == 1 && g->parent < 0 && !g->external && !g->pinned && g->writer >= 0 && g->block == 1 &&
       g->dtype == p->parameters->dtype) {
     g->external = target;
     g->pinned = true;
@@ -369,7 +372,7 @@ fn_status fn_program_lower(fn_program *p, const fn_program_output *outputs, int 
     if (!done) FN_TRY(lower_node(p, node, uses));
     for (int g = 0; g < gradient_count; g++)
       if (gradients[g] && gradients[g]->node == node)
-        FN_TRY(land_gradient(p, wrt[g], gradients[g]));
+        FN_TRY(land_gradient(p, wrt[g], gradients[g], uses[gradients[g]->id]));
   }
   FN_TRY(lower_outputs(p, outputs, output_count));
   return lower_assignments(p);

@@ -54,14 +54,6 @@ static bool may_overwrite(const fn_program *p, int s, int o, int i) {
   return true;
 }
 
-/** Readers of a place that takes over another stride must honour strides. */
-static bool readers_strided(const fn_program *p, int index) {
-  for (int s = 0; s < p->step_count; s++)
-    for (int i = 0; i < p->step[s].node->input_count; i++)
-      if (p->step[s].input[i] == index && !p->step[s].plan.strided_in[i]) return false;
-  return true;
-}
-
 static void overwrite_inputs(fn_program *p) {
   for (int s = 0; s < p->step_count; s++) {
     const step *st = &p->step[s];
@@ -71,7 +63,8 @@ static void overwrite_inputs(fn_program *p) {
         if (!may_overwrite(p, s, o, i)) continue;
         place *out = &p->place[st->output[o]], *in = &p->place[st->input[i]];
         const bool rows = out->shape.ndim > 0 && out->shape.dim[0] > 1;
-        if (rows && in->batch_stride != out->batch_stride && !readers_strided(p, st->output[o]))
+        if (rows && in->batch_stride != out->batch_stride &&
+            !fn_readers_allow_strides(p, st->output[o]))
           continue;
         const int owner = fn_place_owner(p, st->input[i], NULL);
         const int last = out->last;
@@ -128,7 +121,6 @@ static fn_status assign_addresses(fn_program *p) {
     if (c->parent >= 0 || c->external || c->last < 0) continue;
     // Guard bytes after every storage in check mode; see program.c.
     c->bytes = aligned(fn_place_bytes(c) + (p->options.check ? ALIGNMENT : 0));
-    p->naive_bytes += c->bytes;
     list[count++] = (storage){i, c->bytes};
   }
   if (status == FN_OK) qsort(list, (size_t)count, sizeof *list, by_size);
@@ -150,8 +142,18 @@ static fn_status assign_addresses(fn_program *p) {
   return status;
 }
 
+/** What the values would take if nothing were shared: every result of a step its own memory. */
+static size_t unshared_bytes(const fn_program *p) {
+  size_t bytes = 0;
+  for (int i = 0; i < p->place_count; i++)
+    if (!p->place[i].external && (p->place[i].writer >= 0 || p->place[i].parent < 0))
+      bytes += aligned(fn_place_bytes(&p->place[i]));
+  return bytes;
+}
+
 fn_status fn_program_plan_memory(fn_program *program) {
   find_lives(program);
+  program->naive_bytes = unshared_bytes(program);
   overwrite_inputs(program);
   return assign_addresses(program);
 }

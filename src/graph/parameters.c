@@ -51,6 +51,10 @@ fn_status fn_parameters_create(const fn_graph *graph, fn_dtype dtype, fn_paramet
   fn_parameters *p = calloc(1, sizeof *p);
   FN_CHECK(p, FN_ERR_MEMORY, "out of memory");
   p->arena = fn_arena_create();
+  if (!p->arena) {
+    free(p);
+    FN_FAIL(FN_ERR_MEMORY, "out of memory");
+  }
   p->dtype = dtype;
   for (int l = 0; l < fn_graph_leaf_count(graph); l++)
     p->entry_count += is_state(fn_graph_leaf(graph, l));

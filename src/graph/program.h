@@ -11,10 +11,9 @@ typedef struct fn_program fn_program;
 typedef struct fn_program_options {
   const char *backend; /**< "reference", "cpu", ... */
   fn_dtype precision;  /**< FN_F32, FN_BF16 (activations), FN_F64 (reference only) */
-  bool first_layer_f32;
-  bool check;        /**< poison released memory with NaN, guard slots; slow */
-  bool profile;      /**< time every kernel */
-  bool plan_only;    /**< stop after planning: no memory, no kernels; for check and describe */
+  bool check;          /**< poison released memory with NaN, guard slots; slow */
+  bool profile;        /**< time every kernel */
+  bool plan_only;      /**< stop after planning: no memory, no kernels; for check and describe */
   fn_program *donor; /**< NULL, or a program that never runs at the same time and outlives this one:
                         its arena is used where it is large enough. Inputs and outputs of one are
                         then overwritten by a run of the other. */

@@ -84,6 +84,8 @@ struct fn_program {
 /** Owner of a place, and the place's offset in it (elements of its dtype). */
 int fn_place_owner(const fn_program *program, int index, int64_t *offset);
 size_t fn_place_bytes(const place *p);
+/** Whether all steps that read the place so far honour a batch stride beyond the sample. */
+bool fn_readers_allow_strides(const fn_program *program, int index);
 
 /** Nodes to steps: layouts, views, reorders. */
 fn_status fn_program_lower(fn_program *program, const fn_program_output *outputs, int output_count,

@@ -225,7 +225,7 @@ static fn_status describe_rows(const fn_run *run, fn_engine *engine, const fn_da
     FN_TRY(fn_engine_program_with(engine, true, true, 1, false, true, &program));
     return rows_of_program(program, t);
   }
-  const fn_graph_options options = {.training = true};
+  const fn_graph_options options = {.training = false};
   fn_model model;
   FN_TRY(fn_graph_create(&options, graph));
   FN_TRY(fn_model_build(run, *graph, info->spatial, 1, info->input_channels, info->target_channels,

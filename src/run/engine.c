@@ -182,7 +182,6 @@ static fn_status compile(fn_engine *engine, entry *e) {
   const fn_program_options options = {
       .backend = run->compute.backend,
       .precision = bf16 ? FN_BF16 : FN_F32,
-      .first_layer_f32 = run->compute.first_layer_f32,
       .check = run->compute.check,
       .profile = e->profile,
       .plan_only = e->plan_only,
@@ -254,8 +253,9 @@ fn_status fn_engine_create(const fn_run *run, const fn_dist *dist, const fn_data
   e->run = run;
   e->dist = dist;
   e->info = *info;
-  // The parameters come from a training graph of one sample: names and shapes do not depend on it.
-  entry probe = {.training = true, .has_target = false, .batch = 1};
+  // The parameters come from an evaluation graph of one sample: names and shapes depend neither on
+  // the mode nor on the batch, and training refuses batch norm over a single value.
+  entry probe = {.training = false, .has_target = false, .batch = 1};
   fn_status status = build_graph(e, &probe);
   if (status == FN_OK) status = fn_parameters_create(probe.graph, FN_F32, &e->parameters);
   fn_graph_destroy(probe.graph);

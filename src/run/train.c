@@ -66,9 +66,11 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
   for (int64_t m = 0; m < micro; m++) {
     double loss = 0;
     // A rank that cannot read must not leave the others waiting for its gradients.
-    FN_TRY(fn_dist_agree(s->dist, next_batch(loader, &batch)));
+    FN_TRY(fn_dist_agree(s->dist, *failed != FN_OK ? *failed : next_batch(loader, &batch)));
     if (micro == 1) FN_TRY(fn_reducer_begin(s->reducer, batch->count));
-    if (*failed == FN_OK) *failed = run_batch(s, batch, micro == 1, &loss);
+    *failed = run_batch(s, batch, micro == 1, &loss);
+    // With synchronised batch norm the others wait inside their programs: nothing can be agreed.
+    if (*failed != FN_OK && s->run->train.sync_batch_norm) fn_dist_abort(s->dist, *failed);
     sums->loss += loss * (double)batch->count;
     sums->samples += (double)batch->count;
     if (micro > 1) add_scaled(s->accumulated, p->gradients, (double)batch->count, p->count, m == 0);
@@ -397,6 +399,8 @@ static fn_status prepare(fn_session *s) {
   fn_rank_slice(info->samples, s->dist->rank, s->dist->size, true, &begin, &count);
   const int64_t batch = count < run->train.batch ? count : run->train.batch;
   FN_TRY(fn_engine_program(s->engine, true, true, batch, &program));
+  if (count % batch != 0) // the short last batch: made now, where a failure can still be agreed on
+    FN_TRY(fn_engine_program(s->engine, true, true, count % batch, &program));
   FN_TRY(fn_optimizer_create(run, s->parameters, &s->optimizer));
   FN_TRY(allocate_arrays(s));
   fn_schedule_init(run, &s->schedule);

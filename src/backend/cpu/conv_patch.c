@@ -182,28 +182,17 @@ static fn_tensor in_f32(const fn_tensor *t, bool convert, char *copy) {
   return view;
 }
 
-static fn_status primitive_alone(const fn_kernel *kernel, void *workspace) {
+static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
   const patch_state *s = kernel->state;
   const fn_conv_attrs *attrs = kernel->node->attrs;
-  char *memory = workspace;
-  const fn_tensor x = in_f32(&kernel->output[0], s->convert[0], memory + s->copy_at[0]);
-  const fn_tensor y = in_f32(&kernel->input[0], s->convert[1], memory + s->copy_at[1]);
-  multiply(s, &x, &y, (const float *)(memory + s->weights_at), bias_of(kernel), attrs->slope);
-  return FN_OK;
-}
-
-static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
-  patch_state *s = kernel->state;
-  char *memory = s->base.workspace = context->workspace;
+  char *memory = context->workspace;
   const fn_tensor *y = &kernel->input[0], *x = &kernel->output[0];
   pack(kernel->input[1].data, y->shape.dim[1], x->shape.dim[1], s->taps,
        (float *)(memory + s->weights_at));
   const fn_tensor y32 = in_f32(y, s->convert[1], memory + s->copy_at[1]);
   if (s->convert[1]) fn_cpu_conv_finish(&y32, y, NULL, 1);
-  const double start = fn_clock();
-  FN_TRY(primitive_alone(kernel, memory));
-  s->base.library_seconds += fn_clock() - start;
   const fn_tensor x32 = in_f32(x, s->convert[0], memory + s->copy_at[0]);
+  multiply(s, &x32, &y32, (const float *)(memory + s->weights_at), bias_of(kernel), attrs->slope);
   if (s->convert[0]) fn_cpu_conv_finish(x, &x32, NULL, 1);
   return FN_OK;
 }
@@ -213,7 +202,6 @@ fn_status fn_cpu_conv_patch_prepare(fn_kernel *kernel) {
   FN_TRY(fn_cpu_state_create(kernel, sizeof *s, (void **)&s));
   const fn_conv_geometry *g = &((const fn_conv_attrs *)kernel->node->attrs)->geometry;
   const fn_tensor *tensor[2] = {&kernel->output[0], &kernel->input[0]};
-  s->base.primitive = primitive_alone;
   s->spatial = tensor[0]->shape.ndim - 2;
   s->taps = 1;
   for (int d = 0; d < FN_MAX_SPATIAL; d++) {

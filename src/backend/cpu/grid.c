@@ -20,7 +20,9 @@ static void strides_of(const fn_tensor *t, const fn_tensor *whole, int64_t *stri
     if (a != 1 || block == 1) continue;
     // A plain operand of a blocked grid: lanes are its channels.
     const bool split = t->block == 1 && !repeated;
-    stride[whole->shape.ndim] = repeated ? 0 : split ? stride[a] : 1;
+    // The only channel of a plain operand serves every lane: it has no second one to step to.
+    const bool single = split && t->shape.dim[own] == 1;
+    stride[whole->shape.ndim] = repeated || single ? 0 : split ? stride[a] : 1;
     if (split) stride[a] *= block;
   }
 }

@@ -1,0 +1,122 @@
+/* graph: what passes and programs must not do to values that somebody else still reads. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "graph/program.h"
+#include "ops/ops.h"
+
+static fn_shape shape3(int64_t n, int64_t c, int64_t x) {
+  return (fn_shape){.ndim = 3, .dim = {n, c, x}};
+}
+
+typedef struct landing_test {
+  fn_parameters *parameters;
+} landing_test;
+
+/* What a reducer does with a gradient that it was told is final. */
+static void halve(void *user, int entry) {
+  const fn_parameters *p = ((landing_test *)user)->parameters;
+  float *g = fn_parameters_gradient(p, &p->entry[entry]);
+  for (int64_t i = 0; i < p->entry[entry].count; i++)
+    g[i] /= 2;
+}
+
+/* y = x q + p, loss = mean y^2: dp = 2 y / n is also what dq = x dp is made of. */
+static void final_gradients_are_not_read_again(void **state) {
+  const char *backend = *state;
+  enum { COUNT = 24 };
+  const fn_shape shape = shape3(1, 3, 8);
+  fn_graph *graph;
+  assert_int_equal(fn_graph_create(&(fn_graph_options){.training = true}, &graph), FN_OK);
+  fn_value *x = fn_input(graph, "x", &shape);
+  fn_value *wrt[2], *gradient[2];
+  wrt[0] = fn_parameter(graph, "q", &shape, FN_INIT_ZERO, FN_ROLE_WEIGHT);
+  wrt[1] = fn_parameter(graph, "p", &shape, FN_INIT_ZERO, FN_ROLE_BIAS);
+  fn_value *y = fn_add(graph, fn_mul(graph, x, wrt[0]), wrt[1]);
+  fn_value *loss = fn_mean(graph, fn_square(graph, y), FN_ALL_AXES, false);
+  assert_int_equal(fn_differentiate(graph, loss, wrt, 2, gradient), FN_OK);
+  landing_test test;
+  assert_int_equal(fn_parameters_create(graph, FN_F32, &test.parameters), FN_OK);
+  fn_program *program;
+  const fn_program_options options = {.backend = backend};
+  assert_int_equal(fn_program_create(graph, test.parameters, &options,
+                                     &(fn_program_output){"loss", loss}, 1, wrt, gradient, 2,
+                                     &program),
+                   FN_OK);
+  float *in = fn_program_input(program, "x");
+  float *q = fn_parameters_data(test.parameters, fn_parameters_find(test.parameters, "q"));
+  float *p = fn_parameters_data(test.parameters, fn_parameters_find(test.parameters, "p"));
+  for (int i = 0; i < COUNT; i++) {
+    in[i] = (float)(i + 1) / 8;
+    q[i] = (float)(i % 5) - 2;
+    p[i] = (float)(i % 3) + 1;
+  }
+  fn_program_on_gradient(program, halve, &test);
+  assert_int_equal(fn_program_run(program, NULL), FN_OK);
+  const float *dq =
+      fn_parameters_gradient(test.parameters, fn_parameters_find(test.parameters, "q"));
+  const float *dp =
+      fn_parameters_gradient(test.parameters, fn_parameters_find(test.parameters, "p"));
+  for (int i = 0; i < COUNT; i++) {
+    const float half = (in[i] * q[i] + p[i]) / COUNT; // 2 y / n, halved once
+    assert_true(fabsf(dp[i] - half) < 1e-6f);
+    assert_true(fabsf(dq[i] - half * in[i]) < 1e-6f);
+  }
+  fn_program_destroy(program);
+  fn_parameters_destroy(test.parameters);
+  fn_graph_destroy(graph);
+}
+
+/* A residual computed from the same batch's mean cannot be merged into that batch norm. */
+static void residual_of_own_mean(void **state) {
+  (void)state;
+  const fn_shape shape = shape3(2, 4, 8), channels = {.ndim = 1, .dim = {4}},
+                 column = {.ndim = 3, .dim = {1, 4, 1}};
+  fn_graph *graph;
+  assert_int_equal(fn_graph_create(&(fn_graph_options){.training = true}, &graph), FN_OK);
+  fn_value *x = fn_input(graph, "x", &shape), *mean;
+  fn_value *scale = fn_parameter(graph, "s", &channels, FN_INIT_ONE, FN_ROLE_NORM_SCALE);
+  fn_value *shift = fn_parameter(graph, "t", &channels, FN_INIT_ZERO, FN_ROLE_NORM_SHIFT);
+  fn_value *y = fn_batch_norm(graph, x, scale, shift, 1e-5, &mean, NULL);
+  fn_value *of_mean = fn_broadcast(graph, fn_reshape(graph, mean, &column), &shape);
+  fn_value *sum = fn_add(graph, y, of_mean);
+  assert_int_equal(fn_graph_fuse_forward(graph, &sum, 1), FN_OK);
+  assert_ptr_equal(sum->node->op, &fn_op_binary);
+  fn_graph_destroy(graph);
+}
+
+/* In bf16 runs the first layer stays wide behind a pad, and losses stay wide. */
+static void what_stays_f32(void **state) {
+  (void)state;
+  const fn_shape shape = shape3(1, 2, 16), kernel = shape3(8, 2, 3), second = shape3(8, 8, 3);
+  const int64_t one[] = {1};
+  fn_graph *graph;
+  assert_int_equal(fn_graph_create(&(fn_graph_options){.training = true}, &graph), FN_OK);
+  fn_value *x = fn_input(graph, "x", &shape);
+  fn_value *w = fn_parameter(graph, "w", &kernel, FN_INIT_ONE, FN_ROLE_WEIGHT);
+  fn_value *v = fn_parameter(graph, "v", &second, FN_INIT_ONE, FN_ROLE_WEIGHT);
+  fn_value *first = fn_conv(graph, fn_pad(graph, x, one, one, FN_PAD_PERIODIC), w, NULL, NULL);
+  fn_value *next = fn_conv(graph, first, v, NULL, NULL);
+  fn_value *soft = fn_softplus(graph, next);
+  assert_int_equal(fn_graph_apply_bf16(graph, true), FN_OK);
+  assert_int_equal(first->dtype, FN_F32);
+  assert_int_equal(next->dtype, FN_BF16);
+  assert_int_equal(soft->dtype, FN_F32);
+  fn_graph_destroy(graph);
+}
+
+int main(void) {
+  static char reference[] = "reference", cpu[] = "cpu";
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_prestate(final_gradients_are_not_read_again, reference),
+      cmocka_unit_test_prestate(final_gradients_are_not_read_again, cpu),
+      cmocka_unit_test(residual_of_own_mean),
+      cmocka_unit_test(what_stays_f32),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
