@@ -42,7 +42,8 @@ typedef struct fn_state {
 } fn_state;
 
 /** Write `state` to folder/state_<index>.h5 and point folder/checkpoint.h5 to it: temporary name,
- *  flush, re-open and verify, rename, flush folder, swap symlink by rename. One rank only.
+ *  flush, re-open and verify, rename, flush folder, swap symlink by rename. One rank only,
+ *  which holds the folder's lock, for it removes what killed saves left.
  *  A failure leaves the old states and the link as they were. */
 fn_status fn_checkpoint_save(const char *folder, int64_t index, const fn_state *state);
 /** Load path (a state or the link). `strict`: missing and unexpected names are errors, else

@@ -143,6 +143,12 @@ static fn_status share(fn_session *s, bool *resumed) {
   return FN_OK;
 }
 
+fn_status fn_session_lock(fn_session *session) {
+  const fn_status status =
+      session->dist->rank == 0 ? fn_folder_lock_take(session->run->folder, &session->lock) : FN_OK;
+  return fn_dist_agree(session->dist, status);
+}
+
 fn_status fn_session_restore(fn_session *session, bool *resumed) {
   *resumed = false;
   fn_status status = session->dist->rank == 0 ? load_on_root(session, resumed) : FN_OK;
