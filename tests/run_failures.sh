@@ -132,6 +132,10 @@ same_state "$folder/full/state_4.h5" "$folder/roomy/state_4.h5" "after a full di
 expect 0 "states to damage" train 1 "$folder/run.yaml" "$folder/damaged" train.epochs=4
 cp -r "$folder/damaged" "$folder/whole"
 printf 'x' | dd of="$folder/damaged/state_4.h5" bs=1 seek=9000 conv=notrunc 2>/dev/null
+cp -r "$folder/damaged" "$folder/stopped"
+expect 75 "stopped after a damaged state" train 2 "$folder/run.yaml" "$folder/stopped" train.epochs=5 train.stop_after_steps=1
+says "warning: a state is refused: .*state_4.h5"
+grep "^fieldnet: " "$folder/log" | grep -v "^fieldnet: warning" && fail "an error is told, but the run was only stopped"
 expect 0 "a damaged state" train 2 "$folder/run.yaml" "$folder/damaged" train.epochs=4
 says "state_4.h5"
 says "going on from .*state_3.h5, the newest good state"

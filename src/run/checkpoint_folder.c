@@ -142,6 +142,7 @@ static bool try_state(const char *folder, const char *name, char **path) {
   if (!join(full, folder, name)) return false;
   if (fn_checkpoint_verify(full) != FN_OK) {
     fn_log(FN_WARN, "a state is refused: %s", fn_error_message());
+    fn_error_clear(); // it is said, and what comes later is not its fault
     return false;
   }
   *path = strdup(full);
