@@ -537,12 +537,51 @@ static void retention(void **state) {
   assert_int_equal(fn_checkpoint_retain(folder, 0, 0), FN_OK);
   assert_int_equal(count_files(), 14);
   assert_int_equal(fn_checkpoint_retain(folder, 2, 5), FN_OK);
-  const bool kept[13] = {[3] = true, [5] = true, [7] = true, [11] = true, [12] = true};
+  // The newest two up to 7, a multiple of 5, the best, and whatever lies above 7, uncounted.
+  const bool kept[13] = {[3] = true, [5] = true,  [6] = true,  [7] = true, [8] = true,
+                         [9] = true, [10] = true, [11] = true, [12] = true};
   for (int i = 1; i <= 12; i++) {
     char name[32];
     snprintf(name, sizeof name, "state_%d.h5", i);
     assert_int_equal(fn_file_exists(at(name)), kept[i]);
   }
+  assert_int_equal(fn_checkpoint_link(folder, "checkpoint.h5", "state_12.h5"), FN_OK);
+  assert_int_equal(fn_checkpoint_retain(folder, 2, 5), FN_OK);
+  // State 10 was written inside an epoch, so that keep_every does not keep it.
+  const bool then[13] = {[3] = true, [5] = true, [11] = true, [12] = true};
+  for (int i = 1; i <= 12; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "state_%d.h5", i);
+    assert_int_equal(fn_file_exists(at(name)), then[i]);
+  }
+  model_destroy(m);
+}
+
+/* Going back from damaged states with keep_last = 1 keeps the good state gone back to. */
+static void damaged_states_do_not_count(void **state) {
+  (void)state;
+  model *m = model_create("sgd", 0);
+  model_fill(m, 17);
+  for (int64_t i = 1; i <= 6; i++)
+    assert_int_equal(fn_checkpoint_save(folder, i, &m->state), FN_OK);
+  for (int64_t i = 3; i <= 6; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "state_%lld.h5", (long long)i);
+    assert_int_equal(truncate(at(name), 5000), 0);
+  }
+  char *path;
+  assert_int_equal(fn_checkpoint_find(folder, &path), FN_OK);
+  assert_string_equal(path, at("state_2.h5"));
+  assert_string_equal(fn_error_message(), ""); // what was refused was a warning
+  free(path);
+  assert_int_equal(fn_checkpoint_save(folder, 3, &m->state), FN_OK);
+  assert_int_equal(fn_checkpoint_retain(folder, 2, 0), FN_OK);
+  assert_false(fn_file_exists(at("state_1.h5")));
+  // The next save fails half-way: what is left to go back to are 3 and 2.
+  assert_int_equal(truncate(at("state_3.h5"), 5000), 0);
+  assert_int_equal(fn_checkpoint_find(folder, &path), FN_OK);
+  assert_string_equal(path, at("state_2.h5"));
+  free(path);
   model_destroy(m);
 }
 
@@ -711,6 +750,7 @@ int main(void) {
       TEST(leftovers_are_removed),
       TEST(one_run_per_folder),
       TEST(retention),
+      TEST(damaged_states_do_not_count),
       TEST(misfits_are_named),
       TEST(size_is_foretold),
       TEST(killed_at_any_moment),

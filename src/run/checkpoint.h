@@ -55,7 +55,8 @@ fn_status fn_checkpoint_load(const char *path, bool strict, fn_state *state, cha
 fn_status fn_checkpoint_find(const char *folder, char **path);
 /** Check structure and checksums of a state without loading it. */
 fn_status fn_checkpoint_verify(const char *path);
-/** Remove old states: keep the newest keep_last (0: all), those whose epoch is a multiple of
+/** Remove old states: keep the newest keep_last (0: all) up to the one that checkpoint.h5 points
+ * to, those above it, which a run that went back will replace, those whose epoch is a multiple of
  *  keep_every, and whatever checkpoint.h5 and best.h5 point to. */
 fn_status fn_checkpoint_retain(const char *folder, int64_t keep_last, int64_t keep_every);
 /** Point folder/<link> to folder/<target> by rename. */
