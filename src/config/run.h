@@ -140,6 +140,7 @@ typedef struct fn_run {
     bool use_ema;
     double box_size; /**< Mpc/h for wave numbers; <= 0: box units */
     bool write_fields;
+    bool overwrite; /**< replace outputs of an earlier test or prediction */
   } test;
 
   struct {

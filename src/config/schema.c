@@ -288,6 +288,10 @@ static const fn_key keys[] = {
          "Edge of the whole field, for wave numbers of power spectra; null: in units of the box."},
     {KEY("test.write_fields", FLAG, test.write_fields), .fallback = "true",
      .meaning = "Write re-assembled output fields."},
+    {KEY("test.overwrite", FLAG, test.overwrite), .fallback = "false",
+     .meaning =
+         "Replace fields and tables of an earlier test or prediction; else they are kept and "
+         "the command refuses."},
 
     {KEY("compute.backend", CHOICE, compute.backend), .fallback = "cpu",
      .choices = "reference|cpu|cuda",
