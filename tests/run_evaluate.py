@@ -399,6 +399,13 @@ report: {plots: false, tensorboard: false}
     write_npy("run_over/more/0_out.npy", (1, 12), [0.0] * 12)
     succeed(1, "predict", "run.yaml", *alone, "--set", "test.output=more", "--set", "test.overwrite=true")
     same("overwritten on demand", read_npy("run_over/more/0_out.npy"), values)
+    # always deterministic, and that is what is told
+    for given, told in (([], "precision f32, deterministic"),
+                        (["--set", "compute.deterministic=false"], "compute.deterministic: false has no effect")):
+        said = succeed(1, "predict", "run.yaml", *alone, "--set", "test.output=more", "--set", "test.overwrite=true",
+                       "--set", "report.verbosity=detail", *given)
+        check(told in said, f"{told}: not told", said)
+        same(f"{told}: outputs", read_npy("run_over/more/0_out.npy"), values)
 
 
 with folder():

@@ -25,6 +25,10 @@ fn_status fn_cli_run(const fn_command_line *line, fn_command need,
   status = fn_dist_agree(&dist, status);
   if (status == FN_OK) {
     fn_log_set_level(verbosity(run));
+    fn_log(FN_DETAIL, "backend %s, precision %s, %s", run->compute.backend, run->compute.precision,
+           run->compute.deterministic
+               ? "deterministic"
+               : "compute.deterministic: false has no effect on this backend");
     status = work(line, run, &dist);
   }
   // Every rank has the agreed message by now; one of them is enough. It is said here, because the

@@ -303,8 +303,10 @@ static const fn_key keys[] = {
     {KEY("compute.threads", INTEGER, compute.threads), OFF(0), WITHIN(1, 4096), .unit = "threads",
      .map2map = "num-threads",
      .meaning = "Threads per rank; null: the cores available to the rank."},
-    {KEY("compute.deterministic", FLAG, compute.deterministic), .fallback = "false",
-     .meaning = "Only kernels that give the same bits in every run; reference and cpu always do."},
+    {KEY("compute.deterministic", FLAG, compute.deterministic), .fallback = "true",
+     .meaning =
+         "Only kernels that give the same bits in every run. false allows others, and has no "
+         "effect on reference and cpu, which are always deterministic."},
     {KEY("compute.check", FLAG, compute.check), .fallback = "false",
      .meaning = "Fill released memory with NaN and guard buffers, to find defects; slow."},
 
