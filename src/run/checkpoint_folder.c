@@ -176,6 +176,7 @@ fn_status fn_checkpoint_find(const char *folder, char **path) {
   const int count = list.count;
   free(list.value);
   if (*path || (count == 0 && !linked && !plain)) return FN_OK;
+  FN_CHECK(count != 1, FN_ERR_CHECKPOINT, "the only state in %s is incomplete or damaged", folder);
   FN_FAIL(FN_ERR_CHECKPOINT, "none of the %d states in %s is complete and undamaged", count,
           folder);
 }

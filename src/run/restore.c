@@ -114,8 +114,9 @@ static fn_status load_on_root(fn_session *s, bool *resumed) {
     if (s->schedule.base_lr > 0) s->schedule.current *= rate / s->schedule.base_lr;
     s->schedule.base_lr = rate;
     *resumed = true;
-    fn_log(FN_INFO, "going on from %s: %lld epochs and %lld steps done", path,
-           (long long)s->progress.epoch, (long long)s->progress.step);
+    fn_log(FN_INFO, "going on from %s: %lld epoch%s and %lld step%s done", path,
+           (long long)s->progress.epoch, s->progress.epoch == 1 ? "" : "s",
+           (long long)s->progress.step, s->progress.step == 1 ? "" : "s");
   }
   free(path);
   return status;
