@@ -9,10 +9,10 @@ import shutil
 import sys
 import time
 
-from program import (check, count_of, finish, folder, noise, read_hdf5, read_npy, run, succeed,
+from program import (check, count_of, finish, folder, noise, read_hdf5, read_npy, run, snapshot, succeed,
                      write_hdf5, write_npy, write_text)
 
-QUIET = ["report.plots=false", "report.tensorboard=false", "compute.threads=1"]
+QUIET = ["report.plots=false", "report.tensorboard=false", "compute.threads=1", "test.overwrite=true"]
 
 
 def fieldnet(ranks, what, *settings, file="run.yaml"):
@@ -351,8 +351,65 @@ optimizer: {lr: 0.01}
     check(len(rows) == edge, f"super-resolution: {len(rows)} bins of the fine grid, expected {edge}")
 
 
+def overwriting():
+    """What a test or a prediction wrote stays unless asked; refused before anything is computed."""
+    for f in range(2):
+        for side in ("oin", "oout"):
+            write_npy(f"{side}/{f}.npy", (1, 12), noise(f + (side == "oout") * 50, 12))
+    write_text("run.yaml", """folder: run_over
+model: {layers: [{conv: {channels: out, kernel: 3}}]}
+data:
+  train: {input: "oin/*.npy", target: "oout/*.npy"}
+  test: {input: "oin/*.npy", target: "oout/*.npy"}
+  crop: 4
+  input_pad: 1
+train: {epochs: 1, batch: 2}
+optimizer: {lr: 0.01}
+report: {plots: false, tensorboard: false}
+""")
+    fieldnet(1, "train")
+
+    def refused(what, named, *settings):
+        before = snapshot("run_over")
+        for ranks in (1, 2):
+            done = run(ranks, what, "run.yaml", *[word for setting in settings for word in ("--set", setting)])
+            title = f"{what} {settings} on {ranks} ranks"
+            check(done.code == 2 and len(done.messages()) == 1, f"{title}: exit code {done.code}", done.output)
+            check(f"run_over/{named} exists" in done.output and "test.overwrite" in done.output,
+                  f"{title}: {named} is not named", done.output)
+            check("weights of" not in done.output, f"{title}: refused late", done.output)
+        check(snapshot("run_over") == before, f"{what} {settings}: files changed")
+
+    succeed(2, "test", "run.yaml")  # not asked, for there is nothing to overwrite
+    refused("test", "test.csv")
+    refused("test", "test.csv", "test.output=elsewhere")
+    os.remove("run_over/test.csv")
+    refused("test", "test_spectra.csv")
+    os.remove("run_over/test_spectra.csv")
+    refused("test", "outputs/oout/0_out.npy")
+    os.remove("run_over/outputs/oout/0_out.npy")
+    refused("test", "outputs/oout/1_out.npy")
+    succeed(1, "test", "run.yaml", "--set", "test.write_fields=false")
+    alone = ["--set", "data.test.target=null"]
+    succeed(1, "predict", "run.yaml", *alone)  # under other names: those of the inputs
+    refused("predict", "outputs/0_out.npy", "data.test.target=null")
+    succeed(1, "predict", "run.yaml", *alone, "--set", "test.format=hdf5")
+    succeed(1, "predict", "run.yaml", *alone, "--set", "test.output=more")
+    values = read_npy("run_over/more/0_out.npy")
+    write_npy("run_over/more/0_out.npy", (1, 12), [0.0] * 12)
+    succeed(1, "predict", "run.yaml", *alone, "--set", "test.output=more", "--set", "test.overwrite=true")
+    same("overwritten on demand", read_npy("run_over/more/0_out.npy"), values)
+    # always deterministic, and that is what is told
+    for given, told in (([], "precision f32, deterministic"),
+                        (["--set", "compute.deterministic=false"], "compute.deterministic: false has no effect")):
+        said = succeed(1, "predict", "run.yaml", *alone, "--set", "test.output=more", "--set", "test.overwrite=true",
+                       "--set", "report.verbosity=detail", *given)
+        check(told in said, f"{told}: not told", said)
+        same(f"{told}: outputs", read_npy("run_over/more/0_out.npy"), values)
+
+
 with folder():
-    for part in (dimensions, tiles, validation, super_resolution):
+    for part in (overwriting, dimensions, tiles, validation, super_resolution):
         if len(sys.argv) < 2 or part.__name__ in sys.argv[1:]:
             start = time.monotonic()
             part()

@@ -72,6 +72,24 @@ says "kept as they were, for it lacks them: .*extra"
 [ -e "$folder/longer/state_3.h5" ] || fail "lenient start: no state"
 expect 0 "and resumed" train 1 "$folder/longer.yaml" "$folder/longer" train.epochs=4
 
+# ---- two runs in one folder
+"$FIELDNET" train "$folder/run.yaml" --set "folder=$folder/shared" --set train.epochs=100000 >"$folder/first.log" 2>&1 &
+first=$!
+for i in $(seq 600); do [ -e "$folder/shared/checkpoint.h5" ] && break; sleep 0.1; done
+for ranks in 1 2; do
+  expect 2 "a second run in the folder" train $ranks "$folder/run.yaml" "$folder/shared"
+  says "another run (.*process $first) is writing in folder $folder/shared"
+  [ "$(grep -c "another run" "$folder/log")" -eq 1 ] || fail "a second run: the message comes more than once"
+done
+kill -0 $first || fail "a second run ended the first: $(cat "$folder/first.log")"
+kill -KILL $first
+wait $first 2>/dev/null
+expect 75 "after the first was killed" train 2 "$folder/run.yaml" "$folder/shared" train.epochs=100000 train.stop_after_steps=1
+says "going on from $folder/shared/"
+[ -e "$folder/shared/.lock" ] && fail "a run that ended left its lock"
+expect 5 "a new folder and a missing state" train 1 "$folder/run.yaml" "$folder/a/b" "train.load_state=$folder/nothing.h5"
+[ -e "$folder/a" ] && fail "a refused start left its folder"
+
 # ---- which states are kept
 states() { (cd "$1" && ls state_*.h5 | sort -V | tr '\n' ' '); }
 expect 0 "retention" train 1 "$folder/run.yaml" "$folder/keep" train.epochs=7 checkpoint.keep_last=2 checkpoint.keep_every=3 \
@@ -114,6 +132,10 @@ same_state "$folder/full/state_4.h5" "$folder/roomy/state_4.h5" "after a full di
 expect 0 "states to damage" train 1 "$folder/run.yaml" "$folder/damaged" train.epochs=4
 cp -r "$folder/damaged" "$folder/whole"
 printf 'x' | dd of="$folder/damaged/state_4.h5" bs=1 seek=9000 conv=notrunc 2>/dev/null
+cp -r "$folder/damaged" "$folder/stopped"
+expect 75 "stopped after a damaged state" train 2 "$folder/run.yaml" "$folder/stopped" train.epochs=5 train.stop_after_steps=1
+says "warning: a state is refused: .*state_4.h5"
+grep "^fieldnet: " "$folder/log" | grep -v "^fieldnet: warning" && fail "an error is told, but the run was only stopped"
 expect 0 "a damaged state" train 2 "$folder/run.yaml" "$folder/damaged" train.epochs=4
 says "state_4.h5"
 says "going on from .*state_3.h5, the newest good state"

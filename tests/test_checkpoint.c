@@ -20,6 +20,7 @@
 #include "base/random.h"
 #include "base/system.h"
 #include "run/checkpoint.h"
+#include "run/folder_lock.h"
 
 static char folder[256];
 static int folders;
@@ -465,6 +466,62 @@ static void leftovers_are_removed(void **state) {
   model_destroy(m);
 }
 
+/** In another process, for a process never locks itself out: the status of taking the lock of
+ *  `path`; holds it until `release` can be read when that is not negative. */
+static pid_t lock_elsewhere(const char *path, int told, int release) {
+  const pid_t child = fork();
+  if (child != 0) return child;
+  fn_folder_lock *lock;
+  char status = (char)fn_folder_lock_take(path, &lock), byte;
+  char message[512] = {status};
+  snprintf(message + 1, sizeof message - 1, "%s", fn_error_message());
+  if (write(told, message, sizeof message) != sizeof message) _exit(1);
+  if (release >= 0 && read(release, &byte, 1) < 0) _exit(1);
+  if (status == FN_OK) fn_folder_lock_give(lock);
+  _exit(0);
+}
+
+static void one_run_per_folder(void **state) {
+  (void)state;
+  int told[2], release[2], ended;
+  assert_int_equal(pipe(told), 0);
+  assert_int_equal(pipe(release), 0);
+  const char *path = at("new/run");
+  for (int killed = 0; killed < 2; killed++) {
+    char message[512], process[64];
+    const pid_t child = lock_elsewhere(path, told[1], release[0]);
+    assert_true(child > 0);
+    assert_int_equal(read(told[0], message, sizeof message), sizeof message);
+    assert_int_equal(message[0], FN_OK);
+    fn_folder_lock *lock;
+    assert_int_equal(fn_folder_lock_take(path, &lock), FN_ERR_CONFIG);
+    assert_null(lock);
+    snprintf(process, sizeof process, "%s, process %ld)", fn_host_name(), (long)child);
+    assert_non_null(strstr(fn_error_message(), process));
+    assert_non_null(strstr(fn_error_message(), path));
+    if (killed) kill(child, SIGKILL);
+    if (!killed) assert_int_equal(write(release[1], "x", 1), 1);
+    waitpid(child, &ended, 0);
+    // Given back, nothing is left; of a killed holder the file is, without the lock.
+    assert_int_equal(fn_file_exists(at("new/run/.lock")), killed);
+    assert_int_equal(fn_file_exists(at("new")), killed);
+    assert_int_equal(fn_folder_lock_take(path, &lock), FN_OK);
+    const pid_t third = lock_elsewhere(path, told[1], -1);
+    assert_int_equal(read(told[0], message, sizeof message), sizeof message);
+    waitpid(third, &ended, 0);
+    assert_int_equal(message[0], FN_ERR_CONFIG);
+    snprintf(process, sizeof process, "%s, process %ld)", fn_host_name(), (long)getpid());
+    assert_non_null(strstr(message + 1, process));
+    fn_folder_lock_give(lock);
+    assert_int_equal(fn_file_exists(at("new/run/.lock")), false);
+    assert_int_equal(fn_file_exists(at("new/run")), killed); // it was there before
+  }
+  write_file(at("plain"), "x", 1);
+  fn_folder_lock *lock;
+  expect(fn_folder_lock_take(at("plain/run"), &lock), FN_ERR_CHECKPOINT, "plain");
+  assert_null(lock);
+}
+
 static void retention(void **state) {
   (void)state;
   model *m = model_create("sgd", 0);
@@ -480,12 +537,51 @@ static void retention(void **state) {
   assert_int_equal(fn_checkpoint_retain(folder, 0, 0), FN_OK);
   assert_int_equal(count_files(), 14);
   assert_int_equal(fn_checkpoint_retain(folder, 2, 5), FN_OK);
-  const bool kept[13] = {[3] = true, [5] = true, [7] = true, [11] = true, [12] = true};
+  // The newest two up to 7, a multiple of 5, the best, and whatever lies above 7, uncounted.
+  const bool kept[13] = {[3] = true, [5] = true,  [6] = true,  [7] = true, [8] = true,
+                         [9] = true, [10] = true, [11] = true, [12] = true};
   for (int i = 1; i <= 12; i++) {
     char name[32];
     snprintf(name, sizeof name, "state_%d.h5", i);
     assert_int_equal(fn_file_exists(at(name)), kept[i]);
   }
+  assert_int_equal(fn_checkpoint_link(folder, "checkpoint.h5", "state_12.h5"), FN_OK);
+  assert_int_equal(fn_checkpoint_retain(folder, 2, 5), FN_OK);
+  // State 10 was written inside an epoch, so that keep_every does not keep it.
+  const bool then[13] = {[3] = true, [5] = true, [11] = true, [12] = true};
+  for (int i = 1; i <= 12; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "state_%d.h5", i);
+    assert_int_equal(fn_file_exists(at(name)), then[i]);
+  }
+  model_destroy(m);
+}
+
+/* Going back from damaged states with keep_last = 1 keeps the good state gone back to. */
+static void damaged_states_do_not_count(void **state) {
+  (void)state;
+  model *m = model_create("sgd", 0);
+  model_fill(m, 17);
+  for (int64_t i = 1; i <= 6; i++)
+    assert_int_equal(fn_checkpoint_save(folder, i, &m->state), FN_OK);
+  for (int64_t i = 3; i <= 6; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "state_%lld.h5", (long long)i);
+    assert_int_equal(truncate(at(name), 5000), 0);
+  }
+  char *path;
+  assert_int_equal(fn_checkpoint_find(folder, &path), FN_OK);
+  assert_string_equal(path, at("state_2.h5"));
+  assert_string_equal(fn_error_message(), ""); // what was refused was a warning
+  free(path);
+  assert_int_equal(fn_checkpoint_save(folder, 3, &m->state), FN_OK);
+  assert_int_equal(fn_checkpoint_retain(folder, 2, 0), FN_OK);
+  assert_false(fn_file_exists(at("state_1.h5")));
+  // The next save fails half-way: what is left to go back to are 3 and 2.
+  assert_int_equal(truncate(at("state_3.h5"), 5000), 0);
+  assert_int_equal(fn_checkpoint_find(folder, &path), FN_OK);
+  assert_string_equal(path, at("state_2.h5"));
+  free(path);
   model_destroy(m);
 }
 
@@ -652,7 +748,9 @@ int main(void) {
       TEST(full_disk_keeps_the_old_state),
       TEST(unwritable_folder),
       TEST(leftovers_are_removed),
+      TEST(one_run_per_folder),
       TEST(retention),
+      TEST(damaged_states_do_not_count),
       TEST(misfits_are_named),
       TEST(size_is_foretold),
       TEST(killed_at_any_moment),

@@ -100,6 +100,8 @@ static void defaults_are_those_of_map2map(void **state) {
   assert_int_equal(run->schedule.patience, 10);
   assert_string_equal(run->checkpoint.best, "train");
   assert_int_equal(run->checkpoint.keep_last, 0);
+  assert_false(run->test.overwrite);       // nothing is overwritten without being asked
+  assert_true(run->compute.deterministic); // what every backend there is does anyway
   assert_int_equal(run->train.batch, 2);
   assert_string_equal(run->folder, "run"); // run.yaml
   fn_run_destroy(run);

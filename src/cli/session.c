@@ -25,11 +25,17 @@ fn_status fn_cli_run(const fn_command_line *line, fn_command need,
   status = fn_dist_agree(&dist, status);
   if (status == FN_OK) {
     fn_log_set_level(verbosity(run));
+    fn_log(FN_DETAIL, "backend %s, precision %s, %s", run->compute.backend, run->compute.precision,
+           run->compute.deterministic
+               ? "deterministic"
+               : "compute.deterministic: false has no effect on this backend");
     status = work(line, run, &dist);
   }
   // Every rank has the agreed message by now; one of them is enough. It is said here, because the
   // first rank to exit with a failure makes mpirun kill the others, and all leave together below.
-  if (dist.rank == 0 && status != FN_OK && fn_error_message()[0])
+  // Being stopped on request is no error.
+  const bool failed = status != FN_OK && status != FN_INTERRUPTED;
+  if (dist.rank == 0 && failed && fn_error_message()[0])
     fprintf(stderr, "fieldnet: %s\n", fn_error_message());
   fflush(stdout);
   fn_error_clear();

@@ -140,15 +140,16 @@ typedef struct fn_run {
     bool use_ema;
     double box_size; /**< Mpc/h for wave numbers; <= 0: box units */
     bool write_fields;
+    bool overwrite; /**< replace outputs of an earlier test or prediction */
   } test;
 
   struct {
     const char *backend;   /**< reference | cpu */
     const char *precision; /**< f32 | bf16 */
     bool first_layer_f32;
-    int64_t threads; /**< per rank; 0: cores available to the rank */
-    bool deterministic;
-    bool check; /**< poison released memory */
+    int64_t threads;    /**< per rank; 0: cores available to the rank */
+    bool deterministic; /**< false: backends may use kernels whose bits vary from run to run */
+    bool check;         /**< poison released memory */
   } compute;
 
   struct {

@@ -288,6 +288,10 @@ static const fn_key keys[] = {
          "Edge of the whole field, for wave numbers of power spectra; null: in units of the box."},
     {KEY("test.write_fields", FLAG, test.write_fields), .fallback = "true",
      .meaning = "Write re-assembled output fields."},
+    {KEY("test.overwrite", FLAG, test.overwrite), .fallback = "false",
+     .meaning =
+         "Replace fields and tables of an earlier test or prediction; else they are kept and "
+         "the command refuses."},
 
     {KEY("compute.backend", CHOICE, compute.backend), .fallback = "cpu",
      .choices = "reference|cpu|cuda",
@@ -299,8 +303,10 @@ static const fn_key keys[] = {
     {KEY("compute.threads", INTEGER, compute.threads), OFF(0), WITHIN(1, 4096), .unit = "threads",
      .map2map = "num-threads",
      .meaning = "Threads per rank; null: the cores available to the rank."},
-    {KEY("compute.deterministic", FLAG, compute.deterministic), .fallback = "false",
-     .meaning = "Only kernels that give the same bits in every run; reference and cpu always do."},
+    {KEY("compute.deterministic", FLAG, compute.deterministic), .fallback = "true",
+     .meaning =
+         "Only kernels that give the same bits in every run. false allows others, and has no "
+         "effect on reference and cpu, which are always deterministic."},
     {KEY("compute.check", FLAG, compute.check), .fallback = "false",
      .meaning = "Fill released memory with NaN and guard buffers, to find defects; slow."},
 

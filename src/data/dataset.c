@@ -288,8 +288,8 @@ static void print_extent(const char *name, int64_t channels, int spatial, const 
 void fn_dataset_print(const fn_dataset *dataset, const char *title) {
   const fn_dataset_info *info = &dataset->info;
   char bytes[32];
-  printf("%s: %lld samples = %lld %s x %lld %s, %s\n", title, (long long)info->samples,
-         (long long)info->files,
+  printf("%s: %lld sample%s = %lld %s x %lld %s, %s\n", title, (long long)info->samples,
+         info->samples == 1 ? "" : "s", (long long)info->files,
          dataset->columns > 1 ? (info->files == 1 ? "tuple of fields" : "tuples of fields")
                               : (info->files == 1 ? "field" : "fields"),
          (long long)info->crops, info->crops == 1 ? "crop" : "crops",

@@ -206,9 +206,10 @@ static void print_head(const bench *b) {
   for (int d = 0; d < b->info.spatial; d++)
     fprintf(b->out, ", %lld", (long long)b->info.target_extent[d]);
   fprintf(b->out, "] (%s)\n", b->source.text);
-  fprintf(b->out, "backend %s, precision %s, %d threads, %lld steps after %lld; random numbers\n",
+  fprintf(b->out, "backend %s, precision %s, %d thread%s, %lld step%s after %lld; random numbers\n",
           b->run->compute.backend, b->run->compute.precision, fn_threads_get(),
-          (long long)b->options->steps, (long long)b->options->warmup);
+          fn_threads_get() == 1 ? "" : "s", (long long)b->options->steps,
+          b->options->steps == 1 ? "" : "s", (long long)b->options->warmup);
 }
 
 static void print_summary(const bench *b) {

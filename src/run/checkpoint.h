@@ -42,7 +42,8 @@ typedef struct fn_state {
 } fn_state;
 
 /** Write `state` to folder/state_<index>.h5 and point folder/checkpoint.h5 to it: temporary name,
- *  flush, re-open and verify, rename, flush folder, swap symlink by rename. One rank only.
+ *  flush, re-open and verify, rename, flush folder, swap symlink by rename. One rank only,
+ *  which holds the folder's lock, for it removes what killed saves left.
  *  A failure leaves the old states and the link as they were. */
 fn_status fn_checkpoint_save(const char *folder, int64_t index, const fn_state *state);
 /** Load path (a state or the link). `strict`: missing and unexpected names are errors, else
@@ -54,7 +55,8 @@ fn_status fn_checkpoint_load(const char *path, bool strict, fn_state *state, cha
 fn_status fn_checkpoint_find(const char *folder, char **path);
 /** Check structure and checksums of a state without loading it. */
 fn_status fn_checkpoint_verify(const char *path);
-/** Remove old states: keep the newest keep_last (0: all), those whose epoch is a multiple of
+/** Remove old states: keep the newest keep_last (0: all) up to the one that checkpoint.h5 points
+ * to, those above it, which a run that went back will replace, those whose epoch is a multiple of
  *  keep_every, and whatever checkpoint.h5 and best.h5 point to. */
 fn_status fn_checkpoint_retain(const char *folder, int64_t keep_last, int64_t keep_every);
 /** Point folder/<link> to folder/<target> by rename. */

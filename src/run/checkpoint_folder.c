@@ -142,6 +142,7 @@ static bool try_state(const char *folder, const char *name, char **path) {
   if (!join(full, folder, name)) return false;
   if (fn_checkpoint_verify(full) != FN_OK) {
     fn_log(FN_WARN, "a state is refused: %s", fn_error_message());
+    fn_error_clear(); // it is said, and what comes later is not its fault
     return false;
   }
   *path = strdup(full);
@@ -175,6 +176,7 @@ fn_status fn_checkpoint_find(const char *folder, char **path) {
   const int count = list.count;
   free(list.value);
   if (*path || (count == 0 && !linked && !plain)) return FN_OK;
+  FN_CHECK(count != 1, FN_ERR_CHECKPOINT, "the only state in %s is incomplete or damaged", folder);
   FN_FAIL(FN_ERR_CHECKPOINT, "none of the %d states in %s is complete and undamaged", count,
           folder);
 }
@@ -195,10 +197,17 @@ fn_status fn_checkpoint_retain(const char *folder, int64_t keep_last, int64_t ke
   indices list;
   FN_TRY(list_states(folder, &list));
   fn_status status = FN_OK;
+  char current[PATH_SIZE];
+  const int64_t newest =
+      read_link(folder, links[0], current, sizeof current) ? fn_state_index(current) : -1;
+  int64_t kept = 0;
   for (int i = 0; i < list.count && status == FN_OK; i++) {
+    // Those above are damaged or of a past that was gone back on: the run will replace them. They
+    // must not push out states that are good.
+    if (newest >= 0 && list.value[i] > newest) continue;
     char name[64], path[PATH_SIZE];
     snprintf(name, sizeof name, "state_%lld.h5", (long long)list.value[i]);
-    if (i < keep_last || is_linked(folder, name) || !join(path, folder, name)) continue;
+    if (kept++ < keep_last || is_linked(folder, name) || !join(path, folder, name)) continue;
     if (keep_every > 0) {
       const int64_t epoch = fn_state_whole_epoch(path);
       if (epoch == -2 || (epoch > 0 && epoch % keep_every == 0)) continue;

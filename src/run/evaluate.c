@@ -199,11 +199,57 @@ static fn_status prepare_scores(tester *t) {
   return FN_OK;
 }
 
+static fn_status output_path(const tester *t, int64_t file, int field, char *path, size_t size) {
+  const fn_run *run = t->run;
+  const bool hdf5 = strcmp(run->test.format, "hdf5") == 0;
+  const bool absolute = run->test.output[0] == '/';
+  const char *name =
+      fn_dataset_output_name(t->dataset, file, t->predict ? 0 : t->info.input_fields + field);
+  char number[16] = "";
+  // Without targets the fields are named after the first input, and numbered if there are several.
+  if (t->predict && t->info.target_fields > 1) snprintf(number, sizeof number, "%d", field);
+  const int length =
+      snprintf(path, size, "%s%s%s/%s_out%s.%s", absolute ? "" : run->folder, absolute ? "" : "/",
+               run->test.output, name, number, hdf5 ? "h5" : "npy");
+  FN_CHECK(length > 0 && (size_t)length < size, FN_ERR_CONFIG, "output path too long: %s", name);
+  return FN_OK;
+}
+
+static fn_status refuse_to_replace(const tester *t, const char *path) {
+  if (!fn_file_exists(path)) return FN_OK;
+  return fn_run_fail(t->run, "test.overwrite",
+                     "%s exists and would be replaced: set test.overwrite to true, or choose %s",
+                     path, t->predict ? "another test.output" : "another folder");
+}
+
+/** Nothing is overwritten without being asked: before hours are spent on what cannot be written. */
+static fn_status check_outputs(const tester *t) {
+  const fn_run *run = t->run;
+  static const char *const table[] = {"test.csv", "test_spectra.csv", "plots/test_spectra.png"};
+  char path[4096];
+  if (run->test.overwrite) return FN_OK;
+  for (size_t i = 0; i < sizeof table / sizeof table[0] && !t->predict; i++) {
+    const int length = snprintf(path, sizeof path, "%s/%s", run->folder, table[i]);
+    FN_CHECK((size_t)length < sizeof path, FN_ERR_CONFIG, "path too long: %s", run->folder);
+    FN_TRY(refuse_to_replace(t, path));
+  }
+  if (!run->test.write_fields && !t->predict) return FN_OK;
+  for (int64_t file = 0; file < t->info.files; file++) {
+    for (int field = 0; field < t->info.target_fields; field++) {
+      FN_TRY(output_path(t, file, field, path, sizeof path));
+      FN_TRY(refuse_to_replace(t, path));
+    }
+  }
+  return FN_OK;
+}
+
 static fn_status start(tester *t) {
   char *path = NULL;
   fn_status status = fn_dist_agree(t->dist, t->dist->rank == 0 ? read_progress(t, &path) : FN_OK);
   if (status == FN_OK) status = fn_dist_broadcast(t->dist, &t->progress, sizeof t->progress);
   if (status == FN_OK) status = fn_dist_agree(t->dist, open_data(t));
+  if (status == FN_OK)
+    status = fn_dist_agree(t->dist, t->dist->rank == 0 ? check_outputs(t) : FN_OK);
   if (status == FN_OK)
     status = fn_dist_agree(t->dist, fn_engine_create(t->run, t->dist, &t->info, &t->engine));
   if (status == FN_OK)
@@ -327,22 +373,6 @@ static fn_status add_spectra(tester *t, const fn_canvas *canvas) {
   }
   free(scratch);
   t->spectrum_files++;
-  return FN_OK;
-}
-
-static fn_status output_path(const tester *t, int64_t file, int field, char *path, size_t size) {
-  const fn_run *run = t->run;
-  const bool hdf5 = strcmp(run->test.format, "hdf5") == 0;
-  const bool absolute = run->test.output[0] == '/';
-  const char *name =
-      fn_dataset_output_name(t->dataset, file, t->predict ? 0 : t->info.input_fields + field);
-  char number[16] = "";
-  // Without targets the fields are named after the first input, and numbered if there are several.
-  if (t->predict && t->info.target_fields > 1) snprintf(number, sizeof number, "%d", field);
-  const int length =
-      snprintf(path, size, "%s%s%s/%s_out%s.%s", absolute ? "" : run->folder, absolute ? "" : "/",
-               run->test.output, name, number, hdf5 ? "h5" : "npy");
-  FN_CHECK(length > 0 && (size_t)length < size, FN_ERR_CONFIG, "output path too long: %s", name);
   return FN_OK;
 }
 

@@ -114,8 +114,9 @@ static fn_status load_on_root(fn_session *s, bool *resumed) {
     if (s->schedule.base_lr > 0) s->schedule.current *= rate / s->schedule.base_lr;
     s->schedule.base_lr = rate;
     *resumed = true;
-    fn_log(FN_INFO, "going on from %s: %lld epochs and %lld steps done", path,
-           (long long)s->progress.epoch, (long long)s->progress.step);
+    fn_log(FN_INFO, "going on from %s: %lld epoch%s and %lld step%s done", path,
+           (long long)s->progress.epoch, s->progress.epoch == 1 ? "" : "s",
+           (long long)s->progress.step, s->progress.step == 1 ? "" : "s");
   }
   free(path);
   return status;
@@ -141,6 +142,12 @@ static fn_status share(fn_session *s, bool *resumed) {
   fn_optimizer_set_steps(s->optimizer, steps);
   if (s->ema) FN_TRY(fn_dist_broadcast(dist, s->ema, p->count * (int64_t)sizeof(float)));
   return FN_OK;
+}
+
+fn_status fn_session_lock(fn_session *session) {
+  const fn_status status =
+      session->dist->rank == 0 ? fn_folder_lock_take(session->run->folder, &session->lock) : FN_OK;
+  return fn_dist_agree(session->dist, status);
 }
 
 fn_status fn_session_restore(fn_session *session, bool *resumed) {

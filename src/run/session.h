@@ -6,12 +6,14 @@
 
 #include "run/checkpoint.h"
 #include "run/engine.h"
+#include "run/folder_lock.h"
 #include "run/observer.h"
 
 typedef struct fn_session {
   const fn_run *run;
   fn_dist *dist;
   const fn_observer *observer;    /**< NULL but on rank 0 */
+  fn_folder_lock *lock;           /**< of the run folder; NULL but on rank 0 */
   fn_dataset *train, *validation; /**< validation may be NULL */
   fn_engine *engine;
   fn_parameters *parameters;
@@ -37,6 +39,9 @@ typedef struct fn_session {
  *  epoch goes on), links, retention. Collective; a failed write is a warning while older states
  *  exist, an error otherwise. */
 fn_status fn_session_save(fn_session *session, bool is_best);
+/** Lock the run folder against other runs, on rank 0; before anything in it is read that this run
+ *  builds on, or written. Collective. */
+fn_status fn_session_lock(fn_session *session);
 /** Load the state to start from, if any, on rank 0 and broadcast it. *resumed tells. Collective. */
 fn_status fn_session_restore(fn_session *session, bool *resumed);
 

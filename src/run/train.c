@@ -440,6 +440,7 @@ static fn_status train(fn_session *s) {
                        fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,
                                          s->run->train.bucket_bytes, &s->reducer)));
   bool resumed, stopped = false;
+  FN_TRY(fn_session_lock(s));
   FN_TRY(fn_session_restore(s, &resumed));
   // After the last thing that may refuse the run: what is refused leaves the folder as it was.
   FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
@@ -462,6 +463,7 @@ static void release(fn_session *s) {
   fn_engine_destroy(s->engine);
   fn_dataset_destroy(s->train);
   fn_dataset_destroy(s->validation);
+  fn_folder_lock_give(s->lock);
 }
 
 fn_status fn_train(const fn_run *run, fn_dist *dist, const fn_observer *observer) {
