@@ -13,6 +13,7 @@
 #include "learn/learn.h"
 #include "run/checkpoint.h"
 #include "run/describe.h"
+#include "run/sizes.h"
 
 typedef struct check {
   const fn_run *run;
@@ -54,17 +55,11 @@ static void check_stage(check *c, fn_stage stage, const fn_fileset *files, const
 }
 
 /** Two stages must feed one network. */
-static fn_status same_sizes(const check *c, const fn_dataset *other, const char *name) {
+static fn_status same_sizes(const check *c, const fn_dataset *other, const char *key,
+                            bool extents) {
   if (!c->train || !other) return FN_OK;
-  const fn_dataset_info *a = fn_dataset_get_info(c->train), *b = fn_dataset_get_info(other);
-  const bool target = b->target_channels == 0 || b->target_channels == a->target_channels;
-  FN_CHECK(a->spatial == b->spatial && a->input_channels == b->input_channels && target,
-           FN_ERR_DATA,
-           "%s: %d spatial axes and %lld -> %lld channels, but data.train has %d and %lld -> %lld",
-           fn_run_where(c->run, name), b->spatial, (long long)b->input_channels,
-           (long long)b->target_channels, a->spatial, (long long)a->input_channels,
-           (long long)a->target_channels);
-  return FN_OK;
+  return fn_sizes_agree(c->run, fn_dataset_get_info(c->train), fn_dataset_get_info(other), key,
+                        extents);
 }
 
 static fn_status enough_samples(const check *c) {
@@ -100,8 +95,8 @@ static void check_data(check *c) {
   check_stage(c, FN_STAGE_TRAIN, &run->data.train, "training data", &c->train);
   check_stage(c, FN_STAGE_VALIDATION, &run->data.validation, "validation data", &c->validation);
   check_stage(c, last, &run->data.test, "test data", &c->test);
-  passes(c, same_sizes(c, c->validation, "data.validation.input"));
-  passes(c, same_sizes(c, c->test, "data.test.input"));
+  passes(c, same_sizes(c, c->validation, "data.validation.input", true));
+  passes(c, same_sizes(c, c->test, "data.test.input", false));
   if (c->train && passes(c, enough_samples(c)) && c->print) print_steps(c);
 }
 
@@ -170,7 +165,6 @@ static fn_status plan_network(check *c) {
 static void check_network(check *c) {
   if (!c->train) return;
   passes(c, plan_network(c));
-  if (c->validation) passes(c, fn_engine_check_sizes(c->run, fn_dataset_get_info(c->validation)));
 }
 
 /* ---- run folder ---------------------------------------------------------------------------------

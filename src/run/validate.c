@@ -37,7 +37,7 @@ void fn_draw_training(fn_session *session) {
 static fn_status evaluate_batch(fn_session *s, const fn_batch *batch, double *sum,
                                 fn_program **program) {
   FN_TRY(fn_engine_program(s->engine, false, true, batch->count, program));
-  fn_engine_feed(*program, batch);
+  FN_TRY(fn_engine_feed(*program, batch));
   const fn_run_context context = {
       .seed = s->run->seed, .epoch = s->progress.epoch, .sample = batch->sample};
   FN_TRY(fn_program_run(*program, &context));
