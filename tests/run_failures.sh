@@ -33,13 +33,26 @@ expect 0 "another rate" train 1 "$folder/run.yaml" "$folder/rate" optimizer.lr=5
 says "optimizer.lr: .* -> "
 awk -F, 'NR > 1 { wanted = $1 <= 5 ? 1e-3 : 5e-4; if (($5 - wanted)^2 > 1e-20) exit 1 }' "$folder/rate/steps.csv" ||
   fail "the changed rate is not in steps.csv"
+# refuses_check STATUS WHAT FOLDER SETTING...: what stops training is a problem that `check` tells
+refuses_check() {
+  local wanted=$1 what=$2 into=$3 settings=() setting found=0
+  shift 3
+  for setting in "$@"; do settings+=(--set "$setting"); done
+  "$FIELDNET" check "$folder/run.yaml" --set "folder=$into" ${settings[@]+"${settings[@]}"} >"$folder/log" 2>&1 || found=$?
+  [ "$found" -eq "$wanted" ] || fail "check of $what: exit status $found, expected $wanted"
+  [ "$wanted" -eq 0 ] || says "1 problem: the run cannot start"
+}
 refuses() { # KEY SETTING...
   local key=$1
   shift
   expect 2 "changed $key" train 1 "$folder/run.yaml" "$folder/base" "$@"
   says "$key"
   says "cannot change on resume"
+  refuses_check 2 "changed $key" "$folder/base" "$@"
+  says "$key"
 }
+refuses_check 0 "a state to go on from" "$folder/base" optimizer.lr=5e-4
+says "start .*from $folder/base/state_1.h5"
 refuses optimizer.name optimizer.name=sgd
 refuses data.crop data.crop=4
 refuses seed seed=8
@@ -47,10 +60,13 @@ refuses data.shuffle data.shuffle=false
 sed 's/channels: 4/channels: 5/' "$folder/run.yaml" >"$folder/other.yaml"
 expect 2 "another network" train 1 "$folder/other.yaml" "$folder/base"
 says "cannot change on resume"
+refuses model.init_weight_std model.init_weight_std=0.5
 expect 0 "first epochs" train 1 "$folder/run.yaml" "$folder/between" train.epochs=1
 expect 0 "another crop between epochs" train 1 "$folder/run.yaml" "$folder/between" data.crop=4
 says "data.crop: .*8.* -> .*4"
 expect 2 "fresh" train 1 "$folder/run.yaml" "$folder/base" train.fresh=true
+says "train.fresh is set, but .*state_1.h5 exists"
+refuses_check 2 "fresh" "$folder/base" train.fresh=true
 says "train.fresh is set, but .*state_1.h5 exists"
 [ "$(progress "$folder/base" step)" -eq 5 ] || fail "a refused start touched the state"
 
@@ -61,6 +77,8 @@ cp -r "$folder/base" "$folder/here"
 expect 0 "in its own folder" train 1 "$folder/run.yaml" "$folder/here"
 same_state "$folder/here/state_2.h5" "$folder/moved/state_2.h5" "a run that moved to another folder"
 expect 5 "missing state" train 1 "$folder/run.yaml" "$folder/none" "train.load_state=$folder/nothing.h5"
+says "nothing.h5 does not exist"
+refuses_check 5 "a missing state" "$folder/none" "train.load_state=$folder/nothing.h5"
 says "nothing.h5 does not exist"
 write_run "$folder/longer.yaml"
 sed -i 's/    - conv: {channels: out, kernel: 3}/&\n    - {conv: {channels: out, kernel: 1}, name: extra}/' "$folder/longer.yaml"

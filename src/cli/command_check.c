@@ -13,6 +13,7 @@
 #include "learn/learn.h"
 #include "run/checkpoint.h"
 #include "run/describe.h"
+#include "run/session.h"
 #include "run/sizes.h"
 
 typedef struct check {
@@ -204,23 +205,12 @@ static fn_status check_folder(const check *c) {
 }
 
 static fn_status check_start(const check *c) {
-  if (!fn_is_directory(c->run->folder)) {
-    printf("start              from the beginning\n");
-    return FN_OK;
-  }
   char *path = NULL;
-  FN_TRY(fn_checkpoint_find(c->run->folder, &path));
-  fn_status status = FN_OK;
-  if (path && c->run->train.fresh)
-    status = fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__,
-                          "%s: train.fresh is set, but %s exists: choose another folder",
-                          fn_run_where(c->run, "train.fresh"), path);
-  else if (path)
-    printf("start              from %s\n", path);
-  else
-    printf("start              from the beginning\n");
+  fn_parameters *parameters = c->engine ? fn_engine_parameters(c->engine) : NULL;
+  FN_TRY(fn_start_check(c->run, parameters, &path));
+  printf("start              from %s\n", path ? path : "the beginning");
   free(path);
-  return status;
+  return FN_OK;
 }
 
 /* ---- all of it ----------------------------------------------------------------------------------
