@@ -26,6 +26,24 @@ expect 0 "skipping without batch norm" train 1 "$folder/run.yaml" "$folder/skip1
 cut -d, -f3 "$folder/skip/metrics.csv" | grep -q "nan" && fail "a skipped step counts in the loss"
 "$STATE_COMPARE" "$folder/skip/state_2.h5" "$folder/skip/state_2.h5" 0 >"$folder/log" || fail "skipping: NaN in the state"
 
+# ---- validation that is not finite
+# sample 8 is the first crop of file 001, and rank 1 of 2 has it in no other epoch than rank 0 in another job
+valid="data.validation.input=$folder/bad/lin/*.npy data.validation.target=$folder/bad/lpt2/*.npy"
+for ranks in 1 3; do
+  expect 4 "bad validation data on $ranks ranks" train $ranks "$folder/run.yaml" "$folder/valid$ranks" $valid
+  says "validation after epoch 1 .*the output for sample [0-9]*: $folder/bad/lin/001.npy, crop [0-7]"
+  [ -e "$folder/valid$ranks/checkpoint.h5" ] && fail "a state after a validation that is not finite"
+done
+swapped="data.validation.input=$folder/data/lin/*.npy data.validation.target=$folder/bad/lin/*.npy"
+expect 4 "bad validation targets" train 2 "$folder/run.yaml" "$folder/valid" $swapped
+says "the target of sample [0-9]*: $folder/bad/lin/001.npy"
+# plateau with no patience would lower the rate after the second epoch
+expect 0 "skipping validation" train 2 "$folder/run.yaml" "$folder/validskip" $valid train.on_nan=skip train.epochs=4 \
+  checkpoint.best=validation schedule.name=plateau schedule.metric=validation schedule.patience=0
+[ "$(grep -c "warning: .*bad/lin/001.npy.*does not count" "$folder/log")" -eq 4 ] || fail "not one warning per epoch"
+[ -e "$folder/validskip/best.h5" ] && fail "a best state without a finite validation loss"
+[ "$(cut -d, -f5 "$folder/validskip/steps.csv" | sort -u | wc -l)" -eq 2 ] || fail "the plateau counted epochs without a loss"
+
 # ---- resuming with other settings
 expect 75 "inside an epoch" train 1 "$folder/run.yaml" "$folder/base" train.stop_after_steps=5
 cp -r "$folder/base" "$folder/rate"

@@ -293,8 +293,10 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
   progress->loss_sum = progress->loss_count = 0;
   const bool by_validation = strcmp(run->schedule.metric, "validation") == 0 && s->validation;
   const double rate = s->schedule.current;
-  if (fn_schedule_epoch(run, &s->schedule,
-                        by_validation ? progress->validation_loss : progress->train_loss))
+  const double watched = by_validation ? progress->validation_loss : progress->train_loss;
+  // A validation that does not count is neither better nor worse.
+  const bool counts = !by_validation || isfinite(watched);
+  if (counts && fn_schedule_epoch(run, &s->schedule, watched))
     fn_log(FN_INFO, "learning rate lowered from %g to %g", rate, s->schedule.current);
   const double metric = strcmp(run->checkpoint.best, "validation") == 0 && s->validation
                             ? progress->validation_loss
