@@ -107,8 +107,32 @@ def sizes():
     expect("target pad that is off by half a cell", ["train", "data.input_pad=18", "data.target_pad=[0,1,0,1,0,1]"],
            CONFIG, ["data.target_pad", "must be even"], VNET)
     expect("crop with too many axes", ["train", "data.crop=[4,4]"], CONFIG, ["data.crop", "2"])
+    stages()
     expect("more ranks than samples", ["train"], CONFIG, ["fewer than 2 ranks", "run.yaml:8:18"],
            BASE.replace("in/*.npy", "in/0.npy").replace("tgt/*.npy", "tgt/0.npy"), ranks=(2,))
+
+
+def stages():
+    """A validation set that the network of the training set cannot take."""
+    text = BASE.replace("  test:", '  validation: {input: "val/*.npy", target: "valtgt/*.npy"}\n  test:')
+    position = "run.yaml:9:23"
+    for name, channels, edge in (("smaller", 1, 4), ("larger", 1, 12), ("with other channels", 2, EDGE)):
+        cube("val/0.npy", 1, channels, edge)
+        cube("valtgt/0.npy", 2, 1, edge)
+        patterns = [position, "data.validation.input", f"[{channels}, {edge}, {edge}, {edge}] -> [1, {edge}",
+                    f"data.train are [1, {EDGE}, {EDGE}, {EDGE}] -> [1, {EDGE}"]
+        expect(f"validation fields {name}", ["train"], CONFIG, patterns + (["data.crop"] if channels == 1 else []),
+               text, ranks=(1, 2))
+        done = run(1, "check", "run.yaml")
+        check(done.code == CONFIG and "1 problem:" in done.output and all(p in done.output for p in patterns),
+              f"check of validation fields {name}: exit code {done.code}", done.output)
+    # a crop makes them equal
+    cube("val/0.npy", 1, 1, 12)
+    cube("valtgt/0.npy", 2, 1, 12)
+    succeed(2, "train", "run.yaml", "--set", "folder=run_val", "--set", "data.crop=4")
+    shutil.rmtree("run_val")
+    shutil.rmtree("val")
+    shutil.rmtree("valtgt")
 
 
 def files():

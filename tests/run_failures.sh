@@ -26,6 +26,24 @@ expect 0 "skipping without batch norm" train 1 "$folder/run.yaml" "$folder/skip1
 cut -d, -f3 "$folder/skip/metrics.csv" | grep -q "nan" && fail "a skipped step counts in the loss"
 "$STATE_COMPARE" "$folder/skip/state_2.h5" "$folder/skip/state_2.h5" 0 >"$folder/log" || fail "skipping: NaN in the state"
 
+# ---- validation that is not finite
+# sample 8 is the first crop of file 001, and rank 1 of 2 has it in no other epoch than rank 0 in another job
+valid="data.validation.input=$folder/bad/lin/*.npy data.validation.target=$folder/bad/lpt2/*.npy"
+for ranks in 1 3; do
+  expect 4 "bad validation data on $ranks ranks" train $ranks "$folder/run.yaml" "$folder/valid$ranks" $valid
+  says "validation after epoch 1 .*the output for sample [0-9]*: $folder/bad/lin/001.npy, crop [0-7]"
+  [ -e "$folder/valid$ranks/checkpoint.h5" ] && fail "a state after a validation that is not finite"
+done
+swapped="data.validation.input=$folder/data/lin/*.npy data.validation.target=$folder/bad/lin/*.npy"
+expect 4 "bad validation targets" train 2 "$folder/run.yaml" "$folder/valid" $swapped
+says "the target of sample [0-9]*: $folder/bad/lin/001.npy"
+# plateau with no patience would lower the rate after the second epoch
+expect 0 "skipping validation" train 2 "$folder/run.yaml" "$folder/validskip" $valid train.on_nan=skip train.epochs=4 \
+  checkpoint.best=validation schedule.name=plateau schedule.metric=validation schedule.patience=0
+[ "$(grep -c "warning: .*bad/lin/001.npy.*does not count" "$folder/log")" -eq 4 ] || fail "not one warning per epoch"
+[ -e "$folder/validskip/best.h5" ] && fail "a best state without a finite validation loss"
+[ "$(cut -d, -f5 "$folder/validskip/steps.csv" | sort -u | wc -l)" -eq 2 ] || fail "the plateau counted epochs without a loss"
+
 # ---- resuming with other settings
 expect 75 "inside an epoch" train 1 "$folder/run.yaml" "$folder/base" train.stop_after_steps=5
 cp -r "$folder/base" "$folder/rate"
@@ -33,13 +51,26 @@ expect 0 "another rate" train 1 "$folder/run.yaml" "$folder/rate" optimizer.lr=5
 says "optimizer.lr: .* -> "
 awk -F, 'NR > 1 { wanted = $1 <= 5 ? 1e-3 : 5e-4; if (($5 - wanted)^2 > 1e-20) exit 1 }' "$folder/rate/steps.csv" ||
   fail "the changed rate is not in steps.csv"
+# refuses_check STATUS WHAT FOLDER SETTING...: what stops training is a problem that `check` tells
+refuses_check() {
+  local wanted=$1 what=$2 into=$3 settings=() setting found=0
+  shift 3
+  for setting in "$@"; do settings+=(--set "$setting"); done
+  "$FIELDNET" check "$folder/run.yaml" --set "folder=$into" ${settings[@]+"${settings[@]}"} >"$folder/log" 2>&1 || found=$?
+  [ "$found" -eq "$wanted" ] || fail "check of $what: exit status $found, expected $wanted"
+  [ "$wanted" -eq 0 ] || says "1 problem: the run cannot start"
+}
 refuses() { # KEY SETTING...
   local key=$1
   shift
   expect 2 "changed $key" train 1 "$folder/run.yaml" "$folder/base" "$@"
   says "$key"
   says "cannot change on resume"
+  refuses_check 2 "changed $key" "$folder/base" "$@"
+  says "$key"
 }
+refuses_check 0 "a state to go on from" "$folder/base" optimizer.lr=5e-4
+says "start .*from $folder/base/state_1.h5"
 refuses optimizer.name optimizer.name=sgd
 refuses data.crop data.crop=4
 refuses seed seed=8
@@ -47,10 +78,13 @@ refuses data.shuffle data.shuffle=false
 sed 's/channels: 4/channels: 5/' "$folder/run.yaml" >"$folder/other.yaml"
 expect 2 "another network" train 1 "$folder/other.yaml" "$folder/base"
 says "cannot change on resume"
+refuses model.init_weight_std model.init_weight_std=0.5
 expect 0 "first epochs" train 1 "$folder/run.yaml" "$folder/between" train.epochs=1
 expect 0 "another crop between epochs" train 1 "$folder/run.yaml" "$folder/between" data.crop=4
 says "data.crop: .*8.* -> .*4"
 expect 2 "fresh" train 1 "$folder/run.yaml" "$folder/base" train.fresh=true
+says "train.fresh is set, but .*state_1.h5 exists"
+refuses_check 2 "fresh" "$folder/base" train.fresh=true
 says "train.fresh is set, but .*state_1.h5 exists"
 [ "$(progress "$folder/base" step)" -eq 5 ] || fail "a refused start touched the state"
 
@@ -61,6 +95,8 @@ cp -r "$folder/base" "$folder/here"
 expect 0 "in its own folder" train 1 "$folder/run.yaml" "$folder/here"
 same_state "$folder/here/state_2.h5" "$folder/moved/state_2.h5" "a run that moved to another folder"
 expect 5 "missing state" train 1 "$folder/run.yaml" "$folder/none" "train.load_state=$folder/nothing.h5"
+says "nothing.h5 does not exist"
+refuses_check 5 "a missing state" "$folder/none" "train.load_state=$folder/nothing.h5"
 says "nothing.h5 does not exist"
 write_run "$folder/longer.yaml"
 sed -i 's/    - conv: {channels: out, kernel: 3}/&\n    - {conv: {channels: out, kernel: 1}, name: extra}/' "$folder/longer.yaml"

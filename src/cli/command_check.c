@@ -13,6 +13,8 @@
 #include "learn/learn.h"
 #include "run/checkpoint.h"
 #include "run/describe.h"
+#include "run/session.h"
+#include "run/sizes.h"
 
 typedef struct check {
   const fn_run *run;
@@ -54,17 +56,11 @@ static void check_stage(check *c, fn_stage stage, const fn_fileset *files, const
 }
 
 /** Two stages must feed one network. */
-static fn_status same_sizes(const check *c, const fn_dataset *other, const char *name) {
+static fn_status same_sizes(const check *c, const fn_dataset *other, const char *key,
+                            bool extents) {
   if (!c->train || !other) return FN_OK;
-  const fn_dataset_info *a = fn_dataset_get_info(c->train), *b = fn_dataset_get_info(other);
-  const bool target = b->target_channels == 0 || b->target_channels == a->target_channels;
-  FN_CHECK(a->spatial == b->spatial && a->input_channels == b->input_channels && target,
-           FN_ERR_DATA,
-           "%s: %d spatial axes and %lld -> %lld channels, but data.train has %d and %lld -> %lld",
-           fn_run_where(c->run, name), b->spatial, (long long)b->input_channels,
-           (long long)b->target_channels, a->spatial, (long long)a->input_channels,
-           (long long)a->target_channels);
-  return FN_OK;
+  return fn_sizes_agree(c->run, fn_dataset_get_info(c->train), fn_dataset_get_info(other), key,
+                        extents);
 }
 
 static fn_status enough_samples(const check *c) {
@@ -100,8 +96,8 @@ static void check_data(check *c) {
   check_stage(c, FN_STAGE_TRAIN, &run->data.train, "training data", &c->train);
   check_stage(c, FN_STAGE_VALIDATION, &run->data.validation, "validation data", &c->validation);
   check_stage(c, last, &run->data.test, "test data", &c->test);
-  passes(c, same_sizes(c, c->validation, "data.validation.input"));
-  passes(c, same_sizes(c, c->test, "data.test.input"));
+  passes(c, same_sizes(c, c->validation, "data.validation.input", true));
+  passes(c, same_sizes(c, c->test, "data.test.input", false));
   if (c->train && passes(c, enough_samples(c)) && c->print) print_steps(c);
 }
 
@@ -170,7 +166,6 @@ static fn_status plan_network(check *c) {
 static void check_network(check *c) {
   if (!c->train) return;
   passes(c, plan_network(c));
-  if (c->validation) passes(c, fn_engine_check_sizes(c->run, fn_dataset_get_info(c->validation)));
 }
 
 /* ---- run folder ---------------------------------------------------------------------------------
@@ -210,23 +205,12 @@ static fn_status check_folder(const check *c) {
 }
 
 static fn_status check_start(const check *c) {
-  if (!fn_is_directory(c->run->folder)) {
-    printf("start              from the beginning\n");
-    return FN_OK;
-  }
   char *path = NULL;
-  FN_TRY(fn_checkpoint_find(c->run->folder, &path));
-  fn_status status = FN_OK;
-  if (path && c->run->train.fresh)
-    status = fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__,
-                          "%s: train.fresh is set, but %s exists: choose another folder",
-                          fn_run_where(c->run, "train.fresh"), path);
-  else if (path)
-    printf("start              from %s\n", path);
-  else
-    printf("start              from the beginning\n");
+  fn_parameters *parameters = c->engine ? fn_engine_parameters(c->engine) : NULL;
+  FN_TRY(fn_start_check(c->run, parameters, &path));
+  printf("start              from %s\n", path ? path : "the beginning");
   free(path);
-  return status;
+  return FN_OK;
 }
 
 /* ---- all of it ----------------------------------------------------------------------------------

@@ -86,6 +86,7 @@ typedef struct fn_batch {
   float *target;   /**< [count, target_channels, target_extent...]; NULL when there is none */
   int64_t count;   /**< samples; the last batch of an epoch may be short */
   int64_t *sample; /**< global sample indices, shape [count] */
+  int64_t input_values, target_values; /**< of one sample; target 0 when there is none */
 } fn_batch;
 
 /** Read samples list[0..count) of `epoch` in order, `batch` at a time, `prefetch` batches ahead

@@ -109,6 +109,8 @@ static fn_status allocate(fn_loader *loader) {
   char *at = loader->memory;
   for (int64_t i = 0; i < loader->slots; i++) {
     fn_batch *b = &loader->slot[i].batch;
+    b->input_values = loader->input_values;
+    b->target_values = loader->target_values;
     b->input = (float *)at;
     if (target) b->target = (float *)(at + input);
     b->sample = (int64_t *)(at + input + target);

@@ -282,11 +282,18 @@ fn_parameters *fn_engine_parameters(fn_engine *engine) {
   return engine->parameters;
 }
 
-void fn_engine_feed(fn_program *program, const fn_batch *batch) {
-  const size_t input = (size_t)fn_shape_count(fn_program_input_shape(program, "input"));
-  memcpy(fn_program_input(program, "input"), batch->input, input * sizeof(float));
-  const fn_shape *target = fn_program_input_shape(program, "target");
-  if (target && batch->target)
-    memcpy(fn_program_input(program, "target"), batch->target,
-           (size_t)fn_shape_count(target) * sizeof(float));
+static fn_status feed(fn_program *program, const char *name, const float *values, int64_t count) {
+  const int64_t wanted = fn_shape_count(fn_program_input_shape(program, name));
+  FN_CHECK(count == wanted, FN_ERR_INTERNAL,
+           "a batch has %lld values for \"%s\", but its program takes %lld", (long long)count, name,
+           (long long)wanted);
+  memcpy(fn_program_input(program, name), values, (size_t)count * sizeof(float));
+  return FN_OK;
+}
+
+fn_status fn_engine_feed(fn_program *program, const fn_batch *batch) {
+  FN_TRY(feed(program, "input", batch->input, batch->count * batch->input_values));
+  if (!fn_program_input_shape(program, "target")) return FN_OK;
+  FN_CHECK(batch->target, FN_ERR_INTERNAL, "a batch without targets for a program with a loss");
+  return feed(program, "target", batch->target, batch->count * batch->target_values);
 }

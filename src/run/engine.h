@@ -33,8 +33,9 @@ fn_status fn_engine_output_extent(fn_engine *engine, int64_t *extent);
 /** The graph of a program made above, for tables. */
 const fn_graph *fn_engine_graph(const fn_engine *engine, bool training);
 
-/** Copy one batch into a program's inputs. */
-void fn_engine_feed(fn_program *program, const fn_batch *batch);
+/** Copy one batch into a program's inputs. FN_ERR_INTERNAL when it is not of the program's sizes.
+ */
+fn_status fn_engine_feed(fn_program *program, const fn_batch *batch);
 
 /** Sizes of input, pad and target against each other and the network's rule, named by key and
  *  position in the YAML. Returns FN_ERR_CONFIG with all complaints. */

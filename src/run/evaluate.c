@@ -291,7 +291,7 @@ static fn_status source_fill(tester *t, int64_t file, source *s) {
   FN_TRY(fn_loader_next(s->loader, &s->batch));
   FN_CHECK(s->batch, FN_ERR_INTERNAL, "the crops of a file ended early");
   FN_TRY(fn_engine_program(t->engine, false, !t->predict, s->batch->count, &s->program));
-  fn_engine_feed(s->program, s->batch);
+  FN_TRY(fn_engine_feed(s->program, s->batch));
   const fn_run_context context = {.seed = t->run->seed, .sample = s->batch->sample};
   FN_TRY(fn_program_run(s->program, &context));
   s->row = 0;

@@ -52,13 +52,13 @@ static void on_change(void *user, const char *key, const char *before, const cha
 
 /** The settings that the state at `path` was written with against those of this run; before
  * anything is loaded, so that a setting is named rather than the tensors that it changes. */
-static fn_status check_changes(const fn_session *s, const char *path, bool lenient) {
+static fn_status check_changes(const fn_run *run, const char *path, bool lenient) {
   char *old = NULL;
   fn_progress progress;
   fn_state state = {.progress = &progress};
   FN_TRY(fn_checkpoint_load(path, true, &state, &old));
   changes c = {.inside_epoch = progress.stretches > 0, .lenient = lenient};
-  fn_status status = old ? fn_run_compare(old, s->run, on_change, &c) : FN_OK;
+  fn_status status = old ? fn_run_compare(old, run, on_change, &c) : FN_OK;
   if (status == FN_OK && c.refused.length > 0)
     status = fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__,
                           "%s was written with settings that cannot change on resume:\n%s\nSet "
@@ -71,10 +71,9 @@ static fn_status check_changes(const fn_session *s, const char *path, bool lenie
 
 /** Rank 0: which state to start from; *path NULL for none. malloc'ed. *foreign: it is not one of
  *  this folder. */
-static fn_status choose_state(const fn_session *s, char **path, bool *foreign) {
+static fn_status choose_state(const fn_run *run, char **path, bool *foreign) {
   *path = NULL;
   *foreign = false;
-  const fn_run *run = s->run;
   FN_TRY(fn_checkpoint_find(run->folder, path));
   if (*path && run->train.fresh) {
     const fn_status status = fn_error_set(
@@ -94,11 +93,25 @@ static fn_status choose_state(const fn_session *s, char **path, bool *foreign) {
   return FN_OK;
 }
 
+fn_status fn_start_check(const fn_run *run, fn_parameters *parameters, char **path) {
+  bool foreign;
+  FN_TRY(choose_state(run, path, &foreign));
+  if (!*path) return FN_OK;
+  const bool strict = run->train.load_strict;
+  fn_state state = {.parameters = parameters};
+  fn_status status = check_changes(run, *path, foreign && !strict);
+  if (status == FN_OK && parameters) status = fn_checkpoint_load(*path, strict, &state, NULL);
+  if (status == FN_OK) return FN_OK;
+  free(*path);
+  *path = NULL;
+  return status;
+}
+
 static fn_status load_on_root(fn_session *s, bool *resumed) {
   char *path = NULL;
   bool foreign;
   *resumed = false;
-  FN_TRY(choose_state(s, &path, &foreign));
+  FN_TRY(choose_state(s->run, &path, &foreign));
   if (!path) return FN_OK;
   fn_state state = {.parameters = s->parameters,
                     .optimizer = s->optimizer,
@@ -107,7 +120,7 @@ static fn_status load_on_root(fn_session *s, bool *resumed) {
                     .progress = &s->progress};
   const double rate = s->schedule.base_lr;
   const bool strict = s->run->train.load_strict;
-  fn_status status = check_changes(s, path, foreign && !strict);
+  fn_status status = check_changes(s->run, path, foreign && !strict);
   if (status == FN_OK) status = fn_checkpoint_load(path, strict, &state, NULL);
   if (status == FN_OK) {
     // A new optimizer.lr takes effect: what plateaus took off is kept as a factor.

@@ -44,5 +44,9 @@ fn_status fn_session_save(fn_session *session, bool is_best);
 fn_status fn_session_lock(fn_session *session);
 /** Load the state to start from, if any, on rank 0 and broadcast it. *resumed tells. Collective. */
 fn_status fn_session_restore(fn_session *session, bool *resumed);
+/** The state that training would start from; *path NULL for none, malloc'ed. What would refuse it
+ *  refuses it here: train.fresh, a missing or damaged file, changed settings and, with `parameters`
+ *  (NULL or the network's, which are overwritten), tensors that do not fit. Rank 0 only. */
+fn_status fn_start_check(const fn_run *run, fn_parameters *parameters, char **path);
 
 #endif

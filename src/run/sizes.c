@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
+
 /** Sizes of the first stage that has files. *found stays false without an error when there are none
  *  that can be read; `why` then says so. */
 static void from_data(const fn_run *run, fn_dataset_info *info, bool *found, char *why,
@@ -110,4 +112,45 @@ fn_status fn_sizes_find(const fn_run *run, const fn_dist *dist, const fn_size_op
   }
   source->from_data = false;
   return options->edge > 0 ? set_edge(run, dist, options->edge, info) : FN_OK;
+}
+
+/* ---- two stages
+ * ----------------------------------------------------------------------------------- */
+
+/** "[3, 16, 16, 16]" */
+static void add_shape(fn_text *text, int64_t channels, int spatial, const int64_t *extent) {
+  fn_text_add(text, "[%lld", (long long)channels);
+  for (int d = 0; d < spatial; d++)
+    fn_text_add(text, ", %lld", (long long)extent[d]);
+  fn_text_add(text, "]");
+}
+
+/** "[1, 8, 8, 8] -> [1, 8, 8, 8]": channels and cells of a sample. */
+static void add_sample(fn_text *text, const fn_dataset_info *info) {
+  add_shape(text, info->input_channels, info->spatial, info->input_extent);
+  if (info->target_channels == 0) return;
+  fn_text_add(text, " -> ");
+  add_shape(text, info->target_channels, info->spatial, info->target_extent);
+}
+
+fn_status fn_sizes_agree(const fn_run *run, const fn_dataset_info *train,
+                         const fn_dataset_info *other, const char *key, bool extents) {
+  const bool target = other->target_channels > 0;
+  bool same = train->spatial == other->spatial && train->input_channels == other->input_channels &&
+              (!target || train->target_channels == other->target_channels),
+       cut = same;
+  for (int d = 0; d < train->spatial && extents && same; d++)
+    cut &= train->input_extent[d] == other->input_extent[d] &&
+           (!target || train->target_extent[d] == other->target_extent[d]);
+  if (same && cut) return FN_OK;
+  fn_text text = {0};
+  fn_text_add(&text, "samples of %s are ", key);
+  add_sample(&text, other);
+  fn_text_add(&text, " (channels and cells), but those of data.train are ");
+  add_sample(&text, train);
+  if (same && run->data.crop.count == 0)
+    fn_text_add(&text, "; data.crop would cut equal samples from fields of different sizes");
+  const fn_status status = fn_run_fail(run, key, "%s", text.data);
+  fn_text_free(&text);
+  return status;
 }

@@ -27,4 +27,10 @@ typedef struct fn_size_source {
 fn_status fn_sizes_find(const fn_run *run, const fn_dist *dist, const fn_size_options *options,
                         fn_dataset_info *info, fn_size_source *source);
 
+/** Samples of another stage must feed the network of the training set: the same axes and channels
+ *  (a stage without targets may lack those) and, with `extents`, the same cells per sample. `key`
+ *  is the other stage's setting that the message is about. FN_ERR_CONFIG. Not collective. */
+fn_status fn_sizes_agree(const fn_run *run, const fn_dataset_info *train,
+                         const fn_dataset_info *other, const char *key, bool extents);
+
 #endif

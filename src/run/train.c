@@ -12,6 +12,7 @@
 #include "run/run_loop.h"
 #include "run/session.h"
 #include "run/signals.h"
+#include "run/sizes.h"
 #include "run/validate.h"
 
 /* ---- one step
@@ -35,7 +36,7 @@ static fn_run_context step_context(const fn_session *s, const fn_batch *batch) {
 static fn_status run_batch(fn_session *s, const fn_batch *batch, bool reduce, double *loss) {
   fn_program *program;
   FN_TRY(fn_engine_program(s->engine, true, true, batch->count, &program));
-  fn_engine_feed(program, batch);
+  FN_TRY(fn_engine_feed(program, batch));
   fn_program_on_gradient(program, reduce ? fn_reducer_ready : NULL, s->reducer);
   const fn_run_context context = step_context(s, batch);
   FN_TRY(fn_program_run(program, &context));
@@ -294,8 +295,10 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
   progress->loss_sum = progress->loss_count = 0;
   const bool by_validation = strcmp(run->schedule.metric, "validation") == 0 && s->validation;
   const double rate = s->schedule.current;
-  if (fn_schedule_epoch(run, &s->schedule,
-                        by_validation ? progress->validation_loss : progress->train_loss))
+  const double watched = by_validation ? progress->validation_loss : progress->train_loss;
+  // A validation that does not count is neither better nor worse.
+  const bool counts = !by_validation || isfinite(watched);
+  if (counts && fn_schedule_epoch(run, &s->schedule, watched))
     fn_log(FN_INFO, "learning rate lowered from %g to %g", rate, s->schedule.current);
   const double metric = strcmp(run->checkpoint.best, "validation") == 0 && s->validation
                             ? progress->validation_loss
@@ -361,8 +364,11 @@ static fn_status check_samples(const fn_session *s) {
 static fn_status open_data(fn_session *s) {
   const fn_run *run = s->run;
   FN_TRY(fn_dataset_create(run, FN_STAGE_TRAIN, &s->train));
-  if (run->data.validation.input.count > 0)
+  if (run->data.validation.input.count > 0) {
     FN_TRY(fn_dataset_create(run, FN_STAGE_VALIDATION, &s->validation));
+    FN_TRY(fn_sizes_agree(run, fn_dataset_get_info(s->train), fn_dataset_get_info(s->validation),
+                          "data.validation.input", true));
+  }
   const int fields = fn_dataset_get_info(s->train)->target_fields;
   FN_CHECK(fields <= FN_TARGET_FIELDS_MOST, FN_ERR_CONFIG, "%s: %d target fields; at most %d",
            fn_run_where(run, "data.train.target"), fields, FN_TARGET_FIELDS_MOST);

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 
@@ -34,20 +35,56 @@ void fn_draw_training(fn_session *session) {
   if (session->last_program) draw(session, session->last_program, "train");
 }
 
+static bool row_is_finite(const fn_program *program, const char *output, int64_t row) {
+  const fn_shape *shape = fn_program_output_shape(program, output);
+  const int64_t count = fn_shape_count(shape) / shape->dim[0];
+  const float *x = (const float *)fn_program_output_data(program, output) + row * count;
+  for (int64_t i = 0; i < count; i++)
+    if (!isfinite(x[i])) return false;
+  return true;
+}
+
+/** What made the loss of a batch not finite: the first sample whose target or output is not, else
+ *  (the loss overflowed) the first of the batch. */
+static fn_status name_bad_sample(const fn_session *s, const fn_program *program,
+                                 const fn_batch *batch) {
+  const char *what = "loss of the batch from";
+  int64_t bad = 0;
+  int field = 0;
+  const fn_dataset_info *info = fn_dataset_get_info(s->validation);
+  for (int64_t row = batch->count - 1; row >= 0; row--) {
+    const bool target = row_is_finite(program, "target_window", row);
+    if (target && row_is_finite(program, "output_window", row)) continue;
+    bad = row;
+    what = target ? "output for" : "target of";
+    field = target ? 0 : info->input_fields;
+  }
+  const int64_t sample = batch->sample[bad];
+  return fn_error_set(FN_ERR_DIVERGED, __FILE__, __LINE__,
+                      "validation after epoch %lld (step %lld): the loss is not finite; the first "
+                      "that is bad is the %s sample %lld: %s, crop %lld",
+                      (long long)s->progress.epoch + 1, (long long)s->progress.step, what,
+                      (long long)sample,
+                      fn_dataset_path(s->validation, sample / info->crops, field),
+                      (long long)(sample % info->crops));
+}
+
+/** *verdict: FN_ERR_DIVERGED with a message for the first batch whose loss is not finite. */
 static fn_status evaluate_batch(fn_session *s, const fn_batch *batch, double *sum,
-                                fn_program **program) {
+                                fn_program **program, fn_status *verdict) {
   FN_TRY(fn_engine_program(s->engine, false, true, batch->count, program));
-  fn_engine_feed(*program, batch);
+  FN_TRY(fn_engine_feed(*program, batch));
   const fn_run_context context = {
       .seed = s->run->seed, .epoch = s->progress.epoch, .sample = batch->sample};
   FN_TRY(fn_program_run(*program, &context));
   const double loss = (double)*(const float *)fn_program_output_data(*program, "loss");
+  if (!isfinite(loss) && *verdict == FN_OK) *verdict = name_bad_sample(s, *program, batch);
   sum[0] += loss * (double)batch->count;
   sum[1] += (double)batch->count;
   return FN_OK;
 }
 
-static fn_status evaluate_slice(fn_session *s, double *sum) {
+static fn_status evaluate_slice(fn_session *s, double *sum, fn_status *verdict) {
   const fn_dataset_info *info = fn_dataset_get_info(s->validation);
   int64_t begin, count;
   fn_rank_slice(info->samples, s->dist->rank, s->dist->size, false, &begin, &count);
@@ -65,7 +102,7 @@ static fn_status evaluate_slice(fn_session *s, double *sum) {
   while (status == FN_OK) {
     status = fn_loader_next(loader, &batch);
     if (status != FN_OK || !batch) break;
-    status = evaluate_batch(s, batch, sum, &program);
+    status = evaluate_batch(s, batch, sum, &program, verdict);
   }
   if (status == FN_OK && program) draw(s, program, "val");
   fn_loader_destroy(loader);
@@ -75,7 +112,16 @@ static fn_status evaluate_slice(fn_session *s, double *sum) {
 
 fn_status fn_validate(fn_session *session, double *loss) {
   double sum[2] = {0, 0};
-  FN_TRY(fn_dist_agree(session->dist, evaluate_slice(session, sum)));
+  fn_status verdict = FN_OK;
+  FN_TRY(fn_dist_agree(session->dist, evaluate_slice(session, sum, &verdict)));
+  // Slices go up with the ranks: the lowest rank's bad sample is the first one.
+  verdict = fn_dist_agree(session->dist, verdict);
+  if (verdict == FN_ERR_DIVERGED && strcmp(session->run->train.on_nan, "skip") == 0) {
+    fn_log(FN_WARN, "%s; this epoch's validation does not count", fn_error_message());
+    fn_error_clear();
+    verdict = FN_OK;
+  }
+  FN_TRY(verdict);
   FN_TRY(fn_dist_sum(session->dist, sum, 2));
   *loss = sum[1] > 0 ? sum[0] / sum[1] : (double)NAN;
   return FN_OK;
