@@ -257,7 +257,8 @@ static fn_status write_json(const bench *b) {
               fn_version(), b->run->compute.backend, b->run->compute.precision, fn_threads_get(),
               (long long)b->options->batch, b->step_time, b->forward, b->backward, b->update_time,
               b->alone, b->ratio_median);
-  fn_text_add(&text, " \"arena\": %zu, \"workspace\": %zu, \"peak_resident\": %zu, \"steps_ascending\": [",
+  fn_text_add(&text,
+              " \"arena\": %zu, \"workspace\": %zu, \"peak_resident\": %zu, \"steps_ascending\": [",
               b->memory.arena, b->memory.workspace, b->peak);
   for (int64_t i = 0; i < b->options->steps; i++)
     fn_text_add(&text, "%s%.6g", i ? ", " : "", b->step[i]);
