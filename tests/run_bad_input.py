@@ -9,7 +9,7 @@ import time
 from program import (check, command, finish, folder, noise, run, snapshot, succeed, write_hdf5,
                      write_npy, write_text)
 
-CONFIG, DATA, CHECKPOINT, UNSUPPORTED = 2, 3, 5, 8
+CONFIG, DATA, DIVERGED, CHECKPOINT, UNSUPPORTED = 2, 3, 4, 5, 8
 EDGE = 8
 
 BASE = """folder: run
@@ -245,6 +245,29 @@ def folders():
     check(not os.path.exists("run_out"), "a failed test left its folder")
 
 
+def overflow():
+    """One rank's gradient overflows while its loss does not: one cell of 1e24 and weights near 1e-6."""
+    values = noise(3, EDGE**3)
+    values[100] = 1e24
+    for i in range(4):
+        write_npy(f"big/{i}.npy", (1, EDGE, EDGE, EDGE), values if i == 3 else noise(i, EDGE**3))
+    write_text("run.yaml", BASE.replace("in/*.npy", "big/*.npy").replace("tgt/*.npy", "tgt/[0-3].npy")
+               .replace("    - conv: {channels: 4, kernel: 1}\n    - relu\n", "")
+               .replace("model:\n", "model:\n  init_weight_std: 1.0e-5\n"))
+    settings = ["--set", "data.shuffle=false"]
+    for name, ranks, more, who in (("one step", 2, [], 1), ("batch by batch", 4, ["train.batch=1"], 3)):
+        done = run(ranks, "train", "run.yaml", *settings, *[w for m in more for w in ("--set", m)])
+        check(done.code == DIVERGED, f"overflow, {name}: exit code {done.code}", done.output)
+        check(f"the gradient of rank {who} is not finite, though its loss is; first bad gradient: 0.weight" in done.output,
+              f"overflow, {name}: message", done.output)
+        shutil.rmtree("run", ignore_errors=True)
+    done = run(2, "train", "run.yaml", *settings, "--set", "train.on_nan=skip")
+    check(done.code == 0 and "the gradient of rank 1 is not finite" in done.output and "step skipped" in done.output,
+          f"overflow skipped: exit code {done.code}", done.output)
+    shutil.rmtree("run", ignore_errors=True)
+    shutil.rmtree("big")
+
+
 def shrinking(kind, ranks):
     """A file is cut in the middle of training."""
     os.makedirs("cut", exist_ok=True)
@@ -284,7 +307,7 @@ def shrinking(kind, ranks):
 with folder():
     make_fields()
     parts = sys.argv[1:]
-    for part in (configuration, sizes, files, hdf5, accepted, checkpoints, plugins, folders):
+    for part in (configuration, sizes, files, hdf5, accepted, checkpoints, plugins, folders, overflow):
         if not parts or part.__name__ in parts or (part is accepted and ("checkpoints" in parts or "folders" in parts)):
             start = time.monotonic()
             part()

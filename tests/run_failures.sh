@@ -27,7 +27,6 @@ cut -d, -f3 "$folder/skip/metrics.csv" | grep -q "nan" && fail "a skipped step c
 "$STATE_COMPARE" "$folder/skip/state_2.h5" "$folder/skip/state_2.h5" 0 >"$folder/log" || fail "skipping: NaN in the state"
 
 # ---- validation that is not finite
-# sample 8 is the first crop of file 001, and rank 1 of 2 has it in no other epoch than rank 0 in another job
 valid="data.validation.input=$folder/bad/lin/*.npy data.validation.target=$folder/bad/lpt2/*.npy"
 for ranks in 1 3; do
   expect 4 "bad validation data on $ranks ranks" train $ranks "$folder/run.yaml" "$folder/valid$ranks" $valid

@@ -59,15 +59,16 @@ static fn_status next_batch(fn_loader *loader, const fn_batch **batch) {
 }
 
 /** Gradients of one optimizer step of `micro` batches, averaged over samples and ranks. *failed is
- *  this rank's failure between the collective calls, to be agreed with the step's reduction. */
+ *  this rank's failure between the collective calls, to be agreed with the step's reduction; *last
+ *  the last batch, the loader's. */
 static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step_sums *sums,
-                           fn_status *failed) {
+                           const fn_batch **last, fn_status *failed) {
   fn_parameters *p = s->parameters;
-  const fn_batch *batch;
   for (int64_t m = 0; m < micro; m++) {
     double loss = 0;
     // A rank that cannot read must not leave the others waiting for its gradients.
-    FN_TRY(fn_dist_agree(s->dist, *failed != FN_OK ? *failed : next_batch(loader, &batch)));
+    FN_TRY(fn_dist_agree(s->dist, *failed != FN_OK ? *failed : next_batch(loader, last)));
+    const fn_batch *batch = *last;
     if (micro == 1) FN_TRY(fn_reducer_begin(s->reducer, batch->count));
     *failed = run_batch(s, batch, micro == 1, &loss);
     // With synchronised batch norm the others wait inside their programs: nothing can be agreed.
@@ -112,14 +113,31 @@ static void update_average(fn_session *s) {
     s->ema[i] = decay * s->ema[i] + (1 - decay) * values[i];
 }
 
+/** Whose gradient it was cannot be seen after the sum over ranks: each runs the step's last batch
+ *  once more by itself. 1 + lowest rank with a gradient that is not finite; 0: none, an earlier
+ *  batch of the step was bad. Collective; overwrites gradients and buffers. */
+static fn_status find_bad_gradient(fn_session *s, const fn_batch *batch, int *found) {
+  double loss;
+  const fn_dist *dist = s->dist;
+  FN_TRY(fn_dist_agree(dist, run_batch(s, batch, false, &loss)));
+  const int worst =
+      fn_dist_max(dist, fn_gradient_not_finite(s->parameters) ? dist->size - dist->rank : 0);
+  *found = worst ? dist->size - worst + 1 : 0;
+  return FN_OK;
+}
+
 /** Not finite: stop, or leave the weights as they are. */
-static fn_status diverged(fn_session *s, const step_sums *sums, const char *tensor) {
+static fn_status diverged(fn_session *s, const step_sums *sums, const fn_batch *last,
+                          const char *tensor) {
   char what[512];
-  if (sums->bad_rank > 0) {
-    snprintf(what, sizeof what, "the loss of rank %d is not finite", (int)sums->bad_rank - 1);
-  } else {
-    snprintf(what, sizeof what, "the gradients are not finite");
-  }
+  int rank = (int)sums->bad_rank;
+  const bool loss = rank > 0;
+  if (!loss) FN_TRY(find_bad_gradient(s, last, &rank));
+  if (rank > 0)
+    snprintf(what, sizeof what, "the %s of rank %d is not finite%s", loss ? "loss" : "gradient",
+             rank - 1, loss ? "" : ", though its loss is");
+  else
+    snprintf(what, sizeof what, "the gradients summed over ranks and batches are not finite");
   char first[300] = "";
   if (tensor) snprintf(first, sizeof first, "; first bad gradient: %s", tensor);
   if (strcmp(s->run->train.on_nan, "skip") == 0) {
@@ -188,7 +206,8 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
     memcpy(s->buffers_before, p->buffers, (size_t)p->buffer_count * sizeof(float));
   *sums = (step_sums){0};
   fn_status failed = FN_OK;
-  FN_TRY(gradients(s, loader, micro, sums, &failed));
+  const fn_batch *last = NULL;
+  FN_TRY(gradients(s, loader, micro, sums, &last, &failed));
   sums->failed = failed != FN_OK;
   sums->stop = fn_stop_requested();
   sums->save = fn_save_requested();
@@ -198,7 +217,7 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
   const int64_t total = run->train.epochs * s->epoch_steps;
   const double lr = fn_schedule_rate(run, &s->schedule, s->progress.step, s->progress.epoch, total);
   if (sums->bad_rank > 0 || !isfinite(norm)) {
-    FN_TRY(diverged(s, sums, isfinite(norm) ? NULL : fn_gradient_not_finite(p)));
+    FN_TRY(diverged(s, sums, last, isfinite(norm) ? NULL : fn_gradient_not_finite(p)));
     if (s->buffers_before)
       memcpy(p->buffers, s->buffers_before, (size_t)p->buffer_count * sizeof(float));
     sums->loss = sums->samples = 0; // does not count in the epoch's mean
