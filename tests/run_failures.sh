@@ -80,6 +80,7 @@ says "cannot change on resume"
 refuses model.init_weight_std model.init_weight_std=0.5
 expect 0 "first epochs" train 1 "$folder/run.yaml" "$folder/between" train.epochs=1
 expect 0 "another crop between epochs" train 1 "$folder/run.yaml" "$folder/between" data.crop=4
+says "going on from .*: 1 epoch and 12 steps done"
 says "data.crop: .*8.* -> .*4"
 expect 2 "fresh" train 1 "$folder/run.yaml" "$folder/base" train.fresh=true
 says "train.fresh is set, but .*state_1.h5 exists"
