@@ -61,7 +61,10 @@ static void finish_job(fn_loader *loader, int64_t position, fn_status status) {
     snprintf(loader->message, sizeof loader->message, "%s", fn_error_message());
   }
   if (status != FN_OK) pthread_cond_broadcast(&loader->room);
-  if (status != FN_OK || s->done == s->batch.count) pthread_cond_broadcast(&loader->ready);
+  // After a failure a batch is decided by whichever of its taken samples ends last, also a good
+  // one.
+  if (loader->failed < loader->samples || s->done == s->batch.count)
+    pthread_cond_broadcast(&loader->ready);
 }
 
 static void *read_samples(void *argument) {
