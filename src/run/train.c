@@ -262,6 +262,11 @@ typedef struct epoch_plan {
   int64_t first, batches; /**< done, all */
 } epoch_plan;
 
+/** Of values that may be as large as the type allows. */
+static int64_t ceil_divide(int64_t a, int64_t b) {
+  return a / b + (a % b > 0);
+}
+
 static fn_status plan_epoch(fn_session *s, epoch_plan *plan) {
   const fn_run *run = s->run;
   const fn_dataset_info *info = fn_dataset_get_info(s->train);
@@ -278,7 +283,7 @@ static fn_status plan_epoch(fn_session *s, epoch_plan *plan) {
     status = fn_epoch_list(&s->progress, order, info->samples, s->dist->rank, s->dist->size,
                            run->train.batch, &plan->list, &plan->count, &plan->first);
   free(order);
-  plan->batches = (plan->count + run->train.batch - 1) / run->train.batch;
+  plan->batches = ceil_divide(plan->count, run->train.batch);
   return status;
 }
 
@@ -427,8 +432,7 @@ static fn_status prepare(fn_session *s) {
   fn_schedule_init(run, &s->schedule);
   s->progress = (fn_progress){.best_metric = NAN, .train_loss = NAN, .validation_loss = NAN};
   note_target_fields(&s->progress, info);
-  const int64_t batches = (count + run->train.batch - 1) / run->train.batch;
-  s->epoch_steps = (batches + run->train.accumulate - 1) / run->train.accumulate;
+  s->epoch_steps = ceil_divide(ceil_divide(count, run->train.batch), run->train.accumulate);
   return FN_OK;
 }
 
