@@ -246,7 +246,7 @@ static fn_status after_step(fn_session *s, const step_sums *sums, int64_t steps_
   if (run->train.stop_after_steps > 0 && steps_this_start >= run->train.stop_after_steps)
     s->stopping = true;
   *stop = s->stopping;
-  if (last_of_epoch) return FN_OK; // the end of the epoch saves
+  if (last_of_epoch) return FN_OK; // the end of the epoch asks again, and saves
   int due = sums->save > 0;
   if (run->checkpoint.every_minutes > 0)
     due |= fn_clock() - s->last_save > 60 * run->checkpoint.every_minutes;
@@ -303,6 +303,16 @@ static fn_status run_steps(fn_session *s, const epoch_plan *plan, fn_loader *loa
   return FN_OK;
 }
 
+/** Requests up to now, those during validation and in the epoch's last step included. Collective.
+ */
+static fn_status agree_on_requests(fn_session *s, bool *save) {
+  double asked[] = {fn_stop_requested(), fn_save_requested()};
+  FN_TRY(fn_dist_sum(s->dist, asked, 2));
+  s->stopping |= asked[0] > 0;
+  *save = asked[1] > 0;
+  return FN_OK;
+}
+
 static fn_status end_of_epoch(fn_session *s, double seconds) {
   fn_progress *progress = &s->progress;
   const fn_run *run = s->run;
@@ -345,10 +355,12 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
     };
     s->observer->epoch(s->observer->self, &event);
   }
+  bool asked;
+  FN_TRY(agree_on_requests(s, &asked));
   const bool due = progress->epoch % run->checkpoint.every_epochs == 0;
-  if (due || best || s->stopping || progress->epoch == run->train.epochs)
-    FN_TRY(fn_session_save(s, best));
-  return FN_OK;
+  if (!due && !best && !asked && !s->stopping && progress->epoch < run->train.epochs) return FN_OK;
+  fn_save_done(); // before the save: a request from now on is for another one
+  return fn_session_save(s, best);
 }
 
 static fn_status run_epoch(fn_session *s, int64_t *steps_this_start, bool *stopped) {
@@ -368,6 +380,7 @@ static fn_status run_epoch(fn_session *s, int64_t *steps_this_start, bool *stopp
   fn_loader_destroy(loader);
   free(plan.list);
   if (status == FN_OK && complete) status = end_of_epoch(s, fn_clock() - start);
+  *stopped |= s->stopping;
   return status;
 }
 
