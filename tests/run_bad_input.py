@@ -269,6 +269,20 @@ def absurd():
           f"check of more than all memory: exit code {done.code}", done.output)
 
 
+def narrowed():
+    """A target larger than the network's output is legal; that its rim is not used is told once."""
+    write_text("run.yaml", BASE)
+    told = "only the central 4 x 4 x 4 of the target's {0} x {0} x {0} cells are used"
+    for pad, wanted in ((0, 0), (1, 1)):
+        for ranks, name, more in ((2, "train", []), (1, "check", []), (1, "train", ["--set", "train.epochs=3"])):
+            done = run(ranks, name, "run.yaml", "--set", "data.crop=4", "--set", f"data.target_pad={pad}", *more)
+            lines = [line for line in done.output.splitlines() if "only the central" in line]
+            title = f"{name} with target pad {pad} on {ranks} ranks"
+            check(done.code == 0 and len(lines) == wanted, f"{title}: exit code {done.code}", done.output)
+            check(all(told.format(4 + 2 * pad) in line and "data.target_pad=1" in line for line in lines), title, str(lines))
+            shutil.rmtree("run", ignore_errors=True)
+
+
 def overflow():
     """One rank's gradient overflows while its loss does not: one cell of 1e24 and weights near 1e-6."""
     values = noise(3, EDGE**3)
@@ -331,7 +345,7 @@ def shrinking(kind, ranks):
 with folder():
     make_fields()
     parts = sys.argv[1:]
-    for part in (configuration, sizes, files, hdf5, accepted, checkpoints, plugins, folders, absurd, overflow):
+    for part in (configuration, sizes, files, hdf5, accepted, checkpoints, plugins, folders, absurd, narrowed, overflow):
         if not parts or part.__name__ in parts or (part is accepted and ("checkpoints" in parts or "folders" in parts)):
             start = time.monotonic()
             part()

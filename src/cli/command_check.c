@@ -155,6 +155,7 @@ static fn_status plan_network(check *c) {
   const fn_run *run = c->run;
   const fn_dataset_info *info = fn_dataset_get_info(c->train);
   FN_TRY(fn_engine_create(run, c->dist, info, &c->engine));
+  FN_TRY(fn_engine_warn_narrow(c->engine));
   int64_t begin, count;
   fn_rank_slice(info->samples, 0, c->dist->size, true, &begin, &count);
   int64_t batch = count < run->train.batch ? count : run->train.batch;

@@ -440,6 +440,7 @@ static fn_status prepare(fn_session *s) {
   fn_rank_slice(info->samples, s->dist->rank, s->dist->size, true, &begin, &count);
   const int64_t batch = count < run->train.batch ? count : run->train.batch;
   FN_TRY(fn_engine_program(s->engine, true, true, batch, &program));
+  FN_TRY(fn_engine_warn_narrow(s->engine));
   FN_TRY(fn_optimizer_create(run, s->parameters, &s->optimizer));
   FN_TRY(allocate_arrays(s));
   fn_schedule_init(run, &s->schedule);
