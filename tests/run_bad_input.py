@@ -9,7 +9,7 @@ import time
 from program import (check, command, finish, folder, noise, run, snapshot, succeed, write_hdf5,
                      write_npy, write_text)
 
-CONFIG, DATA, DIVERGED, CHECKPOINT, UNSUPPORTED = 2, 3, 4, 5, 8
+CONFIG, DATA, DIVERGED, CHECKPOINT, MEMORY, UNSUPPORTED = 2, 3, 4, 5, 6, 8
 EDGE = 8
 
 BASE = """folder: run
@@ -245,6 +245,44 @@ def folders():
     check(not os.path.exists("run_out"), "a failed test left its folder")
 
 
+def absurd():
+    """Sizes beyond all memory are told in bytes; a batch beyond all samples is all samples."""
+    write_text("run.yaml", BASE)
+    huge = "train.batch=9223372036854775807"
+    for ranks in (1, 2):
+        for settings in ([huge], ["train.batch=8"]):
+            done = run(ranks, "train", "run.yaml", "--set", f"folder=run_{len(settings[0])}", "--set", settings[0],
+                       "--set", "train.accumulate=9223372036854775807")
+            check(done.code == 0, f"batch beyond all samples on {ranks} ranks: exit code {done.code}", done.output)
+        rows = [[line.split(",")[:4] for line in open(f"run_{len(s)}/metrics.csv")] for s in (huge, "train.batch=8")]
+        check(rows[0] == rows[1], "a batch beyond all samples is not all samples", str(rows))
+        check(rows[0][1][:2] == ["1", "1"], "one step for all samples", str(rows))
+        shutil.rmtree(f"run_{len(huge)}")
+        shutil.rmtree("run_13")
+    done = run(1, "check", "run.yaml", "--set", huge)
+    check(done.code == 0 and "batches read ahead 32.77 kB" in done.output and "1 of 8 x 1 samples" in done.output,
+          f"check of a batch beyond all samples: exit code {done.code}", done.output)
+    # 4 + 2 * 2000 cells along each axis
+    expect("more than all memory", ["train", huge, "data.crop=4", "data.input_pad=2000"], MEMORY, ["bytes", "GB"], ranks=(1, 2))
+    done = run(1, "check", "run.yaml", "--set", huge, "--set", "data.crop=4", "--set", "data.input_pad=2000")
+    check(done.code == MEMORY and "1 problem:" in done.output and "TB (" in done.output and "can be had" in done.output,
+          f"check of more than all memory: exit code {done.code}", done.output)
+
+
+def narrowed():
+    """A target larger than the network's output is legal; that its rim is not used is told once."""
+    write_text("run.yaml", BASE)
+    told = "only the central 4 x 4 x 4 of the target's {0} x {0} x {0} cells are used"
+    for pad, wanted in ((0, 0), (1, 1)):
+        for ranks, name, more in ((2, "train", []), (1, "check", []), (1, "train", ["--set", "train.epochs=3"])):
+            done = run(ranks, name, "run.yaml", "--set", "data.crop=4", "--set", f"data.target_pad={pad}", *more)
+            lines = [line for line in done.output.splitlines() if "only the central" in line]
+            title = f"{name} with target pad {pad} on {ranks} ranks"
+            check(done.code == 0 and len(lines) == wanted, f"{title}: exit code {done.code}", done.output)
+            check(all(told.format(4 + 2 * pad) in line and "data.target_pad=1" in line for line in lines), title, str(lines))
+            shutil.rmtree("run", ignore_errors=True)
+
+
 def overflow():
     """One rank's gradient overflows while its loss does not: one cell of 1e24 and weights near 1e-6."""
     values = noise(3, EDGE**3)
@@ -307,7 +345,7 @@ def shrinking(kind, ranks):
 with folder():
     make_fields()
     parts = sys.argv[1:]
-    for part in (configuration, sizes, files, hdf5, accepted, checkpoints, plugins, folders, overflow):
+    for part in (configuration, sizes, files, hdf5, accepted, checkpoints, plugins, folders, absurd, narrowed, overflow):
         if not parts or part.__name__ in parts or (part is accepted and ("checkpoints" in parts or "folders" in parts)):
             start = time.monotonic()
             part()

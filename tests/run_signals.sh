@@ -87,4 +87,35 @@ kill -INT $job
 wait $job
 [ $? -eq 75 ] || fail "SIGINT: exit status"
 [ "$(progress "$folder/save" step)" -gt "$saved" ] || fail "nothing saved when stopped"
+
+# SIGUSR2 when every step is the last of its epoch: one state, and the run goes on
+"$FIELDNET" train "$folder/run.yaml" --set "folder=$folder/last" --set train.epochs=100000 --set train.batch=24 \
+  --set train.log_interval=1 --set checkpoint.every_epochs=100000 --set checkpoint.best=null >"$folder/log" 2>&1 &
+job=$!
+wait_for "steps before USR2" rows_beyond "$folder/last" 20
+kill -USR2 $job
+wait_for "the state asked for in an epoch's last step" test -e "$folder/last/checkpoint.h5"
+saved=$(progress "$folder/last" step)
+wait_for "steps after the save" rows_beyond "$folder/last" $((saved + 20))
+[ "$(progress "$folder/last" step)" -eq "$saved" ] || fail "one request in the last step, more than one state"
+kill -INT $job
+wait $job
+[ $? -eq 75 ] || fail "SIGINT: exit status"
+
+# a stop during validation, which is far longer than the 3 steps before it: no step more
+mkdir -p "$folder/many/lin" "$folder/many/lpt2"
+for i in $(seq 1000 1599); do
+  ln -s "$folder/data/lin/000.npy" "$folder/many/lin/$i.npy"
+  ln -s "$folder/data/lpt2/000.npy" "$folder/many/lpt2/$i.npy"
+done
+"$MPIRUN" -n 2 "$FIELDNET" train "$folder/run.yaml" --set "folder=$folder/long" --set train.batch=4 --set train.log_interval=1 \
+  --set "data.validation.input=$folder/many/lin/*.npy" --set "data.validation.target=$folder/many/lpt2/*.npy" \
+  --set checkpoint.every_epochs=100 --set checkpoint.best=null --set train.epochs=100 >"$folder/log" 2>&1 &
+job=$!
+wait_for "the last step of the first epoch" rows_beyond "$folder/long" 3
+[ -e "$folder/long/checkpoint.h5" ] && fail "the validation was too short for this test"
+kill -USR1 $job
+wait $job
+[ "$(progress "$folder/long" step) $(progress "$folder/long" epoch)" = "3 1" ] ||
+  fail "stopped during validation at step $(progress "$folder/long" step), epoch $(progress "$folder/long" epoch)"
 echo "signals are met"

@@ -63,6 +63,47 @@ static void batches_in_order(void **state) {
   fn_run_destroy(run);
 }
 
+/* Room is made for the samples that there are, whatever the batch; where that is too much, the
+ * bytes are told and nothing is touched. */
+static void absurd_batches(void **state) {
+  (void)state;
+  fn_run *run = training_run();
+  fn_dataset *dataset = dataset_of(run, FN_STAGE_TRAIN);
+  int64_t list[SAMPLES];
+  shuffled(list);
+  fn_loader *loader;
+  const fn_batch *batch;
+  assert_int_equal(fn_loader_create(dataset, 2, list, SAMPLES, INT64_MAX, 0, 2, 2, &loader), FN_OK);
+  assert_int_equal(fn_loader_next(loader, &batch), FN_OK);
+  assert_int_equal(batch->count, SAMPLES);
+  assert_memory_equal(batch->sample, list, sizeof list);
+  assert_int_equal(fn_loader_next(loader, &batch), FN_OK);
+  assert_null(batch);
+  fn_loader_destroy(loader);
+  assert_int_equal(fn_loader_create(dataset, 2, list, SAMPLES, INT64_MAX, 1, 2, 2, &loader), FN_OK);
+  assert_int_equal(fn_loader_next(loader, &batch), FN_OK);
+  assert_null(batch);
+  fn_loader_destroy(loader);
+  fn_dataset_destroy(dataset);
+  fn_run_destroy(run);
+
+  const char *pads[] = {"1000000", "1000000000"}; // 16 TB a sample; 1.6e19 bytes
+  for (int i = 0; i < 2; i++) {
+    char text[256];
+    snprintf(text, sizeof text,
+             "data: {train: {input: 'load/*.npy', target: 'load/*.npy'}, crop: 4, input_pad: %s}",
+             pads[i]);
+    run = run_of(text);
+    dataset = dataset_of(run, FN_STAGE_TRAIN);
+    assert_int_equal(fn_loader_create(dataset, 0, list, SAMPLES, INT64_MAX, 0, 2, 2, &loader),
+                     FN_ERR_MEMORY);
+    assert_null(loader);
+    assert_non_null(strstr(fn_error_message(), i == 0 ? " bytes (384" : "any memory"));
+    fn_dataset_destroy(dataset);
+    fn_run_destroy(run);
+  }
+}
+
 static void empty_list(void **state) {
   (void)state;
   fn_run *run = training_run();
@@ -217,6 +258,7 @@ static void loaders_share_a_dataset(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(batches_in_order),
+      cmocka_unit_test(absurd_batches),
       cmocka_unit_test(empty_list),
       cmocka_unit_test(no_target),
       cmocka_unit_test(failures_arrive_in_order),

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/system.h"
+
 typedef struct chunk {
   struct chunk *next;
   size_t used, size;
@@ -82,6 +84,12 @@ static size_t page_rounded(size_t bytes) {
 fn_status fn_pages_allocate(size_t bytes, void **memory) {
   *memory = NULL;
   if (bytes == 0) bytes = 1;
+  // Pages beyond the limit would be granted now and end the process when they are touched.
+  const size_t limit = fn_memory_limit();
+  FN_CHECK(bytes <= limit && bytes < SIZE_MAX / 2, FN_ERR_MEMORY,
+           "%zu bytes (%.2f GB) of memory are needed at once, but no more than %.2f GB can be had "
+           "here",
+           bytes, 1e-9 * (double)bytes, 1e-9 * (double)limit);
   // One huge page more than needed, so that the start can be aligned to one.
   const size_t size = page_rounded(bytes);
   unsigned char *base = mmap(NULL, size + huge_page, PROT_READ | PROT_WRITE,

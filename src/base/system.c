@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -60,6 +61,49 @@ size_t fn_memory_peak(void) {
 }
 size_t fn_memory_now(void) {
   return status_line("VmRSS:");
+}
+
+/** The number in a file; `above` when there is none ("max") or it is higher. */
+static size_t lower_of(size_t above, const char *path) {
+  FILE *file = fopen(path, "r");
+  unsigned long long value;
+  if (!file) return above;
+  if (fscanf(file, "%llu", &value) == 1 && value < above) above = (size_t)value;
+  fclose(file);
+  return above;
+}
+
+/** Limits of a control group and of all those that it is in; `group` is cut off part by part. */
+static size_t group_limit(size_t above, const char *root, const char *name, char *group) {
+  char path[2048];
+  for (;;) {
+    snprintf(path, sizeof path, "%s%s/%s", root, group, name);
+    above = lower_of(above, path);
+    char *slash = strrchr(group, '/');
+    if (!slash) return above;
+    *slash = '\0';
+  }
+}
+
+size_t fn_memory_limit(void) {
+  struct sysinfo info;
+  size_t limit = SIZE_MAX;
+  if (sysinfo(&info) == 0) limit = ((size_t)info.totalram + info.totalswap) * info.mem_unit;
+  FILE *file = fopen("/proc/self/cgroup", "r"); // lines number:controllers:/path
+  char line[1024];
+  while (file && fgets(line, sizeof line, file)) {
+    line[strcspn(line, "\n")] = '\0';
+    char *controllers = strchr(line, ':'),
+         *group = controllers ? strchr(controllers + 1, ':') : NULL;
+    if (!group) continue;
+    *group++ = '\0';
+    if (strcmp(controllers, ":") == 0)
+      limit = group_limit(limit, "/sys/fs/cgroup", "memory.max", group);
+    else if (strcmp(controllers, ":memory") == 0)
+      limit = group_limit(limit, "/sys/fs/cgroup/memory", "memory.limit_in_bytes", group);
+  }
+  if (file) fclose(file);
+  return limit;
 }
 
 const char *fn_host_name(void) {

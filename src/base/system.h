@@ -19,6 +19,9 @@ double fn_clock(void);
 /** Peak and current resident memory of this process, bytes; 0 when unknown. */
 size_t fn_memory_peak(void);
 size_t fn_memory_now(void);
+/** Bytes that this process can never go beyond: memory and swap of the machine, and the limits of
+ *  its control groups (batch systems set them). SIZE_MAX when unknown. */
+size_t fn_memory_limit(void);
 const char *fn_host_name(void);
 
 bool fn_file_exists(const char *path);

@@ -72,7 +72,7 @@ static fn_status enough_samples(const check *c) {
 }
 
 static int64_t ceil_divide(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
+  return a / b + (a % b > 0);
 }
 
 static void print_steps(const check *c) {
@@ -85,9 +85,13 @@ static void print_steps(const check *c) {
   printf("samples per rank   %lld of %lld", (long long)count, (long long)info->samples);
   const int64_t unused = info->samples - count * c->dist->size;
   if (unused > 0) printf(" (%lld unused in each epoch)", (long long)unused);
-  printf("\nsteps per epoch    %lld of %lld x %lld samples\nsteps of the run   %lld\n",
-         (long long)steps, (long long)(c->run->train.batch * c->run->train.accumulate),
-         (long long)c->dist->size, (long long)(steps * c->run->train.epochs));
+  // A step takes no more than there is.
+  const int64_t batch = c->run->train.batch < count ? c->run->train.batch : count,
+                micro = c->run->train.accumulate < batches ? c->run->train.accumulate : batches,
+                step = micro * batch < count ? micro * batch : count;
+  printf("\nsteps per epoch    %lld of %lld x %lld samples\nsteps of the run   %.0f\n",
+         (long long)steps, (long long)step, (long long)c->dist->size,
+         (double)steps * (double)c->run->train.epochs);
 }
 
 static void check_data(check *c) {
@@ -110,9 +114,10 @@ static void print_memory(const char *name, double bytes, double *total) {
   *total += bytes;
 }
 
-/** The parts are known exactly but for the scratch memory of library primitives, which is small and
- *  known only once they are made. */
-static void print_network(const check *c, const fn_network_totals *t, int states, int64_t batch) {
+/** Returns the bytes that a rank needs. The parts are known exactly but for the scratch memory of
+ * library primitives, which is small and known only once they are made. */
+static double print_network(const check *c, const fn_network_totals *t, int states, int64_t count,
+                            int64_t batch) {
   const fn_run *run = c->run;
   const fn_parameters *p = fn_engine_parameters(c->engine);
   const fn_dataset_info *info = fn_dataset_get_info(c->train);
@@ -132,21 +137,25 @@ static void print_network(const check *c, const fn_network_totals *t, int states
   print_memory("parameters", weights + (double)p->buffer_count * sizeof(float), &total);
   print_memory("gradients", weights, &total);
   print_memory("optimizer, copies", weights * copies, &total);
+  // One more than is read ahead: the batch in use; an epoch may be shorter.
+  const int64_t batches = ceil_divide(count, batch),
+                held = run->data.prefetch + 1 < batches ? run->data.prefetch + 1 : batches;
   print_memory("batches read ahead",
-               (double)(run->data.prefetch + 1) * (double)batch * (cells + target) * sizeof(float),
-               &total);
+               (double)held * (double)batch * (cells + target) * sizeof(float), &total);
   char text[32];
   printf("  %-18s %s, and scratch of library primitives\n", "together",
          fn_text_bytes(total, text, sizeof text));
   printf("checkpoint         %s each, %lld kept%s\n",
          fn_text_bytes((double)c->checkpoint_bytes, text, sizeof text),
          (long long)run->checkpoint.keep_last, run->checkpoint.keep_last == 0 ? " (0: all)" : "");
+  return total;
 }
 
 static fn_status plan_network(check *c) {
   const fn_run *run = c->run;
   const fn_dataset_info *info = fn_dataset_get_info(c->train);
   FN_TRY(fn_engine_create(run, c->dist, info, &c->engine));
+  FN_TRY(fn_engine_warn_narrow(c->engine));
   int64_t begin, count;
   fn_rank_slice(info->samples, 0, c->dist->size, true, &begin, &count);
   int64_t batch = count < run->train.batch ? count : run->train.batch;
@@ -159,7 +168,13 @@ static fn_status plan_network(check *c) {
   const int states = fn_optimizer_state_count(optimizer);
   fn_optimizer_destroy(optimizer);
   c->checkpoint_bytes = fn_checkpoint_bytes(parameters, states, run->train.ema_decay > 0);
-  if (c->print) print_network(c, &totals, states, batch);
+  const double needed = c->print ? print_network(c, &totals, states, count, batch) : 0;
+  const double limit = (double)fn_memory_limit();
+  char text[2][32];
+  FN_CHECK(needed <= limit, FN_ERR_MEMORY,
+           "%s: a rank needs %s (%.0f bytes), but no more than %s can be had here",
+           fn_run_where(run, "train.batch"), fn_text_bytes(needed, text[0], sizeof text[0]), needed,
+           fn_text_bytes(limit, text[1], sizeof text[1]));
   return FN_OK;
 }
 

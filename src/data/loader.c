@@ -89,8 +89,22 @@ static void *read_samples(void *argument) {
   return NULL;
 }
 
-static size_t aligned(size_t bytes) {
-  return (bytes + 63) / 64 * 64;
+/** sum += a * b, false when that is beyond a size_t. */
+static bool add_product(size_t *sum, size_t a, size_t b) {
+  size_t product;
+  return !__builtin_mul_overflow(a, b, &product) && !__builtin_add_overflow(*sum, product, sum);
+}
+
+/** Bytes of a batch: each part is rounded up to a cache line. */
+static fn_status part_bytes(const fn_loader *loader, int64_t values, size_t size, size_t *bytes) {
+  size_t row = 0;
+  *bytes = 63;
+  FN_CHECK(add_product(&row, (size_t)values, size) &&
+               add_product(bytes, row, (size_t)loader->batch) && *bytes < SIZE_MAX / 8,
+           FN_ERR_MEMORY, "a batch of %lld samples of %lld values is more than any memory holds",
+           (long long)loader->batch, (long long)values);
+  *bytes = *bytes / 64 * 64;
+  return FN_OK;
 }
 
 static fn_status allocate(fn_loader *loader) {
@@ -101,14 +115,19 @@ static fn_status allocate(fn_loader *loader) {
     loader->input_values *= info->input_extent[d];
     loader->target_values *= info->target_extent[d];
   }
-  const size_t batch = (size_t)loader->batch;
-  const size_t input = aligned(batch * (size_t)loader->input_values * sizeof(float));
-  const size_t target = aligned(batch * (size_t)loader->target_values * sizeof(float));
-  const size_t index = aligned(batch * sizeof(int64_t));
+  size_t input, target, index, total = 0;
+  FN_TRY(part_bytes(loader, loader->input_values, sizeof(float), &input));
+  FN_TRY(part_bytes(loader, loader->target_values, sizeof(float), &target));
+  FN_TRY(part_bytes(loader, 1, sizeof(int64_t), &index));
   loader->slot = calloc((size_t)loader->slots, sizeof *loader->slot);
   FN_CHECK(loader->slot, FN_ERR_MEMORY, "no memory for %lld batches", (long long)loader->slots);
-  loader->memory_bytes = (size_t)loader->slots * (input + target + index);
-  FN_TRY(fn_pages_allocate(loader->memory_bytes, &loader->memory));
+  FN_CHECK(add_product(&total, input + target + index, (size_t)loader->slots), FN_ERR_MEMORY,
+           "%lld batches of %lld samples are more than any memory holds", (long long)loader->slots,
+           (long long)loader->batch);
+  if (fn_pages_allocate(total, &loader->memory) != FN_OK)
+    return fn_error_context(FN_ERR_MEMORY, "%lld batches of %lld samples", (long long)loader->slots,
+                            (long long)loader->batch);
+  loader->memory_bytes = total;
   char *at = loader->memory;
   for (int64_t i = 0; i < loader->slots; i++) {
     fn_batch *b = &loader->slot[i].batch;
@@ -174,10 +193,10 @@ fn_status fn_loader_create(fn_dataset *dataset, int64_t epoch, const int64_t *li
   made->dataset = dataset;
   made->epoch = epoch;
   made->samples = made->failed = count;
-  made->batch = batch;
-  made->batches = (count + batch - 1) / batch;
+  made->batches = count / batch + (count % batch > 0);
+  made->batch = batch < count ? batch : count > 0 ? count : 1; // no room for samples that are not
   made->current = made->released = first < made->batches ? first : made->batches;
-  made->next_sample = made->current * batch;
+  made->next_sample = made->current * made->batch;
   const fn_status status = set_up(made, list, prefetch, readers);
   if (status != FN_OK) {
     fn_loader_destroy(made);

@@ -240,6 +240,29 @@ fn_status fn_engine_output_extent(fn_engine *engine, int64_t *extent) {
   return FN_OK;
 }
 
+fn_status fn_engine_warn_narrow(fn_engine *engine) {
+  const fn_dataset_info *info = &engine->info;
+  int64_t extent[FN_MAX_SPATIAL];
+  bool narrow = false;
+  FN_TRY(fn_engine_output_extent(engine, extent));
+  fn_text used = {0}, all = {0};
+  for (int d = 0; d < info->spatial; d++) {
+    const int64_t target = info->target_extent[d];
+    const bool less = extent[d] < target;
+    narrow |= less;
+    fn_text_add(&used, "%s%lld", d ? " x " : "", (long long)(less ? extent[d] : target));
+    fn_text_add(&all, "%s%lld", d ? " x " : "", (long long)target);
+  }
+  if (narrow && info->target_channels > 0)
+    fn_log(FN_WARN,
+           "%s: only the central %s of the target's %s cells are used, for the network's output is "
+           "no larger",
+           fn_run_where(engine->run, "data.target_pad"), used.data, all.data);
+  fn_text_free(&used);
+  fn_text_free(&all);
+  return FN_OK;
+}
+
 /* ---- engine
  * ------------------------------------------------------------------------------------------- */
 

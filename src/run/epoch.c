@@ -15,7 +15,8 @@ static int64_t take_off(const fn_stretch *s, int64_t *left, int64_t count) {
   for (int rank = 0; rank < (int)s->ranks; rank++) {
     int64_t begin, length;
     fn_rank_slice(count, rank, (int)s->ranks, true, &begin, &length);
-    int64_t done = s->batches * s->batch;
+    // A batch may be larger than all samples: what there is bounds the product.
+    int64_t done = s->batches * (s->batch < length ? s->batch : length);
     if (done > length) done = length;
     // Samples beyond the last slice (count mod ranks) belong to nobody: the last rank keeps them.
     const int64_t end = rank == (int)s->ranks - 1 ? count : begin + length;

@@ -248,7 +248,7 @@ static fn_status after_step(fn_session *s, const step_sums *sums, int64_t steps_
   if (run->train.stop_after_steps > 0 && steps_this_start >= run->train.stop_after_steps)
     s->stopping = true;
   *stop = s->stopping;
-  if (last_of_epoch) return FN_OK; // the end of the epoch saves
+  if (last_of_epoch) return FN_OK; // the end of the epoch asks again, and saves
   int due = sums->save > 0;
   if (run->checkpoint.every_minutes > 0)
     due |= fn_clock() - s->last_save > 60 * run->checkpoint.every_minutes;
@@ -263,6 +263,11 @@ typedef struct epoch_plan {
   int64_t count;          /**< samples of this rank */
   int64_t first, batches; /**< done, all */
 } epoch_plan;
+
+/** Of values that may be as large as the type allows. */
+static int64_t ceil_divide(int64_t a, int64_t b) {
+  return a / b + (a % b > 0);
+}
 
 static fn_status plan_epoch(fn_session *s, epoch_plan *plan) {
   const fn_run *run = s->run;
@@ -280,7 +285,7 @@ static fn_status plan_epoch(fn_session *s, epoch_plan *plan) {
     status = fn_epoch_list(&s->progress, order, info->samples, s->dist->rank, s->dist->size,
                            run->train.batch, &plan->list, &plan->count, &plan->first);
   free(order);
-  plan->batches = (plan->count + run->train.batch - 1) / run->train.batch;
+  plan->batches = ceil_divide(plan->count, run->train.batch);
   return status;
 }
 
@@ -297,6 +302,16 @@ static fn_status run_steps(fn_session *s, const epoch_plan *plan, fn_loader *loa
     FN_TRY(after_step(s, &sums, *steps_this_start, batch >= plan->batches, stopped));
   }
   *complete = batch >= plan->batches;
+  return FN_OK;
+}
+
+/** Requests up to now, those during validation and in the epoch's last step included. Collective.
+ */
+static fn_status agree_on_requests(fn_session *s, bool *save) {
+  double asked[] = {fn_stop_requested(), fn_save_requested()};
+  FN_TRY(fn_dist_sum(s->dist, asked, 2));
+  s->stopping |= asked[0] > 0;
+  *save = asked[1] > 0;
   return FN_OK;
 }
 
@@ -342,10 +357,12 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
     };
     s->observer->epoch(s->observer->self, &event);
   }
+  bool asked;
+  FN_TRY(agree_on_requests(s, &asked));
   const bool due = progress->epoch % run->checkpoint.every_epochs == 0;
-  if (due || best || s->stopping || progress->epoch == run->train.epochs)
-    FN_TRY(fn_session_save(s, best));
-  return FN_OK;
+  if (!due && !best && !asked && !s->stopping && progress->epoch < run->train.epochs) return FN_OK;
+  fn_save_done(); // before the save: a request from now on is for another one
+  return fn_session_save(s, best);
 }
 
 static fn_status run_epoch(fn_session *s, int64_t *steps_this_start, bool *stopped) {
@@ -365,6 +382,7 @@ static fn_status run_epoch(fn_session *s, int64_t *steps_this_start, bool *stopp
   fn_loader_destroy(loader);
   free(plan.list);
   if (status == FN_OK && complete) status = end_of_epoch(s, fn_clock() - start);
+  *stopped |= s->stopping;
   return status;
 }
 
@@ -426,13 +444,13 @@ static fn_status prepare(fn_session *s) {
   FN_TRY(fn_engine_program(s->engine, true, true, batch, &program));
   if (count % batch != 0) // the short last batch: made now, where a failure can still be agreed on
     FN_TRY(fn_engine_program(s->engine, true, true, count % batch, &program));
+  FN_TRY(fn_engine_warn_narrow(s->engine));
   FN_TRY(fn_optimizer_create(run, s->parameters, &s->optimizer));
   FN_TRY(allocate_arrays(s));
   fn_schedule_init(run, &s->schedule);
   s->progress = (fn_progress){.best_metric = NAN, .train_loss = NAN, .validation_loss = NAN};
   note_target_fields(&s->progress, info);
-  const int64_t batches = (count + run->train.batch - 1) / run->train.batch;
-  s->epoch_steps = (batches + run->train.accumulate - 1) / run->train.accumulate;
+  s->epoch_steps = ceil_divide(ceil_divide(count, run->train.batch), run->train.accumulate);
   return FN_OK;
 }
 
