@@ -14,12 +14,13 @@ static inline float fn_bf16_to_f32(uint16_t bits) {
   return x;
 }
 
-/** Round to nearest even; NaN stays NaN. */
+/** Round to nearest even; NaN stays NaN. Without branches, so that loops over it become vectors. */
 static inline uint16_t fn_bf16_from_f32(float x) {
-  uint32_t wide;
-  memcpy(&wide, &x, sizeof wide);
-  if ((wide & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)(wide >> 16 | 0x40u);
-  return (uint16_t)((wide + 0x7FFFu + (wide >> 16 & 1u)) >> 16);
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  const uint32_t rounded = (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;
+  const uint32_t quiet = bits >> 16 | 0x40u;
+  return (uint16_t)((bits & 0x7FFFFFFFu) > 0x7F800000u ? quiet : rounded);
 }
 
 #endif

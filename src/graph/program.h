@@ -53,13 +53,12 @@ fn_status fn_program_run(fn_program *program, const fn_run_context *context);
  */
 
 typedef struct fn_kernel_info {
-  const char *op;         /**< operator name or "reorder" */
-  const char *label;      /**< label of the first output, or scope of its weight, or "" */
-  const char *backend;    /**< who runs it */
-  double flops;           /**< per run */
-  double bytes;           /**< read and written per run */
-  double seconds;         /**< sum over profiled runs */
-  double library_seconds; /**< of which inside a library primitive; 0 if unknown */
+  const char *op;      /**< operator name or "reorder" */
+  const char *label;   /**< label of the first output, or scope of its weight, or "" */
+  const char *backend; /**< who runs it */
+  double flops;        /**< per run */
+  double bytes;        /**< read and written per run */
+  double seconds;      /**< sum over profiled runs */
   int64_t runs;
   fn_shape shape; /**< of output 0 */
 } fn_kernel_info;

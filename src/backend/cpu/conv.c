@@ -413,9 +413,7 @@ static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
       views(s, a, n, workspace, &own, &copy);
       fn_cpu_conv_finish(&copy, &own, NULL, 1);
     }
-    const double start = fn_clock();
     FN_TRY(execute(s, n, workspace));
-    s->base.library_seconds += fn_clock() - start;
     if (result < 0) continue;
     views(s, result, n, workspace, &own, &copy);
     if (s->convert[result])

@@ -103,11 +103,6 @@ size_t fn_cpu_carve(fn_kernel *kernel, size_t bytes) {
   return offset;
 }
 
-double fn_cpu_library_seconds(const fn_kernel *kernel) {
-  if (kernel->backend != fn_backend_cpu.name || !kernel->state) return 0;
-  return ((const fn_cpu_state *)kernel->state)->library_seconds;
-}
-
 fn_status fn_cpu_time_primitive(const fn_kernel *kernel, int repeats, double *seconds) {
   *seconds = 0;
   if (kernel->backend != fn_backend_cpu.name || !kernel->state) return FN_OK;

@@ -6,10 +6,6 @@
 
 #include <fieldnet/backend.h>
 
-/** Seconds spent inside the kernel's main primitive (oneDNN's convolution or matrix product) over
- *  all its runs so far; 0 for kernels without one and for kernels of other backends. */
-double fn_cpu_library_seconds(const fn_kernel *kernel);
-
 /** Run only the kernel's main primitive `repeats` times on the kernel's own buffers, after one
  *  warm-up; *seconds is the mean time of one execution, 0 when the kernel has no such primitive.
  *  Overwrites the kernel's outputs.

@@ -106,7 +106,7 @@ const float *fn_cpu_load_strided(const fn_tensor *t, int64_t offset, int64_t str
   } else {
     const uint16_t *from = (const uint16_t *)t->data + offset;
     for (int64_t i = 0; i < count; i++)
-      scratch[i] = fn_from_bf16(from[i * stride]);
+      scratch[i] = fn_bf16_to_f32(from[i * stride]);
   }
   return scratch;
 }

@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "backend/bf16.h"
 #include "backend/cpu/cpu.h"
 #include "base/system.h"
 #include "ops/ops.h"
@@ -34,7 +35,6 @@ fn_status fn_cpu_prepare_reorder(const fn_backend *backend, fn_kernel *kernel);
 
 /** First member of every kernel's state. */
 typedef struct fn_cpu_state {
-  double library_seconds;
   void *workspace; /**< of the last run */
   /** The main primitive alone; NULL when the kernel has none. */
   fn_status (*primitive)(const fn_kernel *kernel, void *workspace);
@@ -144,22 +144,6 @@ static inline fn_item fn_run_at(const fn_runs *r, int64_t index) {
 
 /* ---- elements -------------------------------------------------------------------------------- */
 
-static inline float fn_from_bf16(uint16_t half) {
-  const uint32_t bits = (uint32_t)half << 16;
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-/** Round to nearest even; a NaN stays one. */
-static inline uint16_t fn_to_bf16(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const uint32_t quiet = (bits >> 16) | 0x40u;
-  return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
-}
-
 static inline int64_t fn_offset(const fn_tensor *t, const fn_item *it) {
   return it->n * t->batch_stride + it->offset;
 }
@@ -171,7 +155,7 @@ static inline const float *fn_load(const fn_tensor *t, int64_t offset, int64_t c
   const uint16_t *half = (const uint16_t *)t->data + offset;
 #pragma omp simd
   for (int64_t i = 0; i < count; i++)
-    scratch[i] = fn_from_bf16(half[i]);
+    scratch[i] = fn_bf16_to_f32(half[i]);
   return scratch;
 }
 
@@ -185,16 +169,16 @@ static inline void fn_store(const fn_tensor *t, int64_t offset, int64_t count, c
   uint16_t *half = (uint16_t *)t->data + offset;
 #pragma omp simd
   for (int64_t i = 0; i < count; i++)
-    half[i] = fn_to_bf16(tile[i]);
+    half[i] = fn_bf16_from_f32(tile[i]);
 }
 
 static inline double fn_scalar(const fn_tensor *t, int64_t index) {
-  return t->dtype == FN_BF16 ? (double)fn_from_bf16(((const uint16_t *)t->data)[index])
+  return t->dtype == FN_BF16 ? (double)fn_bf16_to_f32(((const uint16_t *)t->data)[index])
                              : (double)((const float *)t->data)[index];
 }
 static inline void fn_scalar_set(const fn_tensor *t, int64_t index, double value) {
   if (t->dtype == FN_BF16)
-    ((uint16_t *)t->data)[index] = fn_to_bf16((float)value);
+    ((uint16_t *)t->data)[index] = fn_bf16_from_f32((float)value);
   else
     ((float *)t->data)[index] = (float)value;
 }
