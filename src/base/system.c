@@ -14,13 +14,6 @@
 #include <unistd.h>
 #include <zlib.h>
 
-int fn_cores_available(void) {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-  const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-  return cores > 0 ? (int)cores : 1;
-}
-
 void fn_cores_allowed(unsigned char *allowed, int count) {
   cpu_set_t set;
   const bool known = sched_getaffinity(0, sizeof set, &set) == 0;

@@ -6,9 +6,8 @@
 
 #include <fieldnet/fieldnet.h>
 
-/** Cores this process may run on (its affinity mask). */
-int fn_cores_available(void);
-/** allowed[c] := 1 for each core c < count of that mask, else 0. */
+/** allowed[c] := 1 for each core c < count that this process may run on (its affinity mask), else
+ * 0. */
 void fn_cores_allowed(unsigned char *allowed, int count);
 enum { FN_CORES_MOST = 1024 };
 /** Threads of the kernels of this process from now on (OpenMP); at least 1. */

@@ -12,9 +12,6 @@ fn_status fn_network_find(const char *name, const fn_network **network);
 fn_status fn_loss_find(const char *name, const fn_loss **loss);
 /** Load run->plugin, if any, and let it register. Once per process and path. */
 fn_status fn_plugin_load(const char *path);
-/** Every registered network (index < count), for help. */
-int fn_network_count(void);
-const fn_network *fn_network_at(int index);
 
 /** The sizes the run's network accepts. */
 fn_status fn_model_rule(const fn_run *run, fn_network_rule *rule);

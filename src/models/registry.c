@@ -84,16 +84,6 @@ fn_status fn_loss_find(const char *name, const fn_loss **loss) {
   return unknown("loss", name, names, registry.loss_count);
 }
 
-int fn_network_count(void) {
-  add_builtin();
-  return registry.network_count;
-}
-
-const fn_network *fn_network_at(int index) {
-  add_builtin();
-  return registry.network[index];
-}
-
 fn_status fn_plugin_load(const char *path) {
   add_builtin();
   if (strcmp(registry.plugin, path) == 0) return FN_OK;

@@ -225,12 +225,6 @@ fn_status fn_engine_program(fn_engine *engine, bool training, bool has_target, i
   return fn_engine_program_with(engine, training, has_target, batch, false, false, program);
 }
 
-const fn_graph *fn_engine_graph(const fn_engine *engine, bool training) {
-  for (int i = 0; i < engine->entry_count; i++)
-    if (engine->entry[i].training == training) return engine->entry[i].graph;
-  return NULL;
-}
-
 fn_status fn_engine_output_extent(fn_engine *engine, int64_t *extent) {
   fn_program *program;
   FN_TRY(fn_engine_program_with(engine, false, false, 1, false, true, &program));

@@ -33,8 +33,6 @@ fn_status fn_engine_output_extent(fn_engine *engine, int64_t *extent);
 /** Warn, once, when the network's output is smaller than the target: the loss then compares only
  * the target's centre, which is legal but seldom meant. */
 fn_status fn_engine_warn_narrow(fn_engine *engine);
-/** The graph of a program made above, for tables. */
-const fn_graph *fn_engine_graph(const fn_engine *engine, bool training);
 
 /** Copy one batch into a program's inputs. FN_ERR_INTERNAL when it is not of the program's sizes.
  */

@@ -35,9 +35,4 @@ void fn_test_result_free(fn_test_result *result);
  *  re-assembled and written below run->test.output. */
 fn_status fn_evaluate(const fn_run *run, fn_dist *dist, bool predict, fn_test_result *result);
 
-/** From a signal handler: stop at the next step boundary, save, return FN_INTERRUPTED. */
-void fn_request_stop(void);
-/** Save a state at the next step boundary and go on. */
-void fn_request_save(void);
-
 #endif

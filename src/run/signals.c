@@ -2,17 +2,9 @@
 #include <signal.h>
 #include <string.h>
 
-#include "run/run_loop.h"
 #include "run/signals.h"
 
 static volatile sig_atomic_t stop_requested, save_requested;
-
-void fn_request_stop(void) {
-  stop_requested = 1;
-}
-void fn_request_save(void) {
-  save_requested = 1;
-}
 
 static void on_signal(int number) {
   if (number == SIGUSR2) {
