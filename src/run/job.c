@@ -131,6 +131,10 @@ fn_status fn_job_script(const fn_run *run, const fn_job *job, fn_text *script) {
   fn_text_add(script, "\n# Written by: fieldnet job. The run goes on from its last state whenever "
                       "this job starts.\n\n");
   add_site(script, job->site, false);
+  fn_text_add(script, "# When this job ends, for run.time_limit: auto.\n"
+                      "end=$(squeue --noheader --job \"$SLURM_JOB_ID\" --format %%e) && end=$(date "
+                      "-d \"$end\" +%%s) &&\n"
+                      "  export FIELDNET_JOB_END=$end\n");
   fn_text_add(script, "# Idle threads leave their core to others; fieldnet pins its own threads.\n"
                       "export OMP_WAIT_POLICY=passive\n\n");
   add_launch(job, script);
