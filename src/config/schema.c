@@ -277,9 +277,10 @@ static const fn_key keys[] = {
          "The epoch's loss that decides which state best.h5 points to; null: there is no best.h5."},
 
     {KEY("run.time_limit", TEXT, run.time_limit), .fallback = "auto",
-     .meaning = "Wall time of one start: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS; the run then saves "
-                "and ends with exit code 75. auto: the end of the batch job, from "
-                "FIELDNET_JOB_END or SLURM_JOB_END_TIME where they are set; none: no limit."},
+     .meaning =
+         "Wall time of one start: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS; the run then saves "
+         "and ends with exit code 75. auto: the end of the batch job, from "
+         "FIELDNET_JOB_END or SLURM_JOB_END_TIME where they are set; none: no limit."},
     {KEY("run.time_margin", REAL, run.time_margin), .fallback = "30", FROM(0), .unit = "s",
      .meaning = "Time kept before the limit, beyond the longest step and save so far."},
     {KEY("run.halt_file", TEXT, run.halt_file), .fallback = "halt",
@@ -321,6 +322,9 @@ static const fn_key keys[] = {
      .meaning =
          "Only kernels that give the same bits in every run. false allows others, and has no "
          "effect on reference and cpu, which are always deterministic."},
+    {KEY("compute.fold_norms", FLAG, compute.fold_norms), .fallback = "true",
+     .meaning = "Outside training, make batch norm part of the convolution before it; the results "
+                "are those without it up to rounding."},
     {KEY("compute.check", FLAG, compute.check), .fallback = "false",
      .meaning = "Fill released memory with NaN and guard buffers, to find defects; slow."},
 

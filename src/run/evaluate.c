@@ -109,6 +109,7 @@ static fn_status read_weights(tester *t, const char *path) {
   if (t->run->test.use_ema) FN_TRY(fn_pages_allocate(bytes, (void **)&state.ema));
   const fn_status status = fn_checkpoint_load(path, t->run->train.load_strict, &state, NULL);
   if (status == FN_OK && state.ema) memcpy(p->values, state.ema, bytes);
+  fn_parameters_changed(p);
   if (state.ema) fn_pages_free(state.ema, bytes);
   if (status == FN_OK)
     fn_log(FN_INFO, "%s of %s, epoch %lld", t->run->test.use_ema ? "averaged weights" : "weights",
@@ -118,6 +119,7 @@ static fn_status read_weights(tester *t, const char *path) {
 
 static fn_status share_weights(const tester *t) {
   fn_parameters *p = fn_engine_parameters(t->engine);
+  fn_parameters_changed(p);
   FN_TRY(fn_dist_broadcast(t->dist, p->values, p->count * (int64_t)sizeof(float)));
   return fn_dist_broadcast(t->dist, p->buffers, p->buffer_count * (int64_t)sizeof(float));
 }
