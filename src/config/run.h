@@ -147,7 +147,9 @@ typedef struct fn_run {
     bool use_ema;
     double box_size; /**< Mpc/h for wave numbers; <= 0: box units */
     bool write_fields;
-    bool overwrite; /**< replace outputs of an earlier test or prediction */
+    bool spectra;     /**< power spectra of whole fields, which are then kept in memory */
+    fn_integers tile; /**< edges of crops; none: chosen; 0: data.crop */
+    bool overwrite;   /**< replace outputs of an earlier test or prediction */
   } test;
 
   struct {
