@@ -106,7 +106,7 @@ void fn_dist_finalize(fn_dist *dist) {
   MPI_Finalize();
 }
 
-void fn_dist_abort(fn_dist *dist, fn_status status) {
+void fn_dist_abort(const fn_dist *dist, fn_status status) {
   (void)dist;
   fn_log(FN_ERROR, "%s: %s", fn_status_name(status), fn_error_message());
   MPI_Abort(MPI_COMM_WORLD, status);

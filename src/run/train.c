@@ -26,6 +26,11 @@ typedef struct step_sums {
   double failed;        /**< ranks whose kernels failed */
 } step_sums;
 
+/** Tell the watchdog what this rank is about to do. */
+static void enter(fn_session *s, fn_phase phase) {
+  fn_watchdog_enter(s->watchdog, phase, s->progress.step + 1);
+}
+
 static fn_run_context step_context(const fn_session *s, const fn_batch *batch) {
   return (fn_run_context){.seed = s->run->seed,
                           .epoch = s->progress.epoch,
@@ -66,10 +71,12 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
   fn_parameters *p = s->parameters;
   for (int64_t m = 0; m < micro; m++) {
     double loss = 0;
+    enter(s, FN_PHASE_INPUT);
     // A rank that cannot read must not leave the others waiting for its gradients.
     FN_TRY(fn_dist_agree(s->dist, *failed != FN_OK ? *failed : next_batch(loader, last)));
     const fn_batch *batch = *last;
     if (micro == 1) FN_TRY(fn_reducer_begin(s->reducer, batch->count));
+    enter(s, FN_PHASE_COMPUTE);
     *failed = run_batch(s, batch, micro == 1, &loss);
     // With synchronised batch norm the others wait inside their programs: nothing can be agreed.
     if (*failed != FN_OK && s->run->train.sync_batch_norm) fn_dist_abort(s->dist, *failed);
@@ -84,6 +91,7 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
     for (int e = 0; e < p->entry_count; e++)
       if (!p->entry[e].is_buffer) fn_reducer_ready(s->reducer, e);
   }
+  enter(s, FN_PHASE_GRADIENTS);
   return fn_reducer_finish(s->reducer);
 }
 
@@ -218,6 +226,7 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
   fn_status failed = FN_OK;
   const fn_batch *last = NULL;
   FN_TRY(gradients(s, loader, micro, sums, &last, &failed));
+  enter(s, FN_PHASE_AGREE);
   sums->failed = failed != FN_OK;
   sums->stop = wants_stop(s);
   sums->save = fn_save_requested();
@@ -335,6 +344,7 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
   progress->validation_loss = NAN;
   fn_draw_training(s);
   const double start = fn_clock();
+  if (s->validation) enter(s, FN_PHASE_VALIDATE);
   if (s->validation) FN_TRY(fn_validate(s, &progress->validation_loss));
   s->longest_validation = fmax(s->longest_validation, fn_clock() - start);
   progress->epoch++;
@@ -504,6 +514,8 @@ static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
   announce(s, resumed);
   s->last_save = fn_clock();
+  FN_TRY(
+      fn_dist_agree(s->dist, fn_watchdog_start(s->dist, s->run->run.hang_timeout, &s->watchdog)));
   int64_t steps = 0;
   while (s->progress.epoch < s->run->train.epochs && !stopped)
     FN_TRY(run_epoch(s, &steps, &stopped));
@@ -516,6 +528,7 @@ static void release(fn_session *s) {
   if (s->accumulated) fn_pages_free(s->accumulated, bytes);
   if (s->buffers_before)
     fn_pages_free(s->buffers_before, (size_t)s->parameters->buffer_count * sizeof(float));
+  fn_watchdog_stop(s->watchdog);
   fn_reducer_destroy(s->reducer);
   fn_optimizer_destroy(s->optimizer);
   fn_engine_destroy(s->engine);
