@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "base/text.h"
+#include "dist/placement.h"
 #include "run/epoch.h"
 #include "run/run_loop.h"
 #include "run/session.h"
@@ -500,6 +501,16 @@ static void announce(const fn_session *s, bool resumed) {
   s->observer->start(s->observer->self, s->run, summary, resumed ? s->progress.step : 0);
 }
 
+/** Where the ranks are, once, before anything takes long. Collective. */
+static fn_status show_placement(const fn_session *s) {
+  fn_text table = {0};
+  const fn_status status = fn_placement_table(s->dist, s->run->compute.backend, &table);
+  if (table.data) table.data[table.length - 1] = '\0'; // the log ends its lines itself
+  if (table.data) fn_log(s->dist->size > 1 ? FN_INFO : FN_DETAIL, "%s", table.data);
+  fn_text_free(&table);
+  return status;
+}
+
 static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(s->dist, fn_limits_start(s->run, &s->limits)));
   FN_TRY(fn_dist_agree(s->dist, open_data(s)));
@@ -512,6 +523,7 @@ static fn_status train(fn_session *s) {
   FN_TRY(fn_session_restore(s, &resumed));
   // After the last thing that may refuse the run: what is refused leaves the folder as it was.
   FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
+  FN_TRY(show_placement(s));
   announce(s, resumed);
   s->last_save = fn_clock();
   FN_TRY(
