@@ -8,6 +8,7 @@ stop_cluster() {
   cleanup
 }
 trap stop_cluster EXIT
+trap "exit 1" TERM INT HUP
 "$cluster" start "$scratch" >"$folder/log" 2>&1
 case $? in
   0) ;;
