@@ -105,7 +105,7 @@ static void close_cube(open_cube *c) {
 /** Lock held; the caller closes, whatever is returned. */
 static fn_status open_raw(const char *path, const char *dataset, open_cube *c) {
   *c = (open_cube){-1, -1, -1, {0}};
-  FN_TRY(fn_hdf5_file_open(path, &c->file));
+  FN_TRY(fn_hdf5_open_file(path, &c->file));
   c->dataset = H5Dopen2(c->file, dataset, H5P_DEFAULT);
   FN_CHECK(c->dataset >= 0, FN_ERR_DATA, "%s holds no dataset %s", path, dataset);
   c->type = H5Dget_type(c->dataset);

@@ -326,7 +326,7 @@ fn_status fn_cube_places(const fn_cube_plan *plan, const char *path, int64_t *pl
   if (plan->compress) return FN_OK;
   hid_t file = -1;
   fn_hdf5_lock();
-  fn_status status = fn_hdf5_file_open(path, &file);
+  fn_status status = fn_hdf5_open_file(path, &file);
   if (status == FN_OK &&
       !(plan->packed ? packed_places(plan, file, places) : original_places(plan, file, places)))
     status = fn_error_set(FN_ERR_DATA, __FILE__, __LINE__,

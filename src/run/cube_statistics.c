@@ -243,7 +243,7 @@ fn_status fn_cube_statistics_read(const char *path, const char *snap, double *me
   } else {
     hid_t file = -1;
     fn_hdf5_lock();
-    fn_status status = fn_hdf5_file_open(path, &file);
+    fn_status status = fn_hdf5_open_file(path, &file);
     if (status == FN_OK) status = read_group(file, path, snap, values, seeds);
     if (file >= 0) H5Fclose(file);
     fn_hdf5_unlock();
