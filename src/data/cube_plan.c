@@ -51,7 +51,7 @@ void fn_cube_plan_describe(const fn_cube_plan *plan, fn_text *text) {
 fn_status fn_cube_standardise(const fn_cube_plan *plan, const double *cells, void *out) {
   const int64_t count = plan->size[0] * plan->size[1] * plan->size[2];
   double shift = plan->has_statistics ? plan->mean : 0, squares, bad = 0;
-  const double std = plan->has_statistics ? sqrt(plan->variance) : 1;
+  const double std = plan->has_statistics ? plan->std : 1;
   if (plan->remove_mean) fn_cube_moments(cells, count, &shift, &squares);
   float *f32 = out;
   double *f64 = out;

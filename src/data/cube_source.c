@@ -232,6 +232,31 @@ static void raw_describe(const fn_cube_source *source, fn_text *text) {
                 raw->growth[1]);
 }
 
+bool fn_raw_cubes_recall(fn_raw_cubes *raw, const char *description, char **memory) {
+  *memory = strdup(description);
+  if (!*memory || strncmp(*memory, "pattern: ", 9) != 0) return false;
+  const char *second = NULL, *snap = NULL;
+  for (char *line = *memory, *next; line; line = next) {
+    next = strchr(line, '\n');
+    if (next) *next++ = '\0';
+    char *value = strstr(line, ": ");
+    if (!value) continue;
+    *value = '\0';
+    value += 2;
+    if (strcmp(line, "pattern") == 0 && !raw->pattern) raw->pattern = value;
+    if (strcmp(line, "dataset") == 0 && !raw->dataset) raw->dataset = value;
+    if (strcmp(line, "snap") == 0) snap = value;
+    if (strcmp(line, "minus snap") == 0) second = value;
+    if (strcmp(line, "growth") == 0 && raw->growth[0] <= 0)
+      sscanf(value, "%lf, %lf", &raw->growth[0], &raw->growth[1]);
+  }
+  if (!raw->snap[0]) {
+    raw->snap[0] = snap;
+    raw->snap[1] = second;
+  }
+  return raw->pattern && raw->dataset && raw->snap[0];
+}
+
 static void raw_destroy(fn_cube_source *source) {
   raw_source *r = (raw_source *)source;
   free(r->other);

@@ -48,6 +48,9 @@ typedef struct fn_raw_cubes {
 /** With two snaps the cubes are snap[0] / growth[0] - snap[1] / growth[1]. Texts must outlive the
  *  source. FN_ERR_CONFIG for a pattern that cannot tell cubes apart. */
 fn_status fn_raw_cubes_create(const fn_raw_cubes *raw, bool many_seeds, fn_cube_source **source);
+/** Fill in what describe() of such a source said, where `raw` has no value yet. Texts are
+ *  malloc'ed into *memory, to be freed once. False when it was another kind of source. */
+bool fn_raw_cubes_recall(fn_raw_cubes *raw, const char *description, char **memory);
 /** Path of one raw file. */
 fn_status fn_raw_cubes_path(const fn_raw_cubes *raw, const char *snap, int64_t seed, int theory,
                             char *path, size_t size);

@@ -51,7 +51,6 @@ static bool put_real(hid_t object, const char *name, double value) {
 
 static bool put_attributes(const fn_cube_plan *p, hid_t file) {
   const int version = 1, complete = 0, removed = p->remove_mean;
-  const double std = sqrt(p->variance);
   bool good = put_text(file, "layout", p->packed ? "packed" : "original") &&
               put_attribute(file, "version", H5T_NATIVE_INT, 1, &version) &&
               put_attribute(file, "complete", H5T_NATIVE_INT, 1, &complete) &&
@@ -59,7 +58,7 @@ static bool put_attributes(const fn_cube_plan *p, hid_t file) {
               put_real(file, "box", p->box) && put_real(file, "A_s", p->amplitude) &&
               put_text(file, "origin", p->origin);
   if (good && p->has_statistics)
-    good = put_real(file, "mean", p->mean) && put_real(file, "std", std) &&
+    good = put_real(file, "mean", p->mean) && put_real(file, "std", p->std) &&
            put_real(file, "variance", p->variance);
   if (good && p->has_statistics && p->statistics)
     good = put_text(file, "statistics_seeds", p->statistics);

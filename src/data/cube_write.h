@@ -23,17 +23,17 @@ typedef struct fn_cube_plan {
   int64_t chunk[4]; /**< of the packed dataset; chunk[0] 0: contiguous */
   int compress;     /**< 0: none; 1..9: byte shuffle and gzip of that level, needs chunks */
   int64_t cubes;
-  const int64_t *seed;    /**< [cubes], by seed, GR before Newton */
-  const uint8_t *theory;  /**< [cubes] */
-  bool has_statistics;    /**< else cells are as in the source, less the mean if removed */
-  double mean, variance;  /**< of the raw training cubes */
-  bool remove_mean;       /**< each cube's own mean is taken away, instead of the common one */
-  double redshift[2];     /**< NaN: not told; the second of differences only */
-  double growth[2];       /**< D(z) (1 + z) of differences, else 0 */
-  double box;             /**< Mpc/h; NaN: not told */
-  double amplitude;       /**< A_s; NaN: not told */
-  const char *statistics; /**< ranges of seeds; NULL: not told */
-  const char *origin;     /**< what fn_cube_source.describe says */
+  const int64_t *seed;        /**< [cubes], by seed, GR before Newton */
+  const uint8_t *theory;      /**< [cubes] */
+  bool has_statistics;        /**< else cells are as in the source, less the mean if removed */
+  double mean, std, variance; /**< of the raw training cubes */
+  bool remove_mean;           /**< each cube's own mean is taken away, instead of the common one */
+  double redshift[2];         /**< NaN: not told; the second of differences only */
+  double growth[2];           /**< D(z) (1 + z) of differences, else 0 */
+  double box;                 /**< Mpc/h; NaN: not told */
+  double amplitude;           /**< A_s; NaN: not told */
+  const char *statistics;     /**< ranges of seeds; NULL: not told */
+  const char *origin;         /**< what fn_cube_source.describe says */
 } fn_cube_plan;
 
 /** FN_ERR_CONFIG for what the layouts cannot do. Fills in a chunk shape where compression needs

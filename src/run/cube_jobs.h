@@ -54,9 +54,9 @@ typedef struct fn_statistics_entry {
  * dataset `values` [mean, std, variance] and per cube `seed`, `theory`, `mean`, `variance`. Rank 0
  * only. */
 fn_status fn_cube_statistics_write(const char *path, const fn_statistics_entry *entries, int count);
-/** Mean and variance of group `snap<snap>`, of the only group, or of an npy file of mean, std,
- *  variance. *seeds: ranges (malloc'ed), NULL when the file does not tell. Not collective. */
-fn_status fn_cube_statistics_read(const char *path, const char *snap, double *mean,
+/** Statistics of group `snap<snap>`, of the only group with snap NULL, or of an npy file of mean,
+ *  std, variance. *seeds: ranges (malloc'ed), NULL when the file does not tell. Not collective. */
+fn_status fn_cube_statistics_read(const char *path, const char *snap, double *mean, double *std,
                                   double *variance, char **seeds);
 
 /* ---- prepared files ----------------------------------------------------------------------------

@@ -193,8 +193,11 @@ static fn_status take_statistics(packing *p, const beginning *b) {
     p->plan.variance = s.variance;
     fn_cube_statistics_free(&s);
   }
-  if (p->job->compute) p->plan.has_statistics = true;
-  FN_CHECK(!p->plan.has_statistics || p->plan.variance > 0, FN_ERR_DATA,
+  if (p->job->compute) {
+    p->plan.has_statistics = true;
+    p->plan.std = sqrt(p->plan.variance);
+  }
+  FN_CHECK(!p->plan.has_statistics || p->plan.std > 0, FN_ERR_DATA,
            "the variance of the cubes is %g: nothing to standardise", p->plan.variance);
   return FN_OK;
 }
@@ -304,7 +307,7 @@ static fn_status allocate(packing *p) {
            FN_ERR_CONFIG, "path too long: %.100s...", p->job->path);
   fn_cube_plan_describe(&p->plan, &p->asked);
   if (p->plan.has_statistics)
-    fn_text_add(&p->asked, "mean: %.17g\nvariance: %.17g\n", p->plan.mean, p->plan.variance);
+    fn_text_add(&p->asked, "mean: %.17g\nstd: %.17g\n", p->plan.mean, p->plan.std);
   fn_text_add(&p->asked, "statistics: %s\n",
               p->job->compute          ? "computed"
               : p->plan.has_statistics ? "given"

@@ -234,7 +234,7 @@ static fn_status read_group(hid_t file, const char *path, const char *snap, doub
   return FN_OK;
 }
 
-fn_status fn_cube_statistics_read(const char *path, const char *snap, double *mean,
+fn_status fn_cube_statistics_read(const char *path, const char *snap, double *mean, double *std,
                                   double *variance, char **seeds) {
   double values[3];
   *seeds = NULL;
@@ -250,8 +250,9 @@ fn_status fn_cube_statistics_read(const char *path, const char *snap, double *me
     FN_TRY(status);
   }
   *mean = values[0];
+  *std = values[1];
   *variance = values[2];
-  FN_CHECK(isfinite(*mean) && isfinite(*variance) && *variance > 0, FN_ERR_DATA,
-           "%s: expected a mean and a variance above 0, found %g and %g", path, *mean, *variance);
+  FN_CHECK(isfinite(*mean) && isfinite(*std) && *std > 0, FN_ERR_DATA,
+           "%s: expected a mean and a std above 0, found %g and %g", path, *mean, *std);
   return FN_OK;
 }
