@@ -22,6 +22,11 @@ fn_status fn_cube_rounds(const fn_dist *dist, const char *what, int64_t items,
                          fn_status (*work)(void *user, int64_t item), void *user,
                          const fn_ticker *ticker);
 
+/** Take the shape of the source from the first seed's GR cube, then compare all cubes of both
+ *  theories, headers only. FN_ERR_DATA listing the files that are missing or differ. */
+fn_status fn_cube_sources_check(const fn_dist *dist, fn_cube_source *source, const int64_t *seeds,
+                                int64_t count);
+
 /* ---- statistics --------------------------------------------------------------------------------
  */
 
@@ -64,7 +69,7 @@ fn_status fn_cube_statistics_read(const char *path, const char *snap, double *me
 
 typedef struct fn_pack_job {
   const char *path;
-  fn_cube_source *source;
+  fn_cube_source *source; /**< checked */
   fn_cube_plan plan;      /**< checked; statistics in it are given, or none */
   const int64_t *compute; /**< seeds to compute statistics from, or NULL */
   int64_t compute_count;
@@ -73,7 +78,7 @@ typedef struct fn_pack_job {
 
 typedef struct fn_pack_figures {
   int64_t kept; /**< cubes found whole from an earlier start */
-  double mean, variance;
+  double mean, std;
 } fn_pack_figures;
 
 /** Write the file. Beside it grows `path`.progress, from which a job that was killed goes on; a

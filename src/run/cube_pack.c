@@ -14,7 +14,6 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "base/system.h"
-#include "data/parts.h"
 #include "dist/mpi_status.h"
 #include "run/cube_jobs.h"
 
@@ -167,19 +166,9 @@ static fn_status create_files(packing *p, bool resumed) {
   return status;
 }
 
-/* ---- sources -----------------------------------------------------------------------------------
+/* ---- statistics
+ * -----------------------------------------------------------------------------------
  */
-
-/** Every rank looks at the headers of its share; all problems of the first rank that has some are
- *  told. */
-static fn_status check_sources(packing *p) {
-  fn_problem_list problems = {0};
-  for (int64_t i = p->dist->rank; i < p->plan.cubes; i += p->dist->size) {
-    if (fn_cube_source_check(p->job->source, p->plan.seed[i], p->plan.theory[i]) != FN_OK)
-      fn_problem_note(&problems, "%s", fn_error_message());
-  }
-  return fn_dist_agree(p->dist, fn_problem_raise(&problems, FN_ERR_DATA, "raw cubes"));
-}
 
 static fn_status take_statistics(packing *p, const beginning *b) {
   if (b->resumed && p->job->compute) {
@@ -346,14 +335,13 @@ static fn_status pack(packing *p, fn_pack_figures *figures) {
   FN_TRY(fn_dist_agree(dist, first ? examine(p, &b) : FN_OK));
   FN_TRY(fn_dist_broadcast(dist, &b, sizeof b));
   FN_TRY(fn_dist_broadcast(dist, p->records, p->plan.cubes * (int64_t)sizeof(record)));
-  FN_TRY(check_sources(p));
   FN_TRY(fn_dist_agree(dist, take_statistics(p, &b)));
   FN_TRY(fn_dist_agree(dist, first ? create_files(p, b.resumed) : FN_OK));
   FN_TRY(fn_dist_agree(dist, first ? fn_cube_places(&p->plan, p->job->path, p->places) : FN_OK));
   FN_TRY(fn_dist_broadcast(dist, p->places,
                            fn_cube_place_count(&p->plan) * (int64_t)sizeof *p->places));
   figures->mean = p->plan.mean;
-  figures->variance = p->plan.variance;
+  figures->std = p->plan.std;
   return write_cubes(p, b.resumed, figures);
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/ranges.h"
 #include "base/system.h"
+#include "data/parts.h"
 #include "field/array.h"
 #include "field/hdf5.h"
 #include "field/safe_write.h"
@@ -21,6 +22,19 @@ fn_status fn_cube_rounds(const fn_dist *dist, const char *what, int64_t items,
       ticker->tick(ticker->user, what, next < items ? next : items, items);
   }
   return FN_OK;
+}
+
+fn_status fn_cube_sources_check(const fn_dist *dist, fn_cube_source *source, const int64_t *seeds,
+                                int64_t count) {
+  fn_problem_list problems = {0};
+  FN_TRY(fn_dist_agree(dist, dist->rank == 0 ? fn_cube_source_measure(source, seeds[0]) : FN_OK));
+  FN_TRY(fn_dist_broadcast(dist, source->size, sizeof source->size));
+  // A share each; all problems of the first rank that has some are told.
+  for (int64_t i = dist->rank; i < 2 * count; i += dist->size) {
+    if (fn_cube_source_check(source, seeds[i / 2], i % 2 ? FN_NEWTON : FN_GR) != FN_OK)
+      fn_problem_note(&problems, "%s", fn_error_message());
+  }
+  return fn_dist_agree(dist, fn_problem_raise(&problems, FN_ERR_DATA, "raw cubes"));
 }
 
 typedef struct moments_job {
