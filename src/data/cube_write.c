@@ -80,6 +80,7 @@ static bool make_dataset(hid_t file, const char *name, hid_t type, int ndim, con
   H5Pset_alloc_time(create, compress ? H5D_ALLOC_TIME_INCR : H5D_ALLOC_TIME_EARLY);
   H5Pset_fill_time(create, H5D_FILL_TIME_NEVER);
   H5Pset_attr_phase_change(create, 64, 32);
+  H5Pset_obj_track_times(create, false); // the same bytes whenever it is made
   if (chunk) H5Pset_chunk(create, ndim, chunk);
   if (compress) H5Pset_shuffle(create);
   if (compress) H5Pset_deflate(create, (unsigned)compress);

@@ -114,7 +114,10 @@ static bool put(hid_t where, const char *name, bool attribute, hid_t type, int64
     good = made >= 0 && H5Awrite(made, type, values) >= 0;
     if (made >= 0) H5Aclose(made);
   } else {
-    made = H5Dcreate2(where, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    const hid_t create = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_obj_track_times(create, false); // the same bytes whenever it is made
+    made = H5Dcreate2(where, name, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
+    H5Pclose(create);
     good = made >= 0 && H5Dwrite(made, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0;
     if (made >= 0) H5Dclose(made);
   }
