@@ -269,7 +269,7 @@ def killed():
         for _ in range(6):
             if os.path.exists("killed.h5") and not os.path.exists("killed.h5.progress"):
                 os.unlink("killed.h5")  # done before it was killed
-            if not kill_once(arguments, random_delay.uniform(0, 0.3)):
+            if not kill_once(arguments, random_delay.uniform(0, 0.6 if name == "gzip" else 0.3)):
                 continue
             interrupted += 1
             if os.path.exists("killed.h5"):

@@ -1,6 +1,7 @@
 /* Compressed cubes on their way into a file: one part each, `path`.parts/CUBE. A part is the number
  * of chunks, their sizes, their bytes, and a checksum of all that. */
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +50,28 @@ static fn_status compress_chunks(const fn_cube_plan *plan, const void *cells, in
   return status;
 }
 
+/** Whole or not at all for other processes; after a power cut the checksum tells. So there is no
+ *  waiting for the disk, cube by cube. */
+static fn_status put_part(const char *part, const fn_text *text) {
+  char temporary[4300];
+  snprintf(temporary, sizeof temporary, "%s.%ld.tmp", part, (long)getpid());
+  FILE *file = fopen(temporary, "wb");
+  FN_CHECK(file, FN_ERR_DATA, "cannot create %s: %s", temporary, strerror(errno));
+  bool good = fwrite(text->data, 1, text->length, file) == text->length;
+  int reason = good ? 0 : errno;
+  if (fclose(file) != 0 && good) {
+    good = false;
+    reason = errno;
+  }
+  if (good && rename(temporary, part) != 0) {
+    good = false;
+    reason = errno;
+  }
+  if (!good) unlink(temporary);
+  FN_CHECK(good, FN_ERR_DATA, "cannot write %s: %s", part, strerror(reason));
+  return FN_OK;
+}
+
 fn_status fn_cube_part_write(const fn_cube_plan *plan, const char *path, int64_t cube,
                              const void *cells) {
   char part[4200];
@@ -71,7 +94,7 @@ fn_status fn_cube_part_write(const fn_cube_plan *plan, const char *path, int64_t
     const uint64_t hash = fn_hash_bytes(FN_HASH_START, text.data, text.length);
     fn_text_add_bytes(&text, (const char *)&hash, sizeof hash);
     part_path(path, cube, part, sizeof part);
-    status = fn_file_replace(part, text.data, text.length);
+    status = put_part(part, &text);
   }
   fn_text_free(&text);
   free(sizes);

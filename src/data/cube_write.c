@@ -420,7 +420,7 @@ fn_status fn_cube_writer_put(fn_cube_writer *writer, int64_t cube, const void *c
 }
 
 fn_status fn_cube_writer_sync(fn_cube_writer *writer) {
-  if (writer->file < 0) return FN_OK; // parts are, each by itself
+  if (writer->file < 0) return FN_OK; // parts are joined before anything depends on them
   FN_CHECK(fsync(writer->file) == 0, FN_ERR_DATA, "cannot flush %s to disk: %s", writer->path,
            strerror(errno));
   return FN_OK;
