@@ -22,8 +22,9 @@ static const fn_section sections[] = {
     {"data.train", "Fields to train on."},
     {"data.validation", "Fields to validate on after every epoch; input and target, or neither."},
     {"data.test", "Fields for `fieldnet test` and, without targets, `fieldnet predict`."},
-    {"data.cubes", "Cubes with two classes, GR and Newton, in pairs of one seed; with data.kind: cubes, "
-                   "instead of data.train and its like."},
+    {"data.cubes",
+     "Cubes with two classes, GR and Newton, in pairs of one seed; with data.kind: cubes, "
+     "instead of data.train and its like."},
     {"train", "The training loop."},
     {"optimizer", "How weights follow gradients. Definitions and defaults are those of PyTorch."},
     {"schedule", "How the learning rate changes."},
