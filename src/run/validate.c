@@ -98,14 +98,11 @@ static fn_status evaluate_slice(fn_session *s, double *sum, fn_status *verdict) 
                        s->run->data.prefetch, s->run->data.readers, &loader);
   const fn_batch *batch = NULL;
   fn_program *program = NULL;
-  fn_status failed = FN_OK;
-  // After a failure of its own a rank reads on: the others may need it to read.
   while (status == FN_OK) {
     status = fn_loader_next(loader, &batch);
     if (status != FN_OK || !batch) break;
-    if (failed == FN_OK) failed = evaluate_batch(s, batch, sum, &program, verdict);
+    status = evaluate_batch(s, batch, sum, &program, verdict);
   }
-  if (status == FN_OK) status = failed;
   if (status == FN_OK && program) draw(s, program, "val");
   fn_loader_destroy(loader);
   free(list);
