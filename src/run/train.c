@@ -330,10 +330,11 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
   const fn_run *run = s->run;
   progress->train_loss =
       progress->loss_count > 0 ? progress->loss_sum / progress->loss_count : (double)NAN;
-  progress->validation_loss = NAN;
   fn_draw_training(s);
   const double start = fn_clock();
-  if (s->validation) FN_TRY(fn_validate(s, &progress->validation_loss));
+  fn_validation validation = {.loss = NAN, .accuracy = NAN};
+  if (s->validation) FN_TRY(fn_validate(s, &validation));
+  progress->validation_loss = validation.loss;
   s->longest_validation = fmax(s->longest_validation, fn_clock() - start);
   progress->epoch++;
   progress->stretches = 0;
@@ -362,6 +363,7 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
         .step = progress->step,
         .train_loss = progress->train_loss,
         .validation_loss = progress->validation_loss,
+        .validation_accuracy = validation.accuracy,
         .lr = fn_schedule_rate(run, &s->schedule, progress->step, progress->epoch,
                                run->train.epochs * s->epoch_steps),
         .seconds = seconds,
