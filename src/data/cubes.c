@@ -173,8 +173,8 @@ static fn_status check_memory(const fn_dataset *dataset, int ranks) {
     return FN_OK;
   return fn_run_fail(
       run, "data.read_memory",
-      "%s hold %lld cubes of this file, but with data.cubes.window: %lld and train.batch: %lld "
-      "each of %d rank%s needs %lld at once: at least %lld bytes (%s)",
+      "%s hold %lld cubes of this file, but with data.cubes.window: %lld, train.batch: %lld and %d "
+      "rank%s a rank needs %lld at once: at least %lld bytes (%s)",
       fn_text_bytes((double)run->data.read_memory, text[0], sizeof text[0]),
       (long long)(run->data.read_memory / fn_cubes_bytes(dataset)),
       (long long)run->data.cubes.window, (long long)run->train.batch, ranks, ranks > 1 ? "s" : "",
