@@ -48,6 +48,15 @@ PLAIN = RUN.format("model: {name: racoon, options: {width: 4, dropout: 0}}").rep
     "train: {", "train: {sync_batch_norm: true, ")
 
 
+# Whole cubes through a network in three dimensions.
+WHOLE = RUN.format("""model:
+  layers:
+    - conv: {channels: 4, kernel: 8, stride: 8}
+    - leaky_relu: 0.2
+    - linear: {channels: out}
+""").replace("slices_per_cube: 48", "sample: cube")
+
+
 def settings(**values):
     return [word for key, value in values.items()
             for word in ("--set", f"{key.replace('__', '.')}={value}")]
@@ -78,6 +87,15 @@ def learns_what_is_easy():
         # Each wrong slice costs ln 2 at least, so loss and accuracy must fit together.
         check(last["validation_loss"] >= 0.693 * (1 - last["validation_accuracy"]),
               "accuracy does not go with the loss", str(last))
+
+
+def whole_cubes():
+    for ranks in 1, 2:
+        into = f"whole_cubes{ranks}"
+        train(ranks, "whole.yaml", into, data__cubes__newton_augmentation=0, train__batch=2, train__epochs=8)
+        last = events(into, "epoch")[-1]
+        check(last["validation_accuracy"] == 1 and last["step"] == 8 * 4 // ranks,
+              f"whole cubes on {ranks} ranks", str(last))
 
 
 def resumes_inside_an_epoch():
@@ -161,7 +179,9 @@ with folder():
     write_cubes("cubes.h5", 6)
     write_text("racoon.yaml", RACOON)
     write_text("plain.yaml", PLAIN)
+    write_text("whole.yaml", WHOLE)
     learns_what_is_easy()
+    whole_cubes()
     resumes_inside_an_epoch()
     ranks_do_not_matter()
     other_ranks_go_on()
