@@ -22,6 +22,9 @@ static const fn_section sections[] = {
     {"data.train", "Fields to train on."},
     {"data.validation", "Fields to validate on after every epoch; input and target, or neither."},
     {"data.test", "Fields for `fieldnet test` and, without targets, `fieldnet predict`."},
+    {"data.cubes",
+     "Cubes with two classes, GR and Newton, in pairs of one seed; with data.kind: cubes, "
+     "instead of data.train and its like."},
     {"train", "The training loop."},
     {"optimizer", "How weights follow gradients. Definitions and defaults are those of PyTorch."},
     {"schedule", "How the learning rate changes."},
@@ -61,6 +64,8 @@ static const fn_key keys[] = {
     {KEY("loss.options", MAPPING, loss.options), OFF(0),
      .meaning = "Options of the loss, by name; one that the loss does not know is an error."},
 
+    {KEY("data.kind", CHOICE, data.kind), .fallback = "fields", .choices = "fields|cubes",
+     .meaning = "Fields paired with target fields, or cubes with two classes."},
     {KEY("data.train.input", TEXTS, data.train.input), OFF(0), .map2map = "train-in-patterns",
      .meaning = "Glob patterns of the input fields, one per field; `file.h5:/group/dataset` names "
                 "a dataset."},
@@ -144,6 +149,45 @@ static const fn_key keys[] = {
     {KEY("data.stage", TEXT, data.stage), OFF(0),
      .meaning = "Folder on a disk of each node to which the file of cubes is copied before it is "
                 "read, and where later runs find it; null: read the file where it is."},
+    {KEY("data.cubes.file", TEXT, data.cubes.file), OFF(0),
+     .meaning = "Prepared file of cubes; relative to the current directory."},
+    {KEY("data.cubes.train_seeds", TEXTS, data.cubes.train_seeds), OFF(0),
+     .meaning = "Seeds to train on, numbers and ranges, e.g. 0-1499,1600; both cubes of a seed."},
+    {KEY("data.cubes.validation_seeds", TEXTS, data.cubes.validation_seeds), OFF(0),
+     .meaning = "Seeds to validate on after every epoch; null: no validation."},
+    {KEY("data.cubes.test_seeds", TEXTS, data.cubes.test_seeds), OFF(0),
+     .meaning = "Seeds for `fieldnet test` and `fieldnet predict`."},
+    {KEY("data.cubes.sample", CHOICE, data.cubes.sample), .fallback = "slices",
+     .choices = "slices|cube",
+     .meaning = "A sample is a slice of a cube (two-dimensional), or a whole cube."},
+    {KEY("data.cubes.axes", INTEGERS, data.cubes.axes), OFF(0), WITHIN(0, 2),
+     .meaning = "Axes of the cube that slices are normal to; null: all three."},
+    {KEY("data.cubes.stride", INTEGER, data.cubes.stride), .fallback = "1", FROM(1),
+     .unit = "planes",
+     .meaning = "Consecutive planes that make one slice, as its channels; must divide the edge."},
+    {KEY("data.cubes.compat", FLAG, data.cubes.compat), .fallback = "false",
+     .meaning = "Slices as the original program cut them: axis 1 transposed, axis 0 transposed, "
+                "axis 0 again, axis 2 never. Only to reproduce old curves."},
+    {KEY("data.cubes.symmetry", CHOICE, data.cubes.symmetry), .fallback = "random",
+     .choices = "none|random|all",
+     .meaning = "Turns and flips of training slices: none, one of the eight at random, or all "
+                "eight as samples of their own. Validation and test see each slice as it is."},
+    {KEY("data.cubes.newton_augmentation", REAL, data.cubes.newton_augmentation), .fallback = "1",
+     .meaning = "Factor on standardised Newton cubes, of all stages; other than 1 it makes the "
+                "classes differ, to try a set-up."},
+    {KEY("data.cubes.label_smoothing", REAL, data.cubes.label_smoothing), .fallback = "0",
+     .ranged = true, .below = true, .min = 0, .max = 0.5,
+     .meaning = "Training targets are this and 1 minus this instead of 0 and 1; validation and "
+                "test keep 0 and 1."},
+    {KEY("data.cubes.window", INTEGER, data.cubes.window), .fallback = "8", FROM(2),
+     .unit = "cubes",
+     .meaning = "Cubes whose samples are shuffled together, both of each seed; even. Each rank "
+                "holds about two windows in memory."},
+    {KEY("data.cubes.slices_per_cube", INTEGER, data.cubes.slices_per_cube), .fallback = "0",
+     FROM(0), .unit = "slices",
+     .meaning = "Training slices drawn from each cube for each epoch; 0: all."},
+    {KEY("data.cubes.remove_mean", FLAG, data.cubes.remove_mean), .fallback = "false",
+     .meaning = "Subtract from each cube its own mean, which alone tells the classes apart."},
 
     {KEY("train.epochs", INTEGER, train.epochs), .fallback = "128", FROM(1), .unit = "epochs",
      .map2map = "epochs", .meaning = "Epochs of the whole run, those before a resume included."},
