@@ -54,6 +54,7 @@ typedef struct fn_run {
   } loss;
 
   struct {
+    const char *kind; /**< fields | cubes */
     fn_fileset train, validation, test;
     fn_texts input_norms, target_norms;   /**< one per field; "identity" when empty */
     fn_options *norm_options;             /**< z, dis_std, eps, ... */
@@ -69,6 +70,20 @@ typedef struct fn_run {
     bool shuffle;
     int64_t prefetch; /**< batches read ahead per rank */
     int64_t readers;  /**< reading threads per rank */
+    struct {
+      const char *file;                                   /**< prepared file; NULL: none */
+      fn_texts train_seeds, validation_seeds, test_seeds; /**< numbers and ranges, see ranges.h */
+      const char *sample;                                 /**< slices | cube */
+      fn_integers axes;           /**< normals of slices; count 0: all three */
+      int64_t stride;             /**< planes of a slice: its channels */
+      bool compat;                /**< the slices of the original program, defect included */
+      const char *symmetry;       /**< none | random | all */
+      double newton_augmentation; /**< factor on Newton cubes */
+      double label_smoothing;     /**< of training targets */
+      int64_t window;             /**< cubes that are shuffled together, even */
+      int64_t slices_per_cube;    /**< drawn per cube and epoch; 0: all */
+      bool remove_mean;           /**< subtract each cube's own mean */
+    } cubes;
   } data;
 
   struct {
@@ -189,6 +204,12 @@ const char *fn_run_where(const fn_run *run, const char *key);
  *  line and a caret. For what only later rooms can check. */
 fn_status fn_run_fail(const fn_run *run, const char *key, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/** Whether the run's data are cubes with two classes (data.kind: cubes). */
+bool fn_run_has_cubes(const fn_run *run);
+/** Whether the run names data for a stage: "train", "validation" or "test". A stage of fields has
+ *  them when its inputs are named, and its targets too if `target`. */
+bool fn_run_has_data(const fn_run *run, const char *stage, bool target);
 
 /** Keys whose values differ between two runs: calls report(user, key, old, new) for each. */
 fn_status fn_run_compare(const char *old_resolved, const fn_run *run,

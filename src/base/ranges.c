@@ -1,0 +1,116 @@
+#include "base/ranges.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NUMBERS_MOST = 100000000 };
+
+static const char *skip_blanks(const char *at) {
+  while (*at == ' ' || *at == '\t')
+    at++;
+  return at;
+}
+
+/** One number at *at, which moves behind it and the blanks that follow. */
+static bool read_number(const char **at, int64_t *value) {
+  const char *start = skip_blanks(*at);
+  char *end;
+  if (*start < '0' || *start > '9') return false;
+  errno = 0;
+  const long long read = strtoll(start, &end, 10);
+  *at = skip_blanks(end);
+  *value = read;
+  return errno == 0;
+}
+
+/** "7" or "3-9" at *at, which moves behind it. */
+static fn_status read_range(const char *text, const char **at, int64_t *first, int64_t *last) {
+  const char *const start = skip_blanks(*at);
+  bool good = read_number(at, first);
+  *last = *first;
+  if (good && **at == '-') {
+    (*at)++;
+    good = read_number(at, last);
+  }
+  FN_CHECK(good && (**at == ',' || **at == '\0'), FN_ERR_CONFIG,
+           "expected numbers and ranges like 0-1499,1600, found '%s'%s%s", text,
+           start > text ? " at " : "", start > text ? start : "");
+  FN_CHECK(*first <= *last, FN_ERR_CONFIG, "the range %lld-%lld of '%s' runs backwards",
+           (long long)*first, (long long)*last, text);
+  return FN_OK;
+}
+
+static fn_status append(fn_ranges *ranges, int64_t first, int64_t last) {
+  const int64_t more = last - first + 1;
+  FN_CHECK(more > 0 && more <= NUMBERS_MOST - ranges->count, FN_ERR_CONFIG,
+           "the range %lld-%lld has more than %d numbers", (long long)first, (long long)last,
+           NUMBERS_MOST);
+  int64_t *grown = realloc(ranges->value, (size_t)(ranges->count + more) * sizeof *ranges->value);
+  FN_CHECK(grown, FN_ERR_MEMORY, "no memory for %lld numbers", (long long)more);
+  ranges->value = grown;
+  for (int64_t i = 0; i < more; i++)
+    grown[ranges->count++] = first + i;
+  return FN_OK;
+}
+
+static int compare(const void *a, const void *b) {
+  const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+  return (x > y) - (x < y);
+}
+
+static fn_status read_all(fn_ranges *ranges, const char *text) {
+  const char *at = text;
+  for (;;) {
+    int64_t first = 0, last = 0;
+    FN_TRY(read_range(text, &at, &first, &last));
+    FN_TRY(append(ranges, first, last));
+    if (*at == '\0') break;
+    at++;
+  }
+  qsort(ranges->value, (size_t)ranges->count, sizeof *ranges->value, compare);
+  for (int64_t i = 1; i < ranges->count; i++)
+    FN_CHECK(ranges->value[i] != ranges->value[i - 1], FN_ERR_CONFIG, "%lld is there twice",
+             (long long)ranges->value[i]);
+  return FN_OK;
+}
+
+fn_status fn_ranges_add(fn_ranges *ranges, const char *text) {
+  fn_ranges grown = {.count = ranges->count};
+  if (ranges->count > 0) {
+    grown.value = malloc((size_t)ranges->count * sizeof *grown.value);
+    FN_CHECK(grown.value, FN_ERR_MEMORY, "no memory for %lld numbers", (long long)ranges->count);
+    memcpy(grown.value, ranges->value, (size_t)ranges->count * sizeof *grown.value);
+  }
+  const fn_status status = read_all(&grown, text);
+  fn_ranges_free(status == FN_OK ? ranges : &grown);
+  if (status == FN_OK) *ranges = grown;
+  return status;
+}
+
+int64_t fn_ranges_common(const fn_ranges *a, const fn_ranges *b) {
+  for (int64_t i = 0, j = 0; i < a->count && j < b->count;) {
+    if (a->value[i] == b->value[j]) return a->value[i];
+    if (a->value[i] < b->value[j])
+      i++;
+    else
+      j++;
+  }
+  return -1;
+}
+
+void fn_ranges_write(const fn_ranges *ranges, fn_text *text) {
+  for (int64_t i = 0; i < ranges->count; i++) {
+    const int64_t first = ranges->value[i];
+    int64_t last = first;
+    while (i + 1 < ranges->count && ranges->value[i + 1] == last + 1)
+      last = ranges->value[++i];
+    fn_text_add(text, "%s%lld", first == ranges->value[0] ? "" : ",", (long long)first);
+    if (last > first) fn_text_add(text, "-%lld", (long long)last);
+  }
+}
+
+void fn_ranges_free(fn_ranges *ranges) {
+  free(ranges->value);
+  *ranges = (fn_ranges){0};
+}
