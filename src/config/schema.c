@@ -196,6 +196,13 @@ static const fn_key keys[] = {
     {KEY("train.on_nan", CHOICE, train.on_nan), .fallback = "stop", .choices = "stop|skip",
      .map2map = "detect-anomaly",
      .meaning = "When loss or gradient is not finite: stop the run, or skip the step."},
+    {KEY("train.stop_patience", INTEGER, train.stop_patience), .fallback = "0", FROM(0),
+     .unit = "epochs",
+     .meaning = "Stop after so many epochs without a better value of checkpoint.best; 0: never."},
+    {KEY("train.stop_threshold", REAL, train.stop_threshold), .fallback = "null", .nullable = true,
+     .off = (double)NAN,
+     .meaning = "Stop when checkpoint.best reaches this: a loss at most, a metric at least; null: "
+                "never."},
     {KEY("train.log_interval", INTEGER, train.log_interval), .fallback = "100", FROM(1),
      .unit = "steps", .map2map = "log-interval",
      .meaning = "Steps between lines of progress and step metrics."},
@@ -314,10 +321,11 @@ static const fn_key keys[] = {
      .unit = "epochs",
      .meaning = "States of epochs that are multiples of this are kept for good; 0: none."},
     {KEY("checkpoint.best", CHOICE, checkpoint.best), .fallback = "null", .nullable = true,
-     .off_text = "", .choices = "train|validation",
+     .off_text = "", .choices = "train|validation|accuracy|auc|f1",
      .derived = "validation when data.validation is given, else train",
-     .meaning =
-         "The epoch's loss that decides which state best.h5 points to; null: there is no best.h5."},
+     .meaning = "What decides which state best.h5 points to, and when training stops early: the "
+                "epoch's training or validation loss, or, for cubes, a metric of the validation; "
+                "null: there is no best.h5."},
 
     {KEY("test.output", TEXT, test.output), .fallback = "outputs",
      .meaning = "Folder of re-assembled fields; relative to the run folder."},
