@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "field/hdf5.h"
 #include "field/safe_write.h"
+#include "run/checkpoint_file.h"
 
 enum { CHUNK = 1 << 16 }; // rows of a column written at a time
 
@@ -129,24 +130,6 @@ static fn_status write_column(const source *s, column c, hid_t file, void *buffe
   return FN_OK;
 }
 
-static void set_text(hid_t file, const char *name, const char *text) {
-  const hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
-  H5Tset_size(type, strlen(text) + 1);
-  const hid_t attribute = H5Acreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
-  H5Awrite(attribute, type, text);
-  H5Aclose(attribute);
-  H5Sclose(space);
-  H5Tclose(type);
-}
-
-static void set_integer(hid_t file, const char *name, int64_t value) {
-  const hid_t space = H5Screate(H5S_SCALAR);
-  const hid_t attribute = H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
-  H5Awrite(attribute, H5T_NATIVE_INT64, &value);
-  H5Aclose(attribute);
-  H5Sclose(space);
-}
-
 static fn_status write_columns(const source *s, const fn_class_result *result, hid_t file) {
   void *buffer = malloc(CHUNK * sizeof(int64_t));
   FN_CHECK(buffer, FN_ERR_MEMORY, "out of memory");
@@ -154,10 +137,10 @@ static fn_status write_columns(const source *s, const fn_class_result *result, h
   for (column c = 0; c < COLUMNS && status == FN_OK; c++)
     if (c != NO_MEAN || s->no_mean) status = write_column(s, c, file, buffer);
   free(buffer);
-  set_text(file, "state", result->state);
-  set_integer(file, "epoch", result->epoch);
-  set_text(file, "labels", "1 = GR, 0 = Newton; positive when logit >= 0");
-  return status;
+  FN_TRY(status);
+  FN_TRY(fn_state_set_text(file, "state", result->state));
+  FN_TRY(fn_state_set_integer(file, "epoch", result->epoch));
+  return fn_state_set_text(file, "labels", "1 = GR, 0 = Newton; positive when logit >= 0");
 }
 
 static fn_status write_hdf5(const char *folder, const source *s, const fn_class_result *result) {
