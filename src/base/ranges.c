@@ -42,10 +42,10 @@ static fn_status read_range(const char *text, const char **at, int64_t *first, i
 }
 
 static fn_status append(fn_ranges *ranges, int64_t first, int64_t last) {
-  const int64_t more = last - first + 1;
-  FN_CHECK(more > 0 && more <= NUMBERS_MOST - ranges->count, FN_ERR_CONFIG,
+  FN_CHECK(last - first < NUMBERS_MOST - ranges->count, FN_ERR_CONFIG,
            "the range %lld-%lld has more than %d numbers", (long long)first, (long long)last,
            NUMBERS_MOST);
+  const int64_t more = last - first + 1;
   int64_t *grown = realloc(ranges->value, (size_t)(ranges->count + more) * sizeof *ranges->value);
   FN_CHECK(grown, FN_ERR_MEMORY, "no memory for %lld numbers", (long long)more);
   ranges->value = grown;

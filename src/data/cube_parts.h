@@ -22,7 +22,6 @@ typedef struct fn_cubes {
   bool random;       /**< a random group element per sample */
   double targets[2]; /**< of Newton and GR samples */
   MPI_Comm comm;     /**< MPI_COMM_NULL: not joined */
-  bool joined;
   /* the cube read last, for samples asked for one by one */
   pthread_mutex_t lock;
   float *cells;

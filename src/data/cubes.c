@@ -158,6 +158,13 @@ void fn_cubes_destroy(fn_cubes *cubes) {
   free(cubes);
 }
 
+fn_status fn_dataset_join(fn_dataset *dataset, MPI_Comm comm) {
+  if (!dataset->cubes || dataset->cubes->comm != MPI_COMM_NULL) return FN_OK;
+  FN_CHECK(MPI_Comm_dup(comm, &dataset->cubes->comm) == MPI_SUCCESS, FN_ERR_INTERNAL,
+           "cannot duplicate a communicator to read cubes");
+  return FN_OK;
+}
+
 fn_cube_file *fn_dataset_cube_file(fn_dataset *dataset) {
   return dataset->cubes->file;
 }

@@ -9,6 +9,7 @@
 #include "base/system.h"
 #include "base/text.h"
 #include "run/epoch.h"
+#include "run/open_data.h"
 #include "run/run_loop.h"
 #include "run/session.h"
 #include "run/signals.h"
@@ -271,18 +272,15 @@ static int64_t ceil_divide(int64_t a, int64_t b) {
 
 static fn_status plan_epoch(fn_session *s, epoch_plan *plan) {
   const fn_run *run = s->run;
-  const fn_dataset_info *info = fn_dataset_get_info(s->train);
+  const int64_t samples = fn_dataset_epoch_samples(s->train);
   FN_CHECK(fn_epoch_has_room(&s->progress, s->dist->size, run->train.batch), FN_ERR_CHECKPOINT,
            "this epoch was run on %d different job sizes already; go on with the last one",
            FN_STRETCHES_MOST);
-  int64_t *order = malloc((size_t)info->samples * sizeof *order);
-  FN_CHECK(order, FN_ERR_MEMORY, "out of memory for the order of %lld samples",
-           (long long)info->samples);
-  fn_status status =
-      fn_epoch_order(run->seed, s->progress.epoch, info->files, info->crops, run->data.shuffle,
-                     run->data.divide, run->data.shuffle_distance, order);
+  int64_t *order = malloc((size_t)samples * sizeof *order);
+  FN_CHECK(order, FN_ERR_MEMORY, "out of memory for the order of %lld samples", (long long)samples);
+  fn_status status = fn_dataset_order(s->train, s->progress.epoch, order);
   if (status == FN_OK)
-    status = fn_epoch_list(&s->progress, order, info->samples, s->dist->rank, s->dist->size,
+    status = fn_epoch_list(&s->progress, order, samples, s->dist->rank, s->dist->size,
                            run->train.batch, &plan->list, &plan->count, &plan->first);
   free(order);
   plan->batches = ceil_divide(plan->count, run->train.batch);
@@ -370,11 +368,12 @@ static fn_status run_epoch(fn_session *s, int64_t *steps_this_start, bool *stopp
   const double start = fn_clock();
   epoch_plan plan = {0};
   fn_loader *loader = NULL;
-  fn_status status = plan_epoch(s, &plan);
+  fn_status status = fn_dist_agree(s->dist, plan_epoch(s, &plan));
   if (status == FN_OK)
-    status = fn_loader_create(s->train, s->progress.epoch, plan.list, plan.count, run->train.batch,
-                              plan.first, run->data.prefetch, run->data.readers, &loader);
-  status = fn_dist_agree(s->dist, status);
+    status =
+        fn_dist_agree(s->dist, fn_loader_create(s->train, s->progress.epoch, plan.list, plan.count,
+                                                run->train.batch, plan.first, run->data.prefetch,
+                                                run->data.readers, &loader));
   s->since_clock = start;
   s->since_wait = 0;
   bool complete = false;
@@ -391,25 +390,31 @@ static fn_status run_epoch(fn_session *s, int64_t *steps_this_start, bool *stopp
 
 static fn_status check_samples(const fn_session *s) {
   const fn_dataset_info *info = fn_dataset_get_info(s->train);
-  FN_CHECK(info->samples >= s->dist->size, FN_ERR_CONFIG,
-           "%s: %lld samples (%lld files of %lld crops) are fewer than %d ranks; start fewer ranks",
-           fn_run_where(s->run, "data.train.input"), (long long)info->samples,
-           (long long)info->files, (long long)info->crops, s->dist->size);
+  const int64_t samples = fn_dataset_epoch_samples(s->train);
+  FN_CHECK(samples >= s->dist->size, FN_ERR_CONFIG,
+           "%s: %lld samples (%lld %s of %lld %s) are fewer than %d ranks; start fewer ranks",
+           fn_run_where(s->run, info->cubes ? "data.cubes.train_seeds" : "data.train.input"),
+           (long long)samples, (long long)info->files, info->cubes ? "cubes" : "files",
+           (long long)info->crops, info->cubes ? "samples" : "crops", s->dist->size);
   return FN_OK;
 }
 
-static fn_status open_data(fn_session *s) {
+static fn_status check_data(const fn_session *s) {
   const fn_run *run = s->run;
-  FN_TRY(fn_dataset_create(run, FN_STAGE_TRAIN, &s->train));
-  if (run->data.validation.input.count > 0) {
-    FN_TRY(fn_dataset_create(run, FN_STAGE_VALIDATION, &s->validation));
+  if (s->validation)
     FN_TRY(fn_sizes_agree(run, fn_dataset_get_info(s->train), fn_dataset_get_info(s->validation),
                           "data.validation.input", true));
-  }
   const int fields = fn_dataset_get_info(s->train)->target_fields;
   FN_CHECK(fields <= FN_TARGET_FIELDS_MOST, FN_ERR_CONFIG, "%s: %d target fields; at most %d",
            fn_run_where(run, "data.train.target"), fields, FN_TARGET_FIELDS_MOST);
   return check_samples(s);
+}
+
+static fn_status open_data(fn_session *s) {
+  FN_TRY(fn_data_open(s->run, FN_STAGE_TRAIN, s->dist, NULL, &s->train));
+  if (fn_run_has_data(s->run, "validation", false))
+    FN_TRY(fn_data_open(s->run, FN_STAGE_VALIDATION, s->dist, s->train, &s->validation));
+  return fn_dist_agree(s->dist, check_data(s));
 }
 
 static fn_status allocate_arrays(fn_session *s) {
@@ -439,7 +444,8 @@ static fn_status prepare(fn_session *s) {
   s->parameters = fn_engine_parameters(s->engine);
   fn_program *program;
   int64_t begin, count;
-  fn_rank_slice(info->samples, s->dist->rank, s->dist->size, true, &begin, &count);
+  fn_rank_slice(fn_dataset_epoch_samples(s->train), s->dist->rank, s->dist->size, true, &begin,
+                &count);
   const int64_t batch = count < run->train.batch ? count : run->train.batch;
   FN_TRY(fn_engine_program(s->engine, true, true, batch, &program));
   if (count % batch != 0) // the short last batch: made now, where a failure can still be agreed on
@@ -469,7 +475,7 @@ static void announce(const fn_session *s, bool resumed) {
   snprintf(summary, sizeof summary,
            "%s: %lld parameters, %lld samples (%s), %d rank%s of %d thread%s, %lld steps per epoch",
            s->run->model.layers ? "layers" : s->run->model.name,
-           (long long)s->parameters->parameter_total, (long long)info->samples,
+           (long long)s->parameters->parameter_total, (long long)fn_dataset_epoch_samples(s->train),
            fn_text_bytes((double)info->bytes, bytes, sizeof bytes), s->dist->size,
            s->dist->size > 1 ? "s" : "", fn_threads_get(), fn_threads_get() > 1 ? "s" : "",
            (long long)s->epoch_steps);
@@ -477,7 +483,7 @@ static void announce(const fn_session *s, bool resumed) {
 }
 
 static fn_status train(fn_session *s) {
-  FN_TRY(fn_dist_agree(s->dist, open_data(s)));
+  FN_TRY(open_data(s));
   FN_TRY(fn_dist_agree(s->dist, prepare(s)));
   FN_TRY(fn_dist_agree(s->dist,
                        fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,

@@ -88,8 +88,7 @@ static fn_status evaluate_slice(fn_session *s, double *sum, fn_status *verdict) 
   const fn_dataset_info *info = fn_dataset_get_info(s->validation);
   int64_t begin, count;
   fn_rank_slice(info->samples, s->dist->rank, s->dist->size, false, &begin, &count);
-  if (count == 0) return FN_OK;
-  int64_t *list = malloc((size_t)count * sizeof *list);
+  int64_t *list = malloc((size_t)(count + 1) * sizeof *list);
   FN_CHECK(list, FN_ERR_MEMORY, "out of memory");
   for (int64_t i = 0; i < count; i++)
     list[i] = begin + i;
@@ -99,11 +98,14 @@ static fn_status evaluate_slice(fn_session *s, double *sum, fn_status *verdict) 
                        s->run->data.prefetch, s->run->data.readers, &loader);
   const fn_batch *batch = NULL;
   fn_program *program = NULL;
+  fn_status failed = FN_OK;
+  // After a failure of its own a rank reads on: the others may need it to read.
   while (status == FN_OK) {
     status = fn_loader_next(loader, &batch);
     if (status != FN_OK || !batch) break;
-    status = evaluate_batch(s, batch, sum, &program, verdict);
+    if (failed == FN_OK) failed = evaluate_batch(s, batch, sum, &program, verdict);
   }
+  if (status == FN_OK) status = failed;
   if (status == FN_OK && program) draw(s, program, "val");
   fn_loader_destroy(loader);
   free(list);
