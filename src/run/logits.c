@@ -47,27 +47,34 @@ static void say(double start, double *last, int64_t done, int64_t count) {
       fn_text_duration((now - start) / (double)done * (double)(count - done), left, sizeof left));
 }
 
+static fn_status compute_batch(const fn_run *run, fn_engine *engine, const fn_batch *batch,
+                               float *logit) {
+  fn_program *program;
+  FN_TRY(fn_engine_program(engine, false, false, batch->count, &program));
+  FN_TRY(fn_logits_check(run, program, batch->count));
+  FN_TRY(fn_engine_feed(program, batch));
+  const fn_run_context context = {.seed = run->seed, .sample = batch->sample};
+  FN_TRY(fn_program_run(program, &context));
+  memcpy(logit, fn_program_output_data(program, "output"), (size_t)batch->count * sizeof *logit);
+  return FN_OK;
+}
+
 static fn_status compute_part(const fn_run *run, fn_engine *engine, fn_loader *loader,
                               int64_t count, float *part) {
   const double start = fn_clock();
   double last = start;
   int64_t done = 0;
+  fn_status failed = FN_OK;
+  // After a failure of its own a rank reads on: the others may need it to read.
   for (;;) {
     const fn_batch *batch;
-    fn_program *program;
     FN_TRY(fn_loader_next(loader, &batch));
     if (!batch) break;
-    FN_TRY(fn_engine_program(engine, false, false, batch->count, &program));
-    FN_TRY(fn_logits_check(run, program, batch->count));
-    FN_TRY(fn_engine_feed(program, batch));
-    const fn_run_context context = {.seed = run->seed, .sample = batch->sample};
-    FN_TRY(fn_program_run(program, &context));
-    FN_CHECK(done + batch->count <= count, FN_ERR_INTERNAL, "more samples than asked for");
-    memcpy(part + done, fn_program_output_data(program, "output"),
-           (size_t)batch->count * sizeof *part);
+    if (failed == FN_OK) failed = compute_batch(run, engine, batch, part + done);
     done += batch->count;
     say(start, &last, done, count);
   }
+  FN_TRY(failed);
   FN_CHECK(done == count, FN_ERR_INTERNAL, "%lld of %lld samples were read", (long long)done,
            (long long)count);
   return FN_OK;

@@ -57,16 +57,23 @@ static fn_status walker_open(const fn_run *run, const fn_dist *dist, fn_engine *
 typedef fn_status (*take_sample)(void *user, int64_t sample, const float *input, float logit,
                                  const float *gradient);
 
+static fn_status walk_batch(walker *w, const fn_batch *batch, take_sample take, void *user) {
+  FN_TRY(fn_saliency_run(w->program, batch->input, batch->count, batch->sample, w->logit,
+                         w->gradient));
+  for (int64_t i = 0; i < batch->count; i++)
+    FN_TRY(take(user, batch->sample[i], batch->input + i * w->cells, w->logit[i],
+                w->gradient + i * w->cells));
+  return FN_OK;
+}
+
 static fn_status walk(walker *w, take_sample take, void *user) {
+  fn_status failed = FN_OK;
+  // After a failure of its own a rank reads on: the others may need it to read.
   for (;;) {
     const fn_batch *batch;
     FN_TRY(fn_loader_next(w->loader, &batch));
-    if (!batch) return FN_OK;
-    FN_TRY(fn_saliency_run(w->program, batch->input, batch->count, batch->sample, w->logit,
-                           w->gradient));
-    for (int64_t i = 0; i < batch->count; i++)
-      FN_TRY(take(user, batch->sample[i], batch->input + i * w->cells, w->logit[i],
-                  w->gradient + i * w->cells));
+    if (!batch) return failed;
+    if (failed == FN_OK) failed = walk_batch(w, batch, take, user);
   }
 }
 
