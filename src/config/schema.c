@@ -344,6 +344,23 @@ static const fn_key keys[] = {
      .meaning =
          "Replace fields and tables of an earlier test or prediction; else they are kept and "
          "the command refuses."},
+    {KEY("test.without_mean", FLAG, test.without_mean), .fallback = "true",
+     .meaning = "Cubes: test a second time with each cube's own mean taken away, which alone tells "
+                "the classes apart."},
+    {KEY("test.baseline_seeds", INTEGER, test.baseline_seeds), .fallback = "64", FROM(0),
+     .unit = "seeds",
+     .meaning = "Cubes: training seeds, spread evenly, whose cube means a baseline classifier is "
+                "fitted to; 0: no baseline."},
+    {KEY("test.bootstrap", INTEGER, test.bootstrap), .fallback = "1000", FROM(0),
+     .unit = "replicates",
+     .meaning = "Cubes: replicates of the 95 % confidence intervals over seeds; 0: none."},
+    {KEY("test.saliency", INTEGER, test.saliency), .fallback = "0", WITHIN(0, 1024),
+     .unit = "samples",
+     .meaning = "Cubes: samples of each class, spread evenly, whose map of |d logit / d cell| is "
+                "written and drawn."},
+    {KEY("test.saliency_seeds", TEXTS, test.saliency_seeds), OFF(0),
+     .meaning = "Cubes: test seeds, numbers and ranges, for both cubes of which d logit / d cell "
+                "is summed over all slices and written."},
 
     {KEY("compute.backend", CHOICE, compute.backend), .fallback = "cpu",
      .choices = "reference|cpu|cuda",

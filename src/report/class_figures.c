@@ -42,7 +42,12 @@ fn_status fn_plot_roc(const fn_class_result *r, fn_picture **picture) {
     snprintf(label[i], sizeof label[i], "%s, AUC %.4f", curves[i].name,
              v->value[slices ? FN_SLICE_AUC : FN_CUBE_AUC]);
     series[count++] =
-        (fn_series){label[i], roc[i].fpr, roc[i].tpr, roc[i].points, .colour = colours[i]};
+        (fn_series){label[i],
+                    roc[i].fpr,
+                    roc[i].tpr,
+                    roc[i].points,
+                    .colour = colours[i],
+                    .dashed = curves[i].judged != FN_NETWORK}; // curves may lie on each other
   }
   const fn_panel panel = {.x_label = "false positive rate",
                           .y_label = "true positive rate",
@@ -122,10 +127,9 @@ typedef struct steps {
 
 static void count_scores(const fn_scored *sorted, int64_t count, steps out[2]) {
   double high = sorted[0].score, low = sorted[count - 1].score;
-  if (!(high > low)) {
-    low -= 0.5;
-    high += 0.5;
-  }
+  const double margin = high > low ? (high - low) / (HISTOGRAM_BINS - 2) : 0.5;
+  low -= margin; // an empty bin at both ends
+  high += margin;
   double bins[2][HISTOGRAM_BINS] = {{0}}, total[2] = {0, 0};
   for (int64_t i = 0; i < count; i++) {
     int bin = (int)((sorted[i].score - low) / (high - low) * HISTOGRAM_BINS);
@@ -190,6 +194,9 @@ fn_status fn_plot_calibration(const fn_class_result *r, fn_picture **picture) {
   const fn_series curve[2] = {{NULL, unit_line, unit_line, 2, .colour = GREY, .dashed = true},
                               {"slices", p, f, filled, .colour = NEWTON_COLOUR, .markers = true}};
   const fn_series counts[1] = {{NULL, x, y, STEPS, .colour = NEWTON_COLOUR}};
+  double most = 1;
+  for (int b = 0; b < FN_CALIBRATION_BINS; b++)
+    most = fmax(most, (double)c->count[b]);
   const fn_panel panels[2] = {{.title = "reliability",
                                .x_label = "predicted probability of GR",
                                .y_label = "fraction that is GR",
@@ -201,6 +208,8 @@ fn_status fn_plot_calibration(const fn_class_result *r, fn_picture **picture) {
                               {.title = "slices per bin",
                                .x_label = "predicted probability of GR",
                                .y_label = "slices",
+                               .fixed_y = true,
+                               .y_high = 1.08 * most,
                                .series = counts,
                                .count = 1}};
   snprintf(title, sizeof title, "calibration: expected error %.4f, Brier score %.4f",

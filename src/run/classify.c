@@ -113,14 +113,26 @@ static fn_status start(tester *t, fn_class_result *r) {
 /* ---- the network -------------------------------------------------------------------------------
  */
 
+/** The same run, but for one key. */
+static fn_status vary(const fn_run *run, const char *set, fn_run **varied) {
+  char *errors = NULL;
+  const fn_status status =
+      fn_run_parse(run->resolved, run->path, &set, 1, FN_COMMAND_TEST, varied, &errors);
+  if (status != FN_OK && errors)
+    fn_error_set(status, __FILE__, __LINE__, "with %s: %s", set, errors);
+  free(errors);
+  return status;
+}
+
 /** The test's cubes with their means taken away, by the same weights. */
 static fn_status compute_without_mean(tester *t) {
-  fn_run run = *t->run;
+  fn_run *run = NULL;
   fn_dataset *dataset = NULL;
-  run.data.cubes.remove_mean = true;
-  fn_status status = fn_data_open(&run, FN_STAGE_TEST, t->dist, t->dataset, &dataset);
-  if (status == FN_OK) status = fn_logits_compute(&run, t->dist, t->engine, dataset, &t->logit[1]);
+  fn_status status = fn_dist_agree(t->dist, vary(t->run, "data.cubes.remove_mean=true", &run));
+  if (status == FN_OK) status = fn_data_open(run, FN_STAGE_TEST, t->dist, t->dataset, &dataset);
+  if (status == FN_OK) status = fn_logits_compute(run, t->dist, t->engine, dataset, &t->logit[1]);
   fn_dataset_destroy(dataset);
+  fn_run_destroy(run);
   return status;
 }
 

@@ -1,8 +1,12 @@
 #include "run/cube_means.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/arena.h"
+
+/** Standard deviations; what is left of a mean is rounded to these: less than f32 cells hold. */
+static const double GRAIN = 1e-6;
 
 void fn_cube_means_free(fn_cube_means *m) {
   free(m->seed);
@@ -37,35 +41,43 @@ static fn_status choose_cubes(fn_dataset *dataset, int64_t most_seeds, fn_cube_m
   return FN_OK;
 }
 
-/** Mean of the cells times `factor`, and of what is left of them without it. */
-static void take_means(const float *cells, int64_t count, double factor, double *mean,
-                       double *rest) {
-  double sum = 0, left = 0;
-#pragma omp parallel for simd reduction(+ : sum) schedule(static)
-  for (int64_t i = 0; i < count; i++)
-    sum += (double)cells[i];
-  const double average = sum / (double)count;
-#pragma omp parallel for simd reduction(+ : left) schedule(static)
-  for (int64_t i = 0; i < count; i++)
-    left += (double)(float)((double)cells[i] - average);
-  *mean = factor * average;
-  *rest = factor * left / (double)count;
+/** Sum of the cells less `offset`, rounded to f32 as a data set would, plane by plane: the same for
+ *  any number of threads. partial [planes]. */
+static double sum_planes(const float *cells, int64_t planes, int64_t count, double offset,
+                         double *partial) {
+#pragma omp parallel for schedule(static)
+  for (int64_t p = 0; p < planes; p++) {
+    const float *plane = cells + p * count;
+    partial[p] = 0;
+    for (int64_t i = 0; i < count; i++)
+      partial[p] += (double)(float)((double)plane[i] - offset);
+  }
+  double sum = 0;
+  for (int64_t p = 0; p < planes; p++)
+    sum += partial[p];
+  return sum;
 }
 
 static fn_status read_share(const fn_run *run, const fn_dist *dist, fn_dataset *dataset,
                             const int64_t *file_cube, fn_cube_means *m) {
   fn_cube_file *file = fn_dataset_cube_file(dataset);
   const int64_t *size = fn_cube_file_get_info(file)->size;
-  const int64_t count = size[0] * size[1] * size[2];
+  const int64_t plane = size[1] * size[2], count = size[0] * plane;
   float *cells = NULL;
-  FN_TRY(fn_pages_allocate((size_t)count * sizeof *cells, (void **)&cells));
-  fn_status status = FN_OK;
+  double *partial = malloc((size_t)size[0] * sizeof *partial);
+  FN_CHECK(partial, FN_ERR_MEMORY, "out of memory");
+  fn_status status = fn_pages_allocate((size_t)count * sizeof *cells, (void **)&cells);
   for (int64_t c = dist->rank; c < m->cubes && status == FN_OK; c += dist->size) {
     status = fn_cube_file_read(file, file_cube[c], cells);
+    if (status != FN_OK) break;
     const double factor = m->label[c] == FN_NEWTON ? run->data.cubes.newton_augmentation : 1;
-    if (status == FN_OK) take_means(cells, count, factor, &m->mean[c], &m->rest[c]);
+    const double mean = sum_planes(cells, size[0], plane, 0, partial) / (double)count;
+    const double rest = sum_planes(cells, size[0], plane, mean, partial) / (double)count;
+    m->mean[c] = factor * mean;
+    m->rest[c] = round(factor * rest / GRAIN) * GRAIN + 0.0; // no negative zero
   }
-  fn_pages_free(cells, (size_t)count * sizeof *cells);
+  if (cells) fn_pages_free(cells, (size_t)count * sizeof *cells);
+  free(partial);
   return status;
 }
 

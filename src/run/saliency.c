@@ -164,9 +164,10 @@ static fn_status gather_maps(const fn_dist *dist, const fn_dataset *dataset, con
 
 static fn_status put_integers(hid_t file, const char *name, int64_t count, const int64_t *values) {
   const hsize_t dim = (hsize_t)count;
-  const hid_t space = H5Screate_simple(1, &dim, NULL);
-  const hid_t data =
-      H5Dcreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+  const hid_t space = H5Screate_simple(1, &dim, NULL), plain = H5Pcreate(H5P_DATASET_CREATE);
+  H5Pset_obj_track_times(plain, false); // equal maps are equal files
+  const hid_t data = H5Dcreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, plain, H5P_DEFAULT);
+  H5Pclose(plain);
   const bool good =
       data >= 0 && H5Dwrite(data, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0;
   if (data >= 0) H5Dclose(data);

@@ -90,6 +90,7 @@ static hid_t column_layout(int64_t samples) {
   const hsize_t chunk = (hsize_t)(samples < CHUNK ? samples : CHUNK);
   const hid_t layout = H5Pcreate(H5P_DATASET_CREATE);
   H5Pset_chunk(layout, 1, &chunk);
+  H5Pset_obj_track_times(layout, false); // equal scores are equal files
   if (H5Zfilter_avail(H5Z_FILTER_DEFLATE) > 0) {
     H5Pset_shuffle(layout);
     H5Pset_deflate(layout, 1);
