@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/ranges.h"
@@ -18,7 +19,7 @@ static void reads_numbers_and_ranges(void **state) {
   assert_int_equal(set.count, 7);
   assert_memory_equal(set.value, expected, sizeof expected);
   fn_text text = {0};
-  fn_ranges_write(&set, &text);
+  fn_ranges_write(set.value, set.count, &text);
   assert_string_equal(text.data, "0-3,5,7,1600");
   fn_text_free(&text);
   fn_ranges_free(&set);
@@ -53,6 +54,19 @@ static void refuses_what_is_no_set(void **state) {
   fn_ranges_free(&set);
 }
 
+static void parses_one_text(void **state) {
+  (void)state;
+  int64_t *numbers, count;
+  assert_int_equal(fn_ranges_parse("--seeds", "3,0-1", 3, &numbers, &count), FN_OK);
+  const int64_t expected[] = {0, 1, 3};
+  assert_int_equal(count, 3);
+  assert_memory_equal(numbers, expected, sizeof expected);
+  free(numbers);
+  assert_int_equal(fn_ranges_parse("--seeds", "3,0-1", 2, &numbers, &count), FN_ERR_CONFIG);
+  assert_null(numbers);
+  assert_non_null(strstr(fn_error_message(), "--seeds: expected numbers from 0 to 2, found 3"));
+}
+
 static void finds_common_numbers(void **state) {
   (void)state;
   fn_ranges a = {0}, b = {0}, none = {0};
@@ -72,6 +86,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(reads_numbers_and_ranges),
       cmocka_unit_test(refuses_what_is_no_set),
+      cmocka_unit_test(parses_one_text),
       cmocka_unit_test(finds_common_numbers),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

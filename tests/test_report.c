@@ -69,6 +69,7 @@ static void play_epoch(const fn_observer *observer, int64_t epoch) {
                                   .target = input};
   observer->figure(observer->self, &figure);
   const fn_epoch_event event = {.epoch = epoch,
+                                .validation_accuracy = NAN,
                                 .epochs = EPOCHS,
                                 .step = epoch * STEPS,
                                 .train_loss = 1.0 / (double)epoch,

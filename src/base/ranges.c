@@ -99,18 +99,37 @@ int64_t fn_ranges_common(const fn_ranges *a, const fn_ranges *b) {
   return -1;
 }
 
-void fn_ranges_write(const fn_ranges *ranges, fn_text *text) {
-  for (int64_t i = 0; i < ranges->count; i++) {
-    const int64_t first = ranges->value[i];
-    int64_t last = first;
-    while (i + 1 < ranges->count && ranges->value[i + 1] == last + 1)
-      last = ranges->value[++i];
-    fn_text_add(text, "%s%lld", first == ranges->value[0] ? "" : ",", (long long)first);
-    if (last > first) fn_text_add(text, "-%lld", (long long)last);
-  }
-}
-
 void fn_ranges_free(fn_ranges *ranges) {
   free(ranges->value);
   *ranges = (fn_ranges){0};
+}
+
+fn_status fn_ranges_parse(const char *what, const char *text, int64_t most, int64_t **numbers,
+                          int64_t *count) {
+  fn_ranges ranges = {0};
+  *numbers = NULL;
+  *count = 0;
+  fn_status status = fn_ranges_add(&ranges, text);
+  if (status == FN_OK && ranges.value[ranges.count - 1] > most)
+    status = fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__,
+                          "expected numbers from 0 to %lld, found %lld", (long long)most,
+                          (long long)ranges.value[ranges.count - 1]);
+  if (status != FN_OK) {
+    fn_ranges_free(&ranges);
+    return fn_error_context(status, "%s", what);
+  }
+  *numbers = ranges.value;
+  *count = ranges.count;
+  return FN_OK;
+}
+
+void fn_ranges_write(const int64_t *numbers, int64_t count, fn_text *text) {
+  for (int64_t i = 0; i < count;) {
+    int64_t last = i;
+    while (last + 1 < count && numbers[last + 1] == numbers[last] + 1)
+      last++;
+    fn_text_add(text, "%s%lld", i ? "," : "", (long long)numbers[i]);
+    if (last > i) fn_text_add(text, "-%lld", (long long)numbers[last]);
+    i = last + 1;
+  }
 }

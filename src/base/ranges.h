@@ -20,8 +20,14 @@ typedef struct fn_ranges {
 fn_status fn_ranges_add(fn_ranges *ranges, const char *text);
 /** Smallest number of both sets; -1: they have none in common. */
 int64_t fn_ranges_common(const fn_ranges *a, const fn_ranges *b);
-/** Append the set as it would be written: "0-3,5". */
-void fn_ranges_write(const fn_ranges *ranges, fn_text *text);
 void fn_ranges_free(fn_ranges *ranges);
+
+/** A set in one text, from 0 to `most`. `what` is for messages, e.g. "--seeds".
+ *  @param[out] numbers  ascending, malloc'ed, shape [count]
+ *  @return FN_ERR_CONFIG for anything else than ranges, a number given twice, or none at all */
+fn_status fn_ranges_parse(const char *what, const char *text, int64_t most, int64_t **numbers,
+                          int64_t *count);
+/** Append ascending numbers as they would be written: "0-3,5". */
+void fn_ranges_write(const int64_t *numbers, int64_t count, fn_text *text);
 
 #endif

@@ -198,10 +198,6 @@ void fn_cube_feed_destroy(fn_cube_feed *feed) {
   free(feed);
 }
 
-void fn_cube_feed_stop(fn_cube_feed *feed) {
-  fn_cube_queue_stop(feed->queue);
-}
-
 fn_status fn_cube_feed_sample(fn_cube_feed *feed, int64_t index, float *input, float *target) {
   const int64_t position = feed->position[index];
   const float *cells;

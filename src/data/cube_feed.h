@@ -22,8 +22,6 @@ fn_status fn_cube_feed_create(fn_dataset *dataset, fn_status so_far, int64_t epo
 /** Sample list[index]; each is asked for once, in about the order of the list. Waits for its cube.
  *  Thread-safe, not collective. */
 fn_status fn_cube_feed_sample(fn_cube_feed *feed, int64_t index, float *input, float *target);
-/** Let those who wait in fn_cube_feed_sample() return, with FN_INTERRUPTED. Not collective. */
-void fn_cube_feed_stop(fn_cube_feed *feed);
 /** Collective; nobody may be in fn_cube_feed_sample(). */
 void fn_cube_feed_destroy(fn_cube_feed *feed);
 /** Success of all ranks of the data set's communicator, or the failure of the lowest that failed.

@@ -46,10 +46,6 @@ fn_cube_path fn_cube_path_choose(const fn_cube_file_info *info, int ranks, bool 
 fn_status fn_cube_queue_create(fn_cube_file *file, MPI_Comm comm, const int64_t *list,
                                int64_t count, const fn_cube_queue_options *options,
                                fn_cube_queue **queue);
-/** Wake everyone who waits in fn_cube_queue_get(), now and from now on: it returns FN_INTERRUPTED
- *  for cubes that are not there. The consumer is about to destroy the queue before its end, when
- *  other ranks may have stopped reading already. Thread-safe, not collective. */
-void fn_cube_queue_stop(fn_cube_queue *queue);
 /** Stop after the round in progress, which the ranks agree on. Collective over the comm of
  *  creation. Nothing may be borrowed. */
 fn_status fn_cube_queue_destroy(fn_cube_queue *queue);

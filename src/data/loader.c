@@ -232,7 +232,6 @@ void fn_loader_destroy(fn_loader *loader) {
   loader->stop = true;
   pthread_cond_broadcast(&loader->room);
   pthread_mutex_unlock(&loader->lock);
-  if (loader->feed) fn_cube_feed_stop(loader->feed);
   for (int64_t i = 0; i < loader->threads; i++)
     pthread_join(loader->thread[i], NULL);
   pthread_mutex_destroy(&loader->lock);

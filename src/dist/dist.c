@@ -82,6 +82,10 @@ fn_status fn_dist_init(int *argc, char ***argv, fn_dist *dist) {
   *dist = (fn_dist){.comm = MPI_COMM_NULL, .gradient_comm = MPI_COMM_NULL};
   int wanted = 0, provided = 0;
   FN_TRY(wanted_level(&wanted));
+  // Open MPI's own MPI-IO gathers collective reads on one rank in eight and sends them on, also
+  // where every rank reads one long piece, which makes them up to ten times slower. It can be told
+  // better only here; who set it, keeps it. ROMIO takes a hint, see data/cube_reader.c.
+  setenv("OMPI_MCA_fcoll_individual_priority", "95", 0);
   FN_TRY_MPI(MPI_Init_thread(argc, argv, wanted, &provided), "starting");
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   // Communicators made from now on inherit the handler.

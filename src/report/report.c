@@ -127,8 +127,10 @@ static void on_epoch(void *self, const fn_epoch_event *e) {
   if (r->lines) check_lines(r, fn_jsonl_epoch(&r->jsonl, e));
   if (r->events) {
     const fn_scalar scalars[] = {{"loss/epoch/train", e->train_loss},
-                                 {"loss/epoch/val", e->validation_loss}};
-    check_events(r, fn_tensorboard_scalars(r->board, e->epoch, scalars, 2));
+                                 {"loss/epoch/val", e->validation_loss},
+                                 {"accuracy/epoch/val", e->validation_accuracy}};
+    check_events(r, fn_tensorboard_scalars(r->board, e->epoch, scalars,
+                                           isnan(e->validation_accuracy) ? 2 : 3));
   }
   if (r->plots && r->tables) check_plots(r, draw_losses(r));
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "data/cubes.h"
 
 static void draw(fn_session *s, fn_program *program, const char *stage) {
   if (!s->observer || !s->observer->figure) return;
@@ -70,6 +71,22 @@ static fn_status name_bad_sample(const fn_session *s, const fn_program *program,
                       (long long)(sample % info->crops));
 }
 
+/** What validation adds up over batches and ranks. */
+enum { SUM_LOSS, SUM_SAMPLES, SUM_RIGHT, SUMS };
+
+/** Samples of two classes on whose side the network is. A logit of 0 counts as GR, label 1. */
+static double count_right(const fn_session *s, const fn_program *program, const fn_batch *batch) {
+  if (!fn_dataset_get_info(s->validation)->cubes) return 0;
+  const float *logit = fn_program_output_data(program, "output");
+  double right = 0;
+  for (int64_t row = 0; row < batch->count; row++) {
+    fn_sample_key key;
+    fn_dataset_key(s->validation, batch->sample[row], &key);
+    right += (logit[row] >= 0) == (key.label == 1);
+  }
+  return right;
+}
+
 /** *verdict: FN_ERR_DIVERGED with a message for the first batch whose loss is not finite. */
 static fn_status evaluate_batch(fn_session *s, const fn_batch *batch, double *sum,
                                 fn_program **program, fn_status *verdict) {
@@ -80,8 +97,9 @@ static fn_status evaluate_batch(fn_session *s, const fn_batch *batch, double *su
   FN_TRY(fn_program_run(*program, &context));
   const double loss = (double)*(const float *)fn_program_output_data(*program, "loss");
   if (!isfinite(loss) && *verdict == FN_OK) *verdict = name_bad_sample(s, *program, batch);
-  sum[0] += loss * (double)batch->count;
-  sum[1] += (double)batch->count;
+  sum[SUM_LOSS] += loss * (double)batch->count;
+  sum[SUM_SAMPLES] += (double)batch->count;
+  sum[SUM_RIGHT] += count_right(s, *program, batch);
   return FN_OK;
 }
 
@@ -90,7 +108,8 @@ static fn_status evaluate_slice(fn_session *s, double *sum, fn_status *verdict) 
   int64_t begin, count;
   fn_rank_slice(info->samples, s->dist->rank, s->dist->size, false, &begin, &count);
   int64_t *list = malloc((size_t)(count + 1) * sizeof *list);
-  FN_CHECK(list, FN_ERR_MEMORY, "out of memory");
+  FN_TRY(fn_dist_agree(
+      s->dist, list ? FN_OK : fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "out of memory")));
   for (int64_t i = 0; i < count; i++)
     list[i] = begin + i;
   fn_loader *loader = NULL;
@@ -99,22 +118,19 @@ static fn_status evaluate_slice(fn_session *s, double *sum, fn_status *verdict) 
                        s->run->data.prefetch, s->run->data.readers, &loader);
   const fn_batch *batch = NULL;
   fn_program *program = NULL;
-  fn_status failed = FN_OK;
-  // After a failure of its own a rank reads on: the others may need it to read.
   while (status == FN_OK) {
     status = fn_loader_next(loader, &batch);
     if (status != FN_OK || !batch) break;
-    if (failed == FN_OK) failed = evaluate_batch(s, batch, sum, &program, verdict);
+    status = evaluate_batch(s, batch, sum, &program, verdict);
   }
-  if (status == FN_OK) status = failed;
   if (status == FN_OK && program) draw(s, program, "val");
   fn_loader_destroy(loader);
   free(list);
   return status;
 }
 
-fn_status fn_validate(fn_session *session, double *loss) {
-  double sum[2] = {0, 0};
+fn_status fn_validate(fn_session *session, fn_validation *result) {
+  double sum[SUMS] = {0};
   fn_status verdict = FN_OK;
   FN_TRY(fn_dist_agree(session->dist, evaluate_slice(session, sum, &verdict)));
   // Slices go up with the ranks: the lowest rank's bad sample is the first one.
@@ -125,7 +141,10 @@ fn_status fn_validate(fn_session *session, double *loss) {
     verdict = FN_OK;
   }
   FN_TRY(verdict);
-  FN_TRY(fn_dist_sum(session->dist, sum, 2));
-  *loss = sum[1] > 0 ? sum[0] / sum[1] : (double)NAN;
+  FN_TRY(fn_dist_sum(session->dist, sum, SUMS));
+  const double samples = sum[SUM_SAMPLES] > 0 ? sum[SUM_SAMPLES] : (double)NAN;
+  result->loss = sum[SUM_LOSS] / samples;
+  result->accuracy =
+      fn_dataset_get_info(session->validation)->cubes ? sum[SUM_RIGHT] / samples : (double)NAN;
   return FN_OK;
 }
