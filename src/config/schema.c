@@ -329,9 +329,10 @@ static const fn_key keys[] = {
                 "null: there is no best.h5."},
 
     {KEY("run.time_limit", TEXT, run.time_limit), .fallback = "auto",
-     .meaning = "Wall time of one start: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS; the run then saves "
-                "and ends with exit code 75. auto: the end of the batch job, from "
-                "FIELDNET_JOB_END or SLURM_JOB_END_TIME where they are set; none: no limit."},
+     .meaning =
+         "Wall time of one start: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS; the run then saves "
+         "and ends with exit code 75. auto: the end of the batch job, from "
+         "FIELDNET_JOB_END or SLURM_JOB_END_TIME where they are set; none: no limit."},
     {KEY("run.time_margin", REAL, run.time_margin), .fallback = "30", FROM(0), .unit = "s",
      .meaning = "Time kept before the limit, beyond the longest step and save so far."},
     {KEY("run.halt_file", TEXT, run.halt_file), .fallback = "halt",
