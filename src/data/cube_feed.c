@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "data/cube_parts.h"
 #include "data/cube_queue.h"
+#include "data/cube_reader.h"
 
 struct fn_cube_feed {
   fn_dataset *dataset;
@@ -24,25 +25,8 @@ bool fn_cube_feed_needed(const fn_dataset *dataset) {
   return dataset->cubes && dataset->cubes->comm != MPI_COMM_NULL;
 }
 
-/* ---- agreement ------------------------------------------------------------------------------- */
-
 fn_status fn_cube_feed_agree(const fn_dataset *dataset, fn_status status) {
-  enum { LENGTH = 4096 };
-  const MPI_Comm comm = dataset->cubes->comm;
-  int rank, size, lowest;
-  MPI_Comm_rank(comm, &rank);
-  MPI_Comm_size(comm, &size);
-  const int mine = status == FN_OK ? size : rank;
-  MPI_Allreduce(&mine, &lowest, 1, MPI_INT, MPI_MIN, comm);
-  if (lowest == size) return FN_OK;
-  struct {
-    int status;
-    char message[LENGTH];
-  } first = {.status = (int)status};
-  if (rank == lowest) snprintf(first.message, LENGTH, "%s", fn_error_message());
-  MPI_Bcast(&first, (int)sizeof first, MPI_BYTE, lowest, comm);
-  if (rank == lowest) return status;
-  return fn_error_set((fn_status)first.status, __FILE__, __LINE__, "%s", first.message);
+  return fn_cube_agree(dataset->cubes->comm, status, false, NULL);
 }
 
 /* ---- which cubes, in which order --------------------------------------------------------------
