@@ -127,7 +127,7 @@ typedef struct steps {
 
 static void count_scores(const fn_scored *sorted, int64_t count, steps out[2]) {
   double high = sorted[0].score, low = sorted[count - 1].score;
-  const double margin = high > low ? (high - low) / (HISTOGRAM_BINS - 2) : 0.5;
+  const double margin = high > low ? 1.5 * (high - low) / (HISTOGRAM_BINS - 3) : 0.5;
   low -= margin; // an empty bin at both ends
   high += margin;
   double bins[2][HISTOGRAM_BINS] = {{0}}, total[2] = {0, 0};
@@ -158,16 +158,16 @@ fn_status fn_plot_scores(const fn_class_result *r, fn_picture **picture) {
   for (int i = 0; i < 4; i++)
     series[i] = (fn_series){i % 2 ? "GR" : "Newton", s[i].x, s[i].y, 2 * HISTOGRAM_BINS + 2,
                             .colour = i % 2 ? GR_COLOUR : NEWTON_COLOUR};
-  const fn_panel panels[2] = {{.title = "slices",
-                               .x_label = "logit (positive: GR)",
-                               .y_label = "fraction of the class per bin",
-                               .series = series,
-                               .count = 2},
-                              {.title = "cubes",
-                               .x_label = "mean logit",
-                               .y_label = "fraction of the class per bin",
-                               .series = series + 2,
-                               .count = 2}};
+  fn_panel panels[2] = {{.title = "slices", .x_label = "logit (positive: GR)"},
+                        {.title = "cubes", .x_label = "mean logit"}};
+  for (int i = 0; i < 2; i++) {
+    panels[i].y_label = "fraction of the class per bin";
+    panels[i].series = series + 2 * i;
+    panels[i].count = 2;
+    panels[i].fixed_y = true; // with room for the legend
+    for (int j = 0; j < 2 * (2 * HISTOGRAM_BINS + 2); j++)
+      panels[i].y_high = fmax(panels[i].y_high, 1.25 * s[2 * i + j % 2].y[j / 2]);
+  }
   const fn_status status =
       fn_plot_panels("scores of the test set", panels, 2, 2, 480, 380, picture);
   free(s);
