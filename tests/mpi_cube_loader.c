@@ -37,10 +37,25 @@ typedef struct pair {
   fn_dataset *joined, *alone;
 } pair;
 
+static fn_run *run_with(const char *settings, int64_t memory) {
+  char budget[64] = "null";
+  if (memory > 0) snprintf(budget, sizeof budget, "%lld", (long long)memory);
+  return run_of("seed: 9\ntrain: {batch: %d}\ndata: {kind: cubes, prefetch: 2, read_memory: %s, "
+                "cubes: {file: cubes.h5, train_seeds: 0-4, test_seeds: 5-6, window: 4, %s}}",
+                BATCH, budget, settings);
+}
+
+/* In training with as little memory as will do. */
 static pair open_pair(fn_stage stage, const char *settings) {
-  pair p = {.run = run_of("seed: 9\ndata: {kind: cubes, %s, cubes: {file: cubes.h5, "
-                          "train_seeds: 0-4, test_seeds: 5-6, window: 4, %s}}",
-                          "prefetch: 2", settings)};
+  pair p = {.run = run_with(settings, 0)};
+  if (stage == FN_STAGE_TRAIN) {
+    p.alone = dataset_of(p.run, stage);
+    const int64_t memory = fn_dataset_held_bytes(p.alone, dist.size);
+    assert_in_range(memory, 4 * N * N * N * 4, 10 * N * N * N * 4);
+    fn_dataset_destroy(p.alone);
+    fn_run_destroy(p.run);
+    p.run = run_with(settings, memory);
+  }
   p.joined = dataset_of(p.run, stage);
   p.alone = dataset_of(p.run, stage);
   assert_int_equal(fn_dataset_join(p.joined, dist.comm), FN_OK);
@@ -137,7 +152,11 @@ static void evaluation_at_will(void **state) {
 /* Ranks whose slices of a list are far from equal. */
 static void uneven_ranks(void **state) {
   (void)state;
-  pair p = open_pair(FN_STAGE_TRAIN, "symmetry: none");
+  fn_run *run = run_with("symmetry: none", 0);
+  pair p = {.run = run,
+            .joined = dataset_of(run, FN_STAGE_TRAIN),
+            .alone = dataset_of(run, FN_STAGE_TRAIN)};
+  assert_int_equal(fn_dataset_join(p.joined, dist.comm), FN_OK);
   const int64_t samples = fn_dataset_epoch_samples(p.joined);
   int64_t *order = malloc((size_t)samples * sizeof *order);
   assert_int_equal(fn_dataset_order(p.joined, 1, order), FN_OK);
@@ -148,13 +167,31 @@ static void uneven_ranks(void **state) {
   close_pair(&p);
 }
 
+/* One byte less than the least: refused on every rank, with the least. */
+static void too_little_memory_is_refused(void **state) {
+  (void)state;
+  fn_run *run = run_with("symmetry: none", 0);
+  fn_dataset *dataset = dataset_of(run, FN_STAGE_TRAIN);
+  const int64_t least = fn_dataset_held_bytes(dataset, dist.size);
+  fn_dataset_destroy(dataset);
+  fn_run_destroy(run);
+  run = run_with("symmetry: none", least - 1);
+  dataset = dataset_of(run, FN_STAGE_TRAIN);
+  assert_int_equal(fn_dataset_join(dataset, dist.comm), FN_ERR_CONFIG);
+  char text[64];
+  snprintf(text, sizeof text, "at least %lld bytes", (long long)least);
+  assert_non_null(strstr(fn_error_message(), text));
+  fn_dataset_destroy(dataset);
+  fn_run_destroy(run);
+}
+
 int main(int argc, char **argv) {
   alarm(120); // whoever waits in a circle is to be seen
   if (fn_dist_init(&argc, &argv, &dist) != FN_OK) return 1;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(training_in_step),     cmocka_unit_test(restart_inside_an_epoch),
       cmocka_unit_test(stop_inside_an_epoch), cmocka_unit_test(evaluation_at_will),
-      cmocka_unit_test(uneven_ranks),
+      cmocka_unit_test(uneven_ranks),         cmocka_unit_test(too_little_memory_is_refused),
   };
   const int failed = cmocka_run_group_tests(tests, set_up, tear_down);
   fn_dist_finalize(&dist);

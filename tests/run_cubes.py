@@ -48,6 +48,15 @@ PLAIN = RUN.format("model: {name: racoon, options: {width: 4, dropout: 0}}").rep
     "train: {", "train: {sync_batch_norm: true, ")
 
 
+# Whole cubes through a network in three dimensions.
+WHOLE = RUN.format("""model:
+  layers:
+    - conv: {channels: 4, kernel: 8, stride: 8}
+    - leaky_relu: 0.2
+    - linear: {channels: out}
+""").replace("slices_per_cube: 48", "sample: cube")
+
+
 def settings(**values):
     return [word for key, value in values.items()
             for word in ("--set", f"{key.replace('__', '.')}={value}")]
@@ -78,6 +87,15 @@ def learns_what_is_easy():
         # Each wrong slice costs ln 2 at least, so loss and accuracy must fit together.
         check(last["validation_loss"] >= 0.693 * (1 - last["validation_accuracy"]),
               "accuracy does not go with the loss", str(last))
+
+
+def whole_cubes():
+    for ranks in 1, 2:
+        into = f"whole_cubes{ranks}"
+        train(ranks, "whole.yaml", into, data__cubes__newton_augmentation=0, train__batch=2, train__epochs=8)
+        last = events(into, "epoch")[-1]
+        check(last["validation_accuracy"] == 1 and last["step"] == 8 * 4 // ranks,
+              f"whole cubes on {ranks} ranks", str(last))
 
 
 def resumes_inside_an_epoch():
@@ -120,6 +138,31 @@ def other_ranks_go_on():
         check(events(into, "epoch")[-1]["epoch"] == 2, f"{first} then {second} ranks")
 
 
+def needs_no_more_memory_for_more_cubes():
+    """36 cubes through room for 8: resident memory as with 8 cubes, and no more epoch by epoch."""
+    cube = 4 * EDGE ** 3
+    write_cubes("many.h5", 20)
+    usual = dict(data__cubes__file="many.h5", data__cubes__validation_seeds=18, data__cubes__test_seeds=19,
+                 data__cubes__slices_per_cube=16, data__read_memory=8 * cube, train__epochs=3)
+    for ranks in 1, 2:
+        peak = {}
+        for seeds in 4, 18:
+            into = f"memory{ranks}_{seeds}"
+            train(ranks, "racoon.yaml", into, data__cubes__train_seeds=f"0-{seeds - 1}", **usual)
+            steps = events(into, "step")
+            last = {e["epoch"]: e["memory_peak"] for e in steps}
+            peak[seeds] = last[3]
+            print(f"{ranks} ranks, {2 * seeds} cubes ({2 * seeds * cube / 1e6:.1f} MB): resident at most " +
+                  ", ".join(f"{last[e] / 1e6:.1f} MB" for e in (1, 2, 3)) + " by epoch", flush=True)
+            check(last[3] - last[1] < 3 * cube, f"{ranks} ranks: memory grows by epoch", str(last))
+        # 28 MB of cubes more.
+        check(peak[18] - peak[4] < 6 * cube, f"{ranks} ranks: memory grows with the set", str(peak))
+    done = run(1, "train", "racoon.yaml", "--set", "folder=refused",
+               *settings(**{**usual, "data__read_memory": 2 * cube}))
+    check(done.code == 2 and "hold 2 cubes" in done.output and f"at least {4 * cube} bytes" in done.output,
+          f"too little memory: exit code {done.code}", done.output)
+
+
 def refuses():
     for ranks in 1, 2:
         done = run(ranks, "train", "plain.yaml", "--set", "folder=refused",
@@ -136,9 +179,12 @@ with folder():
     write_cubes("cubes.h5", 6)
     write_text("racoon.yaml", RACOON)
     write_text("plain.yaml", PLAIN)
+    write_text("whole.yaml", WHOLE)
     learns_what_is_easy()
+    whole_cubes()
     resumes_inside_an_epoch()
     ranks_do_not_matter()
     other_ranks_go_on()
+    needs_no_more_memory_for_more_cubes()
     refuses()
 finish()

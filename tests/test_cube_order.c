@@ -192,11 +192,89 @@ static void ranks_divide_one_order(void **state) {
   }
 }
 
+/* Cubes between the oldest that any rank needs and the newest that any needs, at each batch:
+ * counted from the order itself, in the order in which each rank needs cubes first. */
+static int64_t held_in(const int64_t *order, int64_t samples, int ranks, int64_t batch) {
+  static int64_t position[MOST];
+  int64_t newest[MOST], oldest[MOST], held = 0;
+  const int64_t count = samples / ranks;
+  for (int64_t t = 0; t * batch < count; t++) {
+    newest[t] = 0;
+    oldest[t] = CUBES;
+  }
+  for (int rank = 0; rank < ranks; rank++) {
+    int64_t begin, length, place[CUBES], cubes = 0;
+    fn_rank_slice(samples, rank, ranks, true, &begin, &length);
+    memset(place, -1, sizeof place);
+    for (int64_t i = 0; i < length; i++) {
+      const int64_t cube = order[begin + i] / SLICES;
+      if (place[cube] < 0) place[cube] = cubes++;
+      position[i] = place[cube];
+    }
+    int64_t high = 0, low = CUBES;
+    for (int64_t i = 0; i < length; i++) {
+      if (position[i] > high) high = position[i];
+      if (high > newest[i / batch]) newest[i / batch] = high;
+    }
+    for (int64_t i = length - 1; i >= 0; i--) {
+      if (position[i] < low) low = position[i];
+      if (low < oldest[i / batch]) oldest[i / batch] = low;
+    }
+  }
+  for (int64_t t = 0; t * batch < count; t++)
+    if (newest[t] - oldest[t] + 1 > held) held = newest[t] - oldest[t] + 1;
+  return held;
+}
+
+static void memory_bound_holds_in_every_epoch(void **state) {
+  (void)state;
+  static int64_t order[MOST];
+  const int64_t batches[] = {1, 4, 32, 500};
+  for (int64_t cubes = 2; cubes <= CUBES; cubes += 6)
+    for (int64_t window = 2; window <= 12; window += 2)
+      for (int ranks = 1; ranks <= 5; ranks++)
+        for (size_t b = 0; b < sizeof batches / sizeof batches[0]; b++) {
+          fn_cube_order_options options = usual;
+          options.cubes = cubes;
+          options.window = window;
+          options.per_cube = 10;
+          const int64_t bound = fn_cube_order_held(&options, ranks, batches[b]);
+          for (options.epoch = 0; options.epoch < 3; options.epoch++) {
+            const int64_t samples = make(options, order);
+            const int64_t held = held_in(order, samples, ranks, batches[b]);
+            if (held > bound)
+              fail_msg("%lld cubes, window %lld, %d ranks, batch %lld: %lld held, bound %lld",
+                       (long long)cubes, (long long)window, ranks, (long long)batches[b],
+                       (long long)held, (long long)bound);
+          }
+        }
+}
+
+/* What docs/cubes.md promises: with equal windows and small batches two of them; never three. */
+static void two_windows_are_enough(void **state) {
+  (void)state;
+  fn_cube_order_options options = usual;
+  for (int ranks = 1; ranks <= 7; ranks++) {
+    assert_int_equal(fn_cube_order_held(&options, ranks, 1) <= 16, true);
+    options.cubes = 26; // windows of 8, 6, 6 and 6
+    assert_int_equal(fn_cube_order_held(&options, ranks, 1) < 24, true);
+    options.cubes = CUBES;
+  }
+  assert_int_equal(fn_cube_order_held(&options, 1, 1), 8);
+  assert_int_equal(fn_cube_order_held(&options, 1, 2 * 8 * SLICES), 16);
+  assert_int_equal(fn_cube_order_held(&options, 1, 1000000), CUBES);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(every_sample_once),       cmocka_unit_test(seed_and_epoch_matter),
-      cmocka_unit_test(windows_are_balanced),    cmocka_unit_test(batches_mix_cubes_and_classes),
-      cmocka_unit_test(few_slices_of_each_cube), cmocka_unit_test(ranks_divide_one_order),
+      cmocka_unit_test(every_sample_once),
+      cmocka_unit_test(seed_and_epoch_matter),
+      cmocka_unit_test(windows_are_balanced),
+      cmocka_unit_test(batches_mix_cubes_and_classes),
+      cmocka_unit_test(few_slices_of_each_cube),
+      cmocka_unit_test(ranks_divide_one_order),
+      cmocka_unit_test(memory_bound_holds_in_every_epoch),
+      cmocka_unit_test(two_windows_are_enough),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -406,6 +406,7 @@ static void wrong_settings_are_named(void **state) {
             "data.train.input belongs to data.kind: fields");
   complains("data: {crop: 8, cubes: {stride: 2}}",
             "data.cubes.stride belongs to data.kind: cubes, but data.kind is fields");
+  complains("data: {read_memory: 1000}", "data.read_memory belongs to data.kind: cubes");
   complains("data: {kind: cubes, cubes: {train_seeds: 0-9, validation_seeds: '12,9'}}",
             "data.cubes.validation_seeds: seed 9 is in data.cubes.train_seeds too");
   complains("data: {kind: cubes, cubes: {train_seeds: [0-3, 2]}}", "2 is there twice");

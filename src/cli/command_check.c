@@ -144,6 +144,11 @@ static double print_network(const check *c, const fn_network_totals *t, int stat
                 held = run->data.prefetch + 1 < batches ? run->data.prefetch + 1 : batches;
   print_memory("batches read ahead",
                (double)held * (double)batch * (cells + target) * sizeof(float), &total);
+  if (info->cubes) {
+    const double least = (double)fn_dataset_held_bytes(c->train, c->dist->size);
+    print_memory("cubes", run->data.read_memory > 0 ? (double)run->data.read_memory : 1.5 * least,
+                 &total);
+  }
   char text[32];
   printf("  %-18s %s, and scratch of library primitives\n", "together",
          fn_text_bytes(total, text, sizeof text));

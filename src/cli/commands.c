@@ -85,7 +85,10 @@ static const fn_command_entry commands[] = {
                 {"spatial", "D",
                  "spatial axes, where there are no data (default: what the network takes, else 3)"},
                 {"all", NULL, "print every kernel, not only the slowest"},
-                {"json", "OUT", "also write everything to a file"}},
+                {"json", "OUT", "also write everything to a file"},
+                {"io", NULL,
+                 "time the ways of reading a file of cubes (given instead of RUN.yaml) beside "
+                 "read(2), --steps times in turns"}},
      .function = fn_command_bench},
     {.name = "data",
      .synopsis = "synth displacement --folder DIR [--files N] [--edge N] ...\n"

@@ -41,22 +41,22 @@ static bool differs(const fn_run_parts *parts, const fn_key *key) {
   return !same;
 }
 
-/* What only fields have: all of data but these. */
-static bool is_common(const char *path) {
-  static const char *const words[] = {"data.kind",    "data.shuffle", "data.prefetch",
-                                      "data.readers", "data.read",    "data.read_memory",
-                                      "data.stage"};
-  for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-    if (strcmp(path, words[i]) == 0) return true;
+/* Keys for both kinds of data, and those of cubes beside data.cubes. */
+static bool is_one_of(const char *path, const char *const *words) {
+  for (; *words; words++)
+    if (strcmp(path, *words) == 0) return true;
   return false;
 }
 
 static void refuse_other_kind(fn_run_parts *parts) {
+  static const char *const common[] = {"data.kind", "data.shuffle", "data.prefetch", "data.readers",
+                                       NULL};
+  static const char *const reading[] = {"data.read", "data.read_memory", "data.stage", NULL};
   const bool cubes = fn_run_has_cubes(&parts->run);
   for (int i = 0; i < fn_key_count(); i++) {
     const fn_key *key = fn_key_at(i);
-    if (!fn_text_starts(key->path, "data.") || is_common(key->path)) continue;
-    const bool of_cubes = fn_text_starts(key->path, "data.cubes.");
+    if (!fn_text_starts(key->path, "data.") || is_one_of(key->path, common)) continue;
+    const bool of_cubes = fn_text_starts(key->path, "data.cubes.") || is_one_of(key->path, reading);
     if (of_cubes == cubes || !differs(parts, key)) continue;
     fn_run_problem(parts, key->path, "%s belongs to data.kind: %s, but data.kind is %s", key->path,
                    of_cubes ? "cubes" : "fields", parts->run.data.kind);

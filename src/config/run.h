@@ -68,8 +68,11 @@ typedef struct fn_run {
     bool divide;
     double shuffle_distance; /**< files */
     bool shuffle;
-    int64_t prefetch; /**< batches read ahead per rank */
-    int64_t readers;  /**< reading threads per rank */
+    int64_t prefetch;    /**< batches read ahead per rank */
+    int64_t readers;     /**< reading threads per rank */
+    const char *read;    /**< cubes: auto | collective | independent | direct */
+    int64_t read_memory; /**< bytes of cubes held per rank; 0: what is needed */
+    const char *stage;   /**< cubes: folder of each node that the file is copied to; NULL: none */
     struct {
       const char *file;                                   /**< prepared file; NULL: none */
       fn_texts train_seeds, validation_seeds, test_seeds; /**< numbers and ranges, see ranges.h */

@@ -138,6 +138,17 @@ static const fn_key keys[] = {
      .unit = "batches", .meaning = "Batches read ahead per rank."},
     {KEY("data.readers", INTEGER, data.readers), .fallback = "2", WITHIN(1, 256), .unit = "threads",
      .map2map = "loader-workers", .meaning = "Threads that read per rank."},
+    {KEY("data.read", CHOICE, data.read), .fallback = "auto",
+     .choices = "auto|collective|independent|direct",
+     .meaning = "How cubes are read: by all ranks together through parallel HDF5, by each rank "
+                "through HDF5, or by each rank straight from where they lie in the file; see "
+                "docs/cubes.md."},
+    {KEY("data.read_memory", INTEGER, data.read_memory), OFF(0), FROM(1), .unit = "bytes",
+     .meaning = "Memory per rank for cubes that are read ahead or in use; null: as much as is "
+                "needed, and half as much again."},
+    {KEY("data.stage", TEXT, data.stage), OFF(0),
+     .meaning = "Folder on a disk of each node to which the file of cubes is copied before it is "
+                "read, and where later runs find it; null: read the file where it is."},
     {KEY("data.cubes.file", TEXT, data.cubes.file), OFF(0),
      .meaning = "Prepared file of cubes; relative to the current directory."},
     {KEY("data.cubes.train_seeds", TEXTS, data.cubes.train_seeds), OFF(0),

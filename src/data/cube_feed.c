@@ -104,27 +104,43 @@ static fn_status find_least(const fn_cube_feed *feed, int64_t batch, int64_t *le
  *  many again to read ahead. */
 static fn_status find_resident(const fn_cube_feed *feed, int64_t least, int64_t *resident) {
   const fn_run *run = feed->dataset->run;
-  const int64_t *size = feed->dataset->info.size;
-  const int64_t bytes = size[0] * size[1] * size[2] * (int64_t)sizeof(float);
+  const int64_t bytes = fn_cubes_bytes(feed->dataset);
   *resident = least + (least + 1) / 2;
-  char budget[32], needed[32], each[32];
-  if (0 /*XX*/ && run->data.prefetch > 0) {
-    *resident = run->data.prefetch /*XX*/ / bytes;
+  char budget[32], needed[32];
+  if (run->data.read_memory > 0) {
+    *resident = run->data.read_memory / bytes;
+    // Seen before the first epoch, but for parts that an earlier start with other ranks left over.
     if (*resident < least)
-      return fn_run_fail(run, "data.read_memory",
-                         "%s holds %lld cubes of %s, but windows of %lld cubes need %lld at once: "
-                         "at least %lld bytes (%s), or a smaller data.cubes.window",
-                         fn_text_bytes((double)run->data.prefetch /*XX*/, budget, sizeof budget),
-                         (long long)*resident, fn_text_bytes((double)bytes, each, sizeof each),
-                         (long long)run->data.cubes.window, (long long)least,
-                         (long long)(least * bytes),
-                         fn_text_bytes((double)(least * bytes), needed, sizeof needed));
+      return fn_run_fail(
+          run, "data.read_memory",
+          "%s hold %lld cubes, but what is left of this epoch needs %lld at once: at "
+          "least %lld bytes (%s)",
+          fn_text_bytes((double)run->data.read_memory, budget, sizeof budget), (long long)*resident,
+          (long long)least, (long long)(least * bytes),
+          fn_text_bytes((double)(least * bytes), needed, sizeof needed));
   }
   if (*resident > feed->cubes) *resident = feed->cubes > 0 ? feed->cubes : 1;
-  fn_log(FN_DETAIL, "%s: at most %lld of %lld cubes of %s in memory per rank, %lld are needed",
-         fn_stage_name(feed->dataset->stage), (long long)*resident, (long long)feed->cubes,
-         fn_text_bytes((double)bytes, each, sizeof each), (long long)least);
   return FN_OK;
+}
+
+/** How cubes are read, and in how much memory: once per stage on rank 0. */
+static void announce(const fn_dataset *dataset, int64_t cubes, int64_t resident, int64_t least) {
+  const fn_run *run = dataset->run;
+  fn_cube_path path = fn_cube_path_named(run->data.read);
+  const char *reason = "data.read";
+  int ranks, level;
+  char bytes[32];
+  MPI_Comm_size(dataset->cubes->comm, &ranks);
+  MPI_Query_thread(&level);
+  if (path == FN_CUBES_AUTO)
+    path = fn_cube_path_choose(fn_cube_file_get_info(dataset->cubes->file), ranks,
+                               level == MPI_THREAD_MULTIPLE, &reason);
+  fn_log(FN_INFO,
+         "%s cubes: %s reading (%s); %lld of %lld per rank in memory, %s (%lld are needed)",
+         fn_stage_name(dataset->stage), fn_cube_path_name(path), reason, (long long)resident,
+         (long long)cubes,
+         fn_text_bytes((double)(resident * fn_cubes_bytes(dataset)), bytes, sizeof bytes),
+         (long long)least);
 }
 
 static fn_status prepare(fn_cube_feed *feed, const int64_t *list) {
@@ -140,7 +156,9 @@ static fn_status start(fn_cube_feed *feed, int64_t batch) {
   int64_t least, resident = 1;
   FN_TRY(find_least(feed, batch, &least));
   FN_TRY(fn_cube_feed_agree(dataset, find_resident(feed, least, &resident)));
-  const fn_cube_queue_options options = {.path = FN_CUBES_AUTO /*XX*/,
+  if (!dataset->cubes->announced) announce(dataset, feed->cubes, resident, least);
+  dataset->cubes->announced = true;
+  const fn_cube_queue_options options = {.path = fn_cube_path_named(dataset->run->data.read),
                                          .resident = resident,
                                          .prepare = fn_cubes_prepare,
                                          .user = dataset};

@@ -49,17 +49,62 @@ static int64_t *append_pair(const fn_cube_order_options *o, int64_t pair, int64_
   return order;
 }
 
-static void fill(const fn_cube_order_options *o, int64_t *pair, int64_t *slice, int64_t *order) {
+/** As few windows as there can be, their sizes as equal as they can be: a small last window would
+ *  make batches of few cubes. The first `larger` of them have one pair more than the others. */
+typedef struct windows {
+  int64_t count, larger, pairs; /**< pairs of a window that is not larger */
+} windows;
+
+static windows divide(const fn_cube_order_options *o) {
   const int64_t pairs = o->cubes / 2, most = o->window < 4 ? 1 : o->window / 2;
+  windows w = {.count = (pairs + most - 1) / most};
+  if (w.count == 0) return w;
+  w.larger = pairs % w.count;
+  w.pairs = pairs / w.count;
+  return w;
+}
+
+/** Cubes of the windows before the one that holds sample number `at` of the order; *size: its own.
+ */
+static int64_t cubes_before(const fn_cube_order_options *o, const windows *w, int64_t at,
+                            int64_t *size) {
+  const int64_t cube = at / (slices_kept(o) * o->transforms);
+  const int64_t edge = 2 * w->larger * (w->pairs + 1);
+  const int64_t first = cube < edge ? 0 : edge;
+  *size = 2 * (w->pairs + (cube < edge));
+  return first + (cube - first) / *size * *size;
+}
+
+int64_t fn_cube_order_held(const fn_cube_order_options *o, int ranks, int64_t batch) {
+  const windows w = divide(o);
+  const int64_t samples = fn_cube_order_count(o), count = samples / ranks;
+  int64_t held = 1, size;
+  for (int64_t t = 0; t < count; t += batch) {
+    int64_t oldest = INT64_MAX, newest = 0;
+    for (int rank = 0; rank < ranks; rank++) {
+      int64_t begin, length;
+      fn_rank_slice(samples, rank, ranks, true, &begin, &length);
+      const int64_t end = begin + (t + batch < length ? t + batch : length) - 1;
+      const int64_t origin = cubes_before(o, &w, begin, &size);
+      const int64_t last = cubes_before(o, &w, end, &size) + size - origin;
+      const int64_t first = cubes_before(o, &w, begin + t, &size) - origin;
+      if (last > newest) newest = last;
+      if (first < oldest) oldest = first;
+    }
+    if (newest - oldest > held) held = newest - oldest;
+  }
+  return held < o->cubes ? held : o->cubes;
+}
+
+static void fill(const fn_cube_order_options *o, int64_t *pair, int64_t *slice, int64_t *order) {
+  const int64_t pairs = o->cubes / 2;
+  const windows parts = divide(o);
   fn_random random = fn_random_stream(o->seed, FN_RANDOM_ORDER, (uint32_t)o->epoch, 0);
   for (int64_t i = 0; i < pairs; i++)
     pair[i] = i;
   if (o->shuffle) fn_random_shuffle(&random, pair, pairs);
-  // As few windows as there can be, their sizes as equal as they can be: a small last window would
-  // make batches of few cubes.
-  const int64_t windows = (pairs + most - 1) / most;
-  for (int64_t w = 0, next = 0; w < windows; w++) {
-    const int64_t size = pairs / windows + (w < pairs % windows);
+  for (int64_t w = 0, next = 0; w < parts.count; w++) {
+    const int64_t size = parts.pairs + (w < parts.larger);
     int64_t *end = order;
     for (int64_t i = 0; i < size; i++)
       end = append_pair(o, pair[next++], slice, end);

@@ -22,6 +22,7 @@ typedef struct fn_cubes {
   bool random;       /**< a random group element per sample */
   double targets[2]; /**< of Newton and GR samples */
   MPI_Comm comm;     /**< MPI_COMM_NULL: not joined */
+  bool announced;    /**< how cubes are read was said */
   /* the cube read last, for samples asked for one by one */
   pthread_mutex_t lock;
   float *cells;
@@ -32,6 +33,8 @@ typedef struct fn_cubes {
  */
 fn_status fn_cubes_set_up(fn_dataset *dataset, fn_cube_file *file);
 void fn_cubes_destroy(fn_cubes *cubes);
+/** Bytes of one cube in memory. */
+int64_t fn_cubes_bytes(const fn_dataset *dataset);
 void fn_cubes_print(const fn_dataset *dataset, const char *title);
 /** fn_dataset_sample() of cubes: reads the whole cube unless it was the last one asked for. */
 fn_status fn_cubes_sample(fn_dataset *dataset, int64_t epoch, int64_t sample, float *input,

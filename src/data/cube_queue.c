@@ -38,6 +38,18 @@ struct fn_cube_queue {
   fn_cube_queue_figures figures;
 };
 
+static const char *const path_names[] = {"auto", "collective", "independent", "direct"};
+
+const char *fn_cube_path_name(fn_cube_path path) {
+  return path_names[path];
+}
+
+fn_cube_path fn_cube_path_named(const char *name) {
+  for (fn_cube_path path = FN_CUBES_AUTO; path <= FN_CUBES_DIRECT; path++)
+    if (strcmp(path_names[path], name) == 0) return path;
+  return FN_CUBES_AUTO;
+}
+
 fn_cube_path fn_cube_path_choose(const fn_cube_file_info *info, int ranks, bool thread_multiple,
                                  const char **reason) {
   const char *ignored;
@@ -151,21 +163,14 @@ static fn_status start_thread(fn_cube_queue *q) {
 /* ---- creation ----------------------------------------------------------------------------------
  */
 
-static const char *path_name(fn_cube_path path) {
-  return path == FN_CUBES_COLLECTIVE    ? "collective"
-         : path == FN_CUBES_INDEPENDENT ? "independent"
-         : path == FN_CUBES_DIRECT      ? "direct"
-                                        : "auto";
-}
-
 static fn_status check_path(const fn_cube_file_info *info, fn_cube_path path, bool multiple) {
   FN_CHECK(path != FN_CUBES_COLLECTIVE || multiple, FN_ERR_CONFIG,
            "data.read: %s needs MPI_THREAD_MULTIPLE, which this MPI library does not give",
-           path_name(path));
+           fn_cube_path_name(path));
   FN_CHECK(path != FN_CUBES_DIRECT || info->direct, FN_ERR_CONFIG,
            "data.read: %s needs cubes that lie in one piece as float32, but %s is chunked, "
            "compressed (filter: %s) or of another type",
-           path_name(path), info->path, info->filter);
+           fn_cube_path_name(path), info->path, info->filter);
   return FN_OK;
 }
 

@@ -158,8 +158,35 @@ void fn_cubes_destroy(fn_cubes *cubes) {
   free(cubes);
 }
 
+int64_t fn_cubes_bytes(const fn_dataset *dataset) {
+  const int64_t *size = dataset->info.size;
+  return size[0] * size[1] * size[2] * (int64_t)sizeof(float);
+}
+
+/** That an epoch cannot go on is said before the first one. */
+static fn_status check_memory(const fn_dataset *dataset, int ranks) {
+  const fn_run *run = dataset->run;
+  const int64_t least = fn_dataset_held_bytes(dataset, ranks);
+  char text[2][32];
+  if (dataset->stage != FN_STAGE_TRAIN || run->data.read_memory == 0 ||
+      run->data.read_memory >= least)
+    return FN_OK;
+  return fn_run_fail(
+      run, "data.read_memory",
+      "%s hold %lld cubes of this file, but with data.cubes.window: %lld, train.batch: %lld and %d "
+      "rank%s a rank needs %lld at once: at least %lld bytes (%s)",
+      fn_text_bytes((double)run->data.read_memory, text[0], sizeof text[0]),
+      (long long)(run->data.read_memory / fn_cubes_bytes(dataset)),
+      (long long)run->data.cubes.window, (long long)run->train.batch, ranks, ranks > 1 ? "s" : "",
+      (long long)(least / fn_cubes_bytes(dataset)), (long long)least,
+      fn_text_bytes((double)least, text[1], sizeof text[1]));
+}
+
 fn_status fn_dataset_join(fn_dataset *dataset, MPI_Comm comm) {
   if (!dataset->cubes || dataset->cubes->comm != MPI_COMM_NULL) return FN_OK;
+  int ranks;
+  MPI_Comm_size(comm, &ranks);
+  FN_TRY(check_memory(dataset, ranks)); // the same on every rank
   FN_CHECK(MPI_Comm_dup(comm, &dataset->cubes->comm) == MPI_SUCCESS, FN_ERR_INTERNAL,
            "cannot duplicate a communicator to read cubes");
   return FN_OK;

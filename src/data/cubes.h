@@ -53,5 +53,10 @@ typedef struct fn_cube_order_options {
 } fn_cube_order_options;
 int64_t fn_cube_order_count(const fn_cube_order_options *options);
 fn_status fn_cube_order(const fn_cube_order_options *options, int64_t *order);
+/** Cubes that a rank must be able to hold for `ranks` ranks to take this order in equal parts,
+ *  `batch` samples at a time and in step, while all read round by round together: those from the
+ *  oldest that any rank still needs at a batch to the newest that any needs, counted by whole
+ *  windows, so that it is the same in every epoch. */
+int64_t fn_cube_order_held(const fn_cube_order_options *options, int ranks, int64_t batch);
 
 #endif

@@ -293,6 +293,12 @@ int64_t fn_dataset_epoch_samples(const fn_dataset *dataset) {
   return fn_cube_order_count(&options);
 }
 
+int64_t fn_dataset_held_bytes(const fn_dataset *dataset, int ranks) {
+  if (!dataset->cubes) return 0;
+  const fn_cube_order_options options = cube_order_of(dataset, 0);
+  return fn_cube_order_held(&options, ranks, dataset->run->train.batch) * fn_cubes_bytes(dataset);
+}
+
 fn_status fn_dataset_order(const fn_dataset *dataset, int64_t epoch, int64_t *order) {
   const fn_run *run = dataset->run;
   if (!dataset->cubes)

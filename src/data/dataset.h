@@ -73,10 +73,13 @@ int64_t fn_dataset_epoch_samples(const fn_dataset *dataset);
  *  @param[out] order  shape [fn_dataset_epoch_samples] */
 fn_status fn_dataset_order(const fn_dataset *dataset, int64_t epoch, int64_t *order);
 
+/** Bytes of cubes that each of `ranks` ranks must hold at once in training; 0 for fields. */
+int64_t fn_dataset_held_bytes(const fn_dataset *dataset, int ranks);
+
 /** From now on the ranks of comm (duplicated) read together, where the data set gains from it
  *  (cubes): fn_loader_create(), fn_loader_destroy() and fn_dataset_destroy() of this data set are
  *  collective over comm, and a failure of the first is every rank's. Fields stay as they are.
- *  Collective over comm. */
+ *  Collective over comm. FN_ERR_CONFIG when data.read_memory is too small. */
 fn_status fn_dataset_join(fn_dataset *dataset, MPI_Comm comm);
 
 /* ---- order ------------------------------------------------------------------------------------

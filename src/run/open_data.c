@@ -2,23 +2,23 @@
 
 #include <stdlib.h>
 
+#include "data/cube_queue.h"
 #include "data/cubes.h"
 
 /** Metadata as bytes on rank 0. */
-static fn_status read_metadata(const fn_run *run, void **bytes, size_t *size) {
+static fn_status read_metadata(const char *path, void **bytes, size_t *size) {
   fn_cube_file *file;
-  FN_TRY(fn_cube_file_open(run->data.cubes.file, &file));
+  FN_TRY(fn_cube_file_open(path, &file));
   const fn_status status = fn_cube_file_pack(file, bytes, size);
   fn_cube_file_close(file);
   return status;
 }
 
 /** The same bytes on every rank, malloc'ed. Collective. */
-static fn_status share_metadata(const fn_run *run, const fn_dist *dist, void **bytes,
-                                size_t *size) {
+static fn_status share_metadata(const char *path, const fn_dist *dist, void **bytes, size_t *size) {
   *bytes = NULL;
   *size = 0;
-  FN_TRY(fn_dist_agree(dist, dist->rank == 0 ? read_metadata(run, bytes, size) : FN_OK));
+  FN_TRY(fn_dist_agree(dist, dist->rank == 0 ? read_metadata(path, bytes, size) : FN_OK));
   uint64_t count = *size;
   fn_status status = fn_dist_broadcast(dist, &count, sizeof count);
   *size = (size_t)count;
@@ -32,6 +32,17 @@ static fn_status share_metadata(const fn_run *run, const fn_dist *dist, void **b
   return status;
 }
 
+/** Metadata of the file, or of its copy on a disk of each node (data.stage). Collective. */
+static fn_status find_metadata(const fn_run *run, const fn_dist *dist, void **bytes, size_t *size) {
+  char *copy = NULL;
+  if (run->data.stage)
+    FN_TRY(fn_dist_agree(dist,
+                         fn_cube_stage(run->data.cubes.file, run->data.stage, dist->comm, &copy)));
+  const fn_status status = share_metadata(copy ? copy : run->data.cubes.file, dist, bytes, size);
+  free(copy);
+  return status;
+}
+
 static fn_status open_cubes(const fn_run *run, fn_stage stage, const fn_dist *dist,
                             fn_dataset *sibling, fn_dataset **dataset) {
   void *bytes = NULL;
@@ -40,7 +51,7 @@ static fn_status open_cubes(const fn_run *run, fn_stage stage, const fn_dist *di
   if (sibling)
     FN_TRY(fn_dist_agree(dist, fn_cube_file_pack(fn_dataset_cube_file(sibling), &bytes, &size)));
   else
-    FN_TRY(share_metadata(run, dist, &bytes, &size));
+    FN_TRY(find_metadata(run, dist, &bytes, &size));
   fn_status status = fn_cube_file_unpack(bytes, size, &file);
   if (status == FN_OK) status = fn_dataset_create_cubes(run, stage, file, dataset);
   free(bytes);
