@@ -35,6 +35,7 @@ typedef struct fn_session {
   int64_t since_samples;
   double since_exposed;
   bool stopping;
+  bool finished; /**< all epochs are done, or stopped early */
   fn_limits limits;
   fn_watchdog *watchdog;                                 /**< NULL: none */
   double longest_step, longest_save, longest_validation; /**< seconds, this start */

@@ -9,6 +9,7 @@
 #include "base/system.h"
 #include "base/text.h"
 #include "dist/placement.h"
+#include "run/best.h"
 #include "run/epoch.h"
 #include "run/open_data.h"
 #include "run/run_loop.h"
@@ -335,6 +336,17 @@ static fn_status agree_on_requests(fn_session *s, bool *save) {
   return FN_OK;
 }
 
+/** After an epoch or, `resumed`, before the first: all epochs done, or enough of them. */
+static void find_end(fn_session *s, bool resumed) {
+  char why[256];
+  const bool all = s->progress.epoch >= s->run->train.epochs;
+  const bool enough = !all && fn_best_suffices(s->run, &s->progress, why, sizeof why);
+  s->finished = all || enough;
+  if (enough)
+    fn_log(FN_INFO, "%s early after epoch %lld: %s", resumed ? "this run was stopped" : "stopped",
+           (long long)s->progress.epoch, why);
+}
+
 static fn_status end_of_epoch(fn_session *s, double seconds) {
   fn_progress *progress = &s->progress;
   const fn_run *run = s->run;
@@ -343,7 +355,7 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
   fn_draw_training(s);
   const double start = fn_clock();
   if (s->validation) enter(s, FN_PHASE_VALIDATE);
-  fn_validation validation = {.loss = NAN, .accuracy = NAN};
+  fn_validation validation = {.loss = NAN, .accuracy = NAN, .auc = NAN, .f1 = NAN};
   if (s->validation) FN_TRY(fn_validate(s, &validation));
   progress->validation_loss = validation.loss;
   s->longest_validation = fmax(s->longest_validation, fn_clock() - start);
@@ -358,15 +370,7 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
   const bool counts = !by_validation || isfinite(watched);
   if (counts && fn_schedule_epoch(run, &s->schedule, watched))
     fn_log(FN_INFO, "learning rate lowered from %g to %g", rate, s->schedule.current);
-  const double metric = strcmp(run->checkpoint.best, "validation") == 0 && s->validation
-                            ? progress->validation_loss
-                            : progress->train_loss;
-  const bool best = run->checkpoint.best[0] && isfinite(metric) &&
-                    (isnan(progress->best_metric) || metric < progress->best_metric);
-  if (best) {
-    progress->best_metric = metric;
-    progress->best_epoch = progress->epoch;
-  }
+  const bool best = fn_best_update(run, fn_best_value(run, progress, &validation), progress);
   if (s->observer && s->observer->epoch) {
     const fn_epoch_event event = {
         .epoch = progress->epoch,
@@ -375,6 +379,8 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
         .train_loss = progress->train_loss,
         .validation_loss = progress->validation_loss,
         .validation_accuracy = validation.accuracy,
+        .validation_auc = validation.auc,
+        .validation_f1 = validation.f1,
         .lr = fn_schedule_rate(run, &s->schedule, progress->step, progress->epoch,
                                run->train.epochs * s->epoch_steps),
         .seconds = seconds,
@@ -385,7 +391,8 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
   bool asked;
   FN_TRY(agree_on_requests(s, &asked));
   const bool due = progress->epoch % run->checkpoint.every_epochs == 0;
-  if (!due && !best && !asked && !s->stopping && progress->epoch < run->train.epochs) return FN_OK;
+  find_end(s, false);
+  if (!due && !best && !asked && !s->stopping && !s->finished) return FN_OK;
   fn_save_done(); // before the save: a request from now on is for another one
   return fn_session_save(s, best);
 }
@@ -537,9 +544,10 @@ static fn_status train(fn_session *s) {
   FN_TRY(
       fn_dist_agree(s->dist, fn_watchdog_start(s->dist, s->run->run.hang_timeout, &s->watchdog)));
   int64_t steps = 0;
-  while (s->progress.epoch < s->run->train.epochs && !stopped)
+  find_end(s, true);
+  while (!s->finished && !stopped)
     FN_TRY(run_epoch(s, &steps, &stopped));
-  return s->progress.epoch < s->run->train.epochs ? FN_INTERRUPTED : FN_OK;
+  return s->finished ? FN_OK : FN_INTERRUPTED;
 }
 
 static void release(fn_session *s) {
