@@ -150,6 +150,9 @@ typedef struct fn_run {
     int64_t threads;    /**< per rank; 0: cores available to the rank */
     bool deterministic; /**< false: backends may use kernels whose bits vary from run to run */
     bool check;         /**< poison released memory */
+    const char *recompute; /**< auto | none | elementwise | all */
+    int64_t memory_budget; /**< bytes of the values of a program; 0: none */
+    bool pin;              /**< threads stay on their cores */
   } compute;
 
   struct {

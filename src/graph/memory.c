@@ -44,6 +44,8 @@ static bool may_overwrite(const fn_program *p, int s, int o, int i) {
   const int owner = fn_place_owner(p, st->input[i], NULL);
   const place *root = &p->place[owner];
   if (root->external || root->pinned || root->last != s) return false;
+  // A part of a storage would keep all of it alive.
+  if (fn_place_bytes(root) > fn_place_bytes(out)) return false;
   if (out->block != in->block || out->dtype != in->dtype) return false;
   if (!fn_shape_equal(&out->shape, &in->shape)) return false;
   if (in->batch_stride != out->batch_stride && (!st->plan.strided_out[o] || out->children > 0))

@@ -159,6 +159,12 @@ static fn_program *find_donor(const fn_engine *engine) {
   return NULL;
 }
 
+static fn_recompute recompute_mode(const char *name) {
+  if (strcmp(name, "none") == 0) return FN_RECOMPUTE_NONE;
+  if (strcmp(name, "elementwise") == 0) return FN_RECOMPUTE_ELEMENTWISE;
+  return strcmp(name, "all") == 0 ? FN_RECOMPUTE_ALL : FN_RECOMPUTE_AUTO;
+}
+
 static fn_status compile(fn_engine *engine, entry *e) {
   const fn_run *run = engine->run;
   const bool bf16 = strcmp(run->compute.precision, "bf16") == 0;
@@ -185,6 +191,8 @@ static fn_status compile(fn_engine *engine, entry *e) {
       .check = run->compute.check,
       .profile = e->profile,
       .plan_only = e->plan_only,
+      .recompute = recompute_mode(run->compute.recompute),
+      .memory_budget = (size_t)run->compute.memory_budget,
       .donor = find_donor(engine),
   };
   return fn_program_create(e->graph, engine->parameters, &options, outputs, output_count, wrt,
