@@ -56,6 +56,11 @@ size_t fn_memory_now(void) {
   return status_line("VmRSS:");
 }
 
+int64_t fn_page_faults(void) {
+  struct rusage usage;
+  return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_minflt : 0;
+}
+
 /** The number in a file; `above` when there is none ("max") or it is higher. */
 static size_t lower_of(size_t above, const char *path) {
   FILE *file = fopen(path, "r");

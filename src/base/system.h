@@ -21,6 +21,8 @@ size_t fn_memory_now(void);
 /** Bytes that this process can never go beyond: memory and swap of the machine, and the limits of
  *  its control groups (batch systems set them). SIZE_MAX when unknown. */
 size_t fn_memory_limit(void);
+/** Pages that this process touched for the first time so far (minor faults). */
+int64_t fn_page_faults(void);
 const char *fn_host_name(void);
 
 bool fn_file_exists(const char *path);

@@ -316,8 +316,7 @@ static const fn_key keys[] = {
          "memory_budget all that it takes, without one what lowers the peak for one percent of "
          "the time at most; elementwise: all but convolutions and matrix products; all: those "
          "too. Without a budget the last two make memory as small as they can."},
-    {KEY("compute.memory_budget", INTEGER, compute.memory_budget), OFF(0), FROM(1),
-     .unit = "bytes",
+    {KEY("compute.memory_budget", INTEGER, compute.memory_budget), OFF(0), FROM(1), .unit = "bytes",
      .meaning =
          "Limit for the values of the network (activations and their gradients) of a rank; null: "
          "none. Without parameters, gradients of parameters and scratch."},

@@ -448,15 +448,53 @@ static bool reduce(model *m, schedule *s, int64_t budget, double seconds_most, b
   }
 }
 
-/** Lower the peak step by step as far as it goes. */
-static void minimise(model *m, schedule *s, double seconds_most, best *b) {
-  schedule trial = {.entry = fn_arena_take(m->arena, (size_t)m->capacity * sizeof(entry))};
+/** Take out repetitions that later ones made needless, the dearest first. */
+static void prune(model *m, schedule *s, int64_t budget, schedule *trial) {
   for (;;) {
-    simulate(m, s, 0);
-    schedule_copy(&trial, s);
-    if (!reduce(m, &trial, m->peak - m->peak / 50 - 1, seconds_most, b)) return;
-    schedule_copy(s, &trial);
+    const double before = extra_seconds(m, s);
+    double least = before;
+    int found = -1;
+    for (int i = 0; i < s->count; i++) {
+      if (!s->entry[i].opens) continue;
+      schedule_copy(trial, s);
+      remove_next(m, trial, s->entry[i].storage, i);
+      const double seconds = extra_seconds(m, trial);
+      if (seconds >= least) continue;
+      simulate(m, trial, budget);
+      if (m->area > 0) continue;
+      least = seconds;
+      found = i;
+    }
+    if (found < 0) return;
+    remove_next(m, s, s->entry[found].storage, found);
   }
+}
+
+/** Lower the peak as far as the search finds a way: from the start, or from the best so far. It may
+ *  fail at one target and reach a lower one. */
+static void minimise(model *m, schedule *start, double seconds_most, best *b) {
+  enum { FAILURES_MOST = 6 };
+  schedule least = {.entry = fn_arena_take(m->arena, (size_t)m->capacity * sizeof(entry))};
+  schedule trial = {.entry = fn_arena_take(m->arena, (size_t)m->capacity * sizeof(entry))};
+  schedule_copy(&least, start);
+  simulate(m, start, 0);
+  int64_t target = m->peak;
+  for (int failures = 0; failures < FAILURES_MOST;) {
+    target -= target / 32 + 1;
+    schedule_copy(&trial, start);
+    bool reached = reduce(m, &trial, target, seconds_most, b);
+    if (!reached) {
+      schedule_copy(&trial, &least);
+      reached = reduce(m, &trial, target, seconds_most, b);
+    }
+    failures = reached ? 0 : failures + 1;
+    if (!reached) continue;
+    prune(m, &trial, target, &b->trial);
+    schedule_copy(&least, &trial);
+    simulate(m, &least, 0);
+    target = m->peak;
+  }
+  schedule_copy(start, &least);
 }
 
 /* ---- back to the program -----------------------------------------------------------------------
@@ -588,21 +626,29 @@ static fn_status apply_and_plan(fn_program *p, const model *m, const schedule *s
   return FN_OK;
 }
 
-/** Repeat as little as brings the arena under the budget. */
+/** Repeat as little as brings the arena under the budget. Lower targets are tried, too: what is
+ * live at once may fit while addresses leave gaps, and the search is not perfect. */
 static fn_status fit(fn_program *p, model *m, const schedule *start, best *b) {
+  enum { TARGETS = 8 };
   const int64_t budget = (int64_t)p->options.memory_budget;
   const snapshot before = take_snapshot(p);
   schedule s = {.entry = fn_arena_take(m->arena, (size_t)m->capacity * sizeof(entry))};
-  int64_t target = budget;
-  // What is live at once fits, but addresses may leave gaps: aim lower then.
-  for (int attempt = 0; attempt < 8 && target > 0; attempt++) {
+  schedule chosen = {.entry = fn_arena_take(m->arena, (size_t)m->capacity * sizeof(entry))};
+  double least = 1e300;
+  for (int i = 0; i < TARGETS && least > 0; i++) {
+    const int64_t target = budget - budget / 100 * (i < 2 ? i : 3 * i - 3);
     schedule_copy(&s, start);
-    if (!reduce(m, &s, target, 1e300, b)) break;
+    if (!reduce(m, &s, target, least, b)) continue;
+    prune(m, &s, target, &b->trial);
+    if (extra_seconds(m, &s) >= least) continue;
     FN_TRY(apply_and_plan(p, m, &s));
-    if ((int64_t)p->arena_bytes <= budget) return FN_OK;
-    target -= (int64_t)p->arena_bytes - budget;
+    if ((int64_t)p->arena_bytes <= budget) {
+      least = extra_seconds(m, &s);
+      schedule_copy(&chosen, &s);
+    }
     restore(p, &before);
   }
+  if (least < 1e300) return apply_and_plan(p, m, &chosen);
   schedule_copy(&s, start);
   minimise(m, &s, 1e300, b);
   FN_TRY(apply_and_plan(p, m, &s));

@@ -195,8 +195,12 @@ static fn_status compile(fn_engine *engine, entry *e) {
       .memory_budget = (size_t)run->compute.memory_budget,
       .donor = find_donor(engine),
   };
-  return fn_program_create(e->graph, engine->parameters, &options, outputs, output_count, wrt,
-                           gradient, gradient_count, &e->program);
+  const fn_status status =
+      fn_program_create(e->graph, engine->parameters, &options, outputs, output_count, wrt,
+                        gradient, gradient_count, &e->program);
+  if (status != FN_ERR_MEMORY || !options.memory_budget) return status;
+  return fn_error_context(status, "%s: compute.memory_budget",
+                          fn_run_where(run, "compute.memory_budget"));
 }
 
 fn_status fn_engine_program_with(fn_engine *engine, bool training, bool has_target, int64_t batch,
