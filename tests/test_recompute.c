@@ -339,7 +339,8 @@ static void no_page_faults(void **state) {
   (void)state;
   trial t;
   const fn_program_options options = {.backend = "cpu", .recompute = FN_RECOMPUTE_AUTO};
-  require(trial_create(&t, &networks[1], &options, 2, false));
+  const network large = {"vnet", 140, build_vnet, false};
+  require(trial_create(&t, &large, &options, 2, false));
   trial_run(&t, NULL);
   const int64_t before = fn_page_faults();
   trial_run(&t, NULL);

@@ -152,7 +152,7 @@ typedef struct fn_run {
     bool check;            /**< poison released memory */
     const char *recompute; /**< auto | none | elementwise | all */
     int64_t memory_budget; /**< bytes of the values of a program; 0: none */
-    bool pin;              /**< threads stay on their cores */
+    const char *pin;       /**< auto | yes | no: threads stay on their cores */
   } compute;
 
   struct {

@@ -320,10 +320,12 @@ static const fn_key keys[] = {
      .meaning =
          "Limit for the values of the network (activations and their gradients) of a rank; null: "
          "none. Without parameters, gradients of parameters and scratch."},
-    {KEY("compute.pin", FLAG, compute.pin), .fallback = "true",
+    {KEY("compute.pin", CHOICE, compute.pin), .fallback = "auto", .choices = "auto|yes|no",
      .meaning =
-         "Keep every thread on a core of its own, unless OMP_PROC_BIND or GOMP_CPU_AFFINITY is "
-         "set or cores are shared among ranks."},
+         "Keep every thread on a core of its own. auto: where the batch system or mpirun gave this "
+         "rank cores of its own, fewer than the machine has; yes: also where the whole machine is "
+         "free to use, which harms when two jobs do it. Variables of OpenMP (OMP_PROC_BIND, "
+         "OMP_PLACES, GOMP_CPU_AFFINITY) go before."},
 
     {KEY("report.tensorboard", FLAG, report.tensorboard), .fallback = "true",
      .meaning = "Write TensorBoard event files."},

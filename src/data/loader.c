@@ -69,6 +69,7 @@ static void finish_job(fn_loader *loader, int64_t position, fn_status status) {
 
 static void *read_samples(void *argument) {
   fn_loader *loader = argument;
+  fn_thread_unpin();
   pthread_mutex_lock(&loader->lock);
   for (int64_t position; (position = next_job(loader)) >= 0;) {
     slot *s = &loader->slot[position / loader->batch % loader->slots];

@@ -272,11 +272,26 @@ fn_status fn_engine_warn_narrow(fn_engine *engine) {
 /* ---- engine
  * ------------------------------------------------------------------------------------------- */
 
+/** As many threads as cores, and pinned to them where that is safe. */
+static void start_threads(const fn_run *run, const fn_dist *dist) {
+  static const char *const variables[] = {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"};
+  const int threads = run->compute.threads > 0 ? (int)run->compute.threads : dist->cores;
+  fn_threads_set(threads);
+  bool pin = strcmp(run->compute.pin, "yes") == 0 ||
+             (strcmp(run->compute.pin, "auto") == 0 && dist->cores_given);
+  for (size_t i = 0; i < sizeof variables / sizeof *variables; i++)
+    pin &= getenv(variables[i]) == NULL;
+  if (!pin || dist->core_count < threads) return;
+  fn_threads_pin(dist->core, dist->core_count, threads);
+  fn_log(FN_DETAIL, "rank %d: %d threads pinned to %d cores from core %d on", dist->rank, threads,
+         dist->core_count, dist->core[0]);
+}
+
 fn_status fn_engine_create(const fn_run *run, const fn_dist *dist, const fn_dataset_info *info,
                            fn_engine **engine) {
   *engine = NULL;
   FN_TRY(fn_engine_check_sizes(run, info));
-  fn_threads_set(run->compute.threads > 0 ? (int)run->compute.threads : dist->cores);
+  start_threads(run, dist);
   fn_engine *e = calloc(1, sizeof *e);
   FN_CHECK(e, FN_ERR_MEMORY, "out of memory");
   e->run = run;
