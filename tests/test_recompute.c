@@ -263,7 +263,8 @@ static void one_sum_over_ranks(void **state) {
 static fn_status totals_of(const char *text, int64_t edge, fn_network_totals *totals) {
   fn_run *run = parse(text);
   const fn_dist dist = {.size = 1, .node_size = 1};
-  fn_dataset_info info = {.spatial = 3, .input_channels = 3, .target_channels = 3};
+  fn_dataset_info info = {
+      .spatial = 3, .target_spatial = 3, .input_channels = 3, .target_channels = 3};
   for (int d = 0; d < 3; d++) {
     info.input_extent[d] = edge;
     info.target_extent[d] = edge - 40;
