@@ -180,9 +180,12 @@ typedef struct fn_run {
     const char *backend;   /**< reference | cpu */
     const char *precision; /**< f32 | bf16 */
     bool first_layer_f32;
-    int64_t threads;    /**< per rank; 0: cores available to the rank */
-    bool deterministic; /**< false: backends may use kernels whose bits vary from run to run */
-    bool check;         /**< poison released memory */
+    int64_t threads;       /**< per rank; 0: cores available to the rank */
+    bool deterministic;    /**< false: backends may use kernels whose bits vary from run to run */
+    bool check;            /**< poison released memory */
+    const char *recompute; /**< auto | none | elementwise | all */
+    int64_t memory_budget; /**< bytes of the values of a program; 0: none */
+    const char *pin;       /**< auto | yes | no: threads stay on their cores */
   } compute;
 
   struct {

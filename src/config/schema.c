@@ -404,6 +404,23 @@ static const fn_key keys[] = {
          "effect on reference and cpu, which are always deterministic."},
     {KEY("compute.check", FLAG, compute.check), .fallback = "false",
      .meaning = "Fill released memory with NaN and guard buffers, to find defects; slow."},
+    {KEY("compute.recompute", CHOICE, compute.recompute), .fallback = "auto",
+     .choices = "auto|none|elementwise|all",
+     .meaning =
+         "What may be computed twice to save memory; results keep their bits. auto: with a "
+         "memory_budget all that it takes, without one what lowers the peak for one percent of "
+         "the time at most; elementwise: all but convolutions and matrix products; all: those "
+         "too. Without a budget the last two make memory as small as they can."},
+    {KEY("compute.memory_budget", INTEGER, compute.memory_budget), OFF(0), FROM(1), .unit = "bytes",
+     .meaning =
+         "Limit for the values of the network (activations and their gradients) of a rank; null: "
+         "none. Without parameters, gradients of parameters and scratch."},
+    {KEY("compute.pin", CHOICE, compute.pin), .fallback = "auto", .choices = "auto|yes|no",
+     .meaning =
+         "Keep every thread on a core of its own. auto: where the batch system or mpirun gave this "
+         "rank cores of its own, fewer than the machine has; yes: also where the whole machine is "
+         "free to use, which harms when two jobs do it. Variables of OpenMP (OMP_PROC_BIND, "
+         "OMP_PLACES, GOMP_CPU_AFFINITY) go before."},
 
     {KEY("report.tensorboard", FLAG, report.tensorboard), .fallback = "true",
      .meaning = "Write TensorBoard event files."},

@@ -6,15 +6,19 @@
 
 #include <mpi.h>
 
+#include "base/system.h"
 #include "graph/parameters.h"
 
 typedef struct fn_dist {
   int rank, size;
-  int node_rank, node_size;   /**< among the ranks of this node */
-  int cores;                  /**< that this rank may count as its own */
-  MPI_Comm comm;              /**< duplicate of MPI_COMM_WORLD for control messages */
-  MPI_Comm gradient_comm;     /**< used by the progress thread only */
-  bool threads_multiple;      /**< MPI_THREAD_MULTIPLE was provided */
+  int node_rank, node_size; /**< among the ranks of this node */
+  int cores;                /**< that this rank may count as its own */
+  int core[FN_CORES_MOST];  /**< cores that no other rank of the node counts as its own */
+  int core_count;           /**< 0: they cannot be told apart */
+  bool cores_given;       /**< fewer than the machine has: who started the job chose them for it */
+  MPI_Comm comm;          /**< duplicate of MPI_COMM_WORLD for control messages */
+  MPI_Comm gradient_comm; /**< used by the progress thread only */
+  bool threads_multiple;  /**< MPI_THREAD_MULTIPLE was provided */
   fn_collectives collectives; /**< for programs; sums over comm */
 } fn_dist;
 
