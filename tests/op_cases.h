@@ -31,6 +31,16 @@ static void add_conv_family(op_suite *s, int d, fn_conv_geometry g, fn_shape x, 
   c->output_count = 2;
 }
 
+/** With something of the result's shape added before the activation. */
+static void add_conv_residual_case(op_suite *s, int d, int64_t n, int64_t c, int64_t k,
+                                   int64_t edge, double slope) {
+  const fn_conv_attrs attrs = {.geometry = even_geometry(1, 0, 0, 1, 1), .slope = slope};
+  fn_shape in[4] = {small_field(n, c, d), kernel_shape(k, c, d, edge), vector_shape(k)};
+  in[3] = infer_shape(&fn_op_conv, &attrs, 3, in);
+  add_case(s, &fn_op_conv, d, &attrs, 4, in, "n%d c%d k%d edge %d residual%s", (int)n, (int)c,
+           (int)k, (int)edge, slope != 1 ? " leaky" : "");
+}
+
 static void add_conv_cases(op_suite *s, int d) {
   typedef struct conv_row {
     int64_t n, c, k, edge, stride, low, high, dilation, groups;
@@ -59,6 +69,9 @@ static void add_conv_cases(op_suite *s, int d) {
   fn_conv_geometry g = {{1, 2, 1}, {1, 0, 2}, {0, 1, 1}, {1, 1, 2}, 1}; // every axis its own way
   const int64_t edge[] = {3, 2, 1};
   add_conv_family(s, d, g, small_field(3, 5, d), field_shape(7, 5, d, edge), true, 1, "uneven");
+  add_conv_residual_case(s, d, 1, 16, 20, 3, 0.01);
+  add_conv_residual_case(s, d, 3, 20, 16, 1, 1);
+  add_conv_residual_case(s, d, 3, 5, 3, 3, 0.2);
 }
 
 /** fn_conv_transpose with the cells that a strided convolution lost. */
@@ -153,6 +166,22 @@ static void add_running_cases(op_suite *s, int d) {
     op_case *c =
         add_case(s, &fn_op_running, d, &attrs, 2, (fn_shape[]){vector_shape(20), vector_shape(20)},
                  "%s", variance ? "variance" : "mean");
+    c->flags = CASE_NO_GRADIENT;
+  }
+}
+
+static void add_fold_cases(op_suite *s, int d) {
+  for (int flags = 0; flags < 8; flags++) {
+    const bool transposed = flags & 1, grouped = flags & 2, bias = flags & 4;
+    const fn_fold_attrs attrs = {.eps = 1e-5, .groups = grouped ? 3 : 1, .transposed = transposed};
+    const fn_shape w = kernel_shape(12, 5, d, 3),
+                   v = vector_shape(transposed ? 5 * attrs.groups : 12);
+    op_case *c = add_case(s, &fn_op_fold_norm, d, &attrs, 6,
+                          (fn_shape[]){w, bias ? v : absent_shape, v, v, v, v}, "%s%s%s",
+                          transposed ? "transposed" : "plain", grouped ? " grouped" : "",
+                          bias ? " bias" : "");
+    c->output_count = 2;
+    c->fill[5] = FILL_POSITIVE;
     c->flags = CASE_NO_GRADIENT;
   }
 }
@@ -458,6 +487,7 @@ static void add_all_cases(op_suite *s, int d) {
   add_batch_norm_cases(s, d);
   add_batch_norm_grad_cases(s, d);
   add_running_cases(s, d);
+  add_fold_cases(s, d);
   add_unary_cases(s, d);
   add_binary_cases(s, d);
   add_leaky_grad_cases(s, d);

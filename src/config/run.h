@@ -182,6 +182,7 @@ typedef struct fn_run {
     bool first_layer_f32;
     int64_t threads;       /**< per rank; 0: cores available to the rank */
     bool deterministic;    /**< false: backends may use kernels whose bits vary from run to run */
+    bool fold_norms;       /**< batch norm into the convolution before it, outside training */
     bool check;            /**< poison released memory */
     const char *recompute; /**< auto | none | elementwise | all */
     int64_t memory_budget; /**< bytes of the values of a program; 0: none */

@@ -402,6 +402,9 @@ static const fn_key keys[] = {
      .meaning =
          "Only kernels that give the same bits in every run. false allows others, and has no "
          "effect on reference and cpu, which are always deterministic."},
+    {KEY("compute.fold_norms", FLAG, compute.fold_norms), .fallback = "true",
+     .meaning = "Outside training, make batch norm part of the convolution before it; the results "
+                "are those without it up to rounding."},
     {KEY("compute.check", FLAG, compute.check), .fallback = "false",
      .meaning = "Fill released memory with NaN and guard buffers, to find defects; slow."},
     {KEY("compute.recompute", CHOICE, compute.recompute), .fallback = "auto",

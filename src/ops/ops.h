@@ -21,7 +21,8 @@ typedef struct fn_conv_attrs {
   fn_shape extent; /**< fn_op_conv_data: shape of the result; fn_op_conv_weight: of the kernel */
 } fn_conv_attrs;
 
-/** (x [N, C, s...], w [K, C/g, k...], bias? [K]) -> y [N, K, o...] */
+/** (x [N, C, s...], w [K, C/g, k...], bias? [K], residual? like y) -> y [N, K, o...]; three inputs
+ *  will do. y = leaky(w * x + bias + residual). */
 extern const fn_op fn_op_conv;
 /** Adjoint in x: (y [N, K, o...], w [K, C/g, k...], bias? [C]) -> x [N, C, s...] */
 extern const fn_op fn_op_conv_data;
@@ -68,6 +69,24 @@ typedef struct fn_running_attrs {
   bool sync;
 } fn_running_attrs;
 extern const fn_op fn_op_running;
+
+/* ---- fold.c
+ * -------------------------------------------------------------------------------------- */
+
+typedef struct fn_fold_attrs {
+  double eps;
+  int64_t groups;  /**< of the convolution */
+  bool transposed; /**< the kernel is that of fn_op_conv_data: channels of its result on axis 1 */
+} fn_fold_attrs;
+/** (w, bias? [C], scale [C], shift [C], mean [C], var [C]) -> w like w, bias [C] of the convolution
+ *  that is followed by batch norm with these statistics. Made by fn_graph_fold_norms() in programs
+ *  without gradients: it has no gradient rule. */
+extern const fn_op fn_op_fold_norm;
+/** What one channel's weights are multiplied with, and its new bias. */
+void fn_fold_factors(const fn_fold_attrs *attrs, double bias, double scale, double shift,
+                     double mean, double var, double *factor, double *folded_bias);
+/** Channel of the result that w[row, column, ...] belongs to. */
+int64_t fn_fold_channel(const fn_fold_attrs *attrs, const fn_shape *w, int64_t row, int64_t column);
 
 /* ---- elementwise.c
  * --------------------------------------------------------------------------------- */

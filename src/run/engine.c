@@ -186,7 +186,10 @@ static fn_status compile(fn_engine *engine, entry *e) {
   fn_value *keep[8];
   for (int i = 0; i < output_count; i++)
     keep[i] = outputs[i].value;
+  if (!e->training && run->compute.fold_norms)
+    FN_TRY(fn_graph_fold_norms(e->graph, keep, output_count));
   FN_TRY(fn_graph_fuse_forward(e->graph, keep, output_count));
+  if (!e->training) FN_TRY(fn_graph_fuse_evaluation(e->graph, keep, output_count));
   fn_value **wrt = NULL, **gradient = NULL;
   int gradient_count = 0;
   if (e->training) {

@@ -147,6 +147,7 @@ static fn_status share(fn_session *s, bool *resumed) {
   const fn_dist *dist = s->dist;
   fn_parameters *p = s->parameters;
   FN_TRY(fn_dist_broadcast(dist, resumed, sizeof *resumed));
+  fn_parameters_changed(p);
   FN_TRY(fn_dist_broadcast(dist, p->values, p->count * (int64_t)sizeof(float)));
   FN_TRY(fn_dist_broadcast(dist, p->buffers, p->buffer_count * (int64_t)sizeof(float)));
   FN_TRY(fn_dist_broadcast(dist, &s->progress, sizeof s->progress));

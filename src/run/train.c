@@ -242,6 +242,7 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
     FN_TRY(diverged(s, sums, last, isfinite(norm) ? NULL : fn_gradient_not_finite(p)));
     if (s->buffers_before)
       memcpy(p->buffers, s->buffers_before, (size_t)p->buffer_count * sizeof(float));
+    fn_parameters_changed(p);
     sums->loss = sums->samples = 0; // does not count in the epoch's mean
   } else {
     const double clip = run->train.clip_norm;

@@ -82,6 +82,7 @@ static fn_status read_weights(const fn_run *run, const char *path, fn_parameters
 fn_status fn_trained_load(const fn_run *run, const fn_dist *dist, const char *path,
                           fn_parameters *p) {
   FN_TRY(fn_dist_agree(dist, dist->rank == 0 ? read_weights(run, path, p) : FN_OK));
+  fn_parameters_changed(p);
   FN_TRY(fn_dist_broadcast(dist, p->values, p->count * (int64_t)sizeof(float)));
   return fn_dist_broadcast(dist, p->buffers, p->buffer_count * (int64_t)sizeof(float));
 }
