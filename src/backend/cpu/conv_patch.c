@@ -105,11 +105,11 @@ static int64_t tap_offset(const patch_state *s, int64_t tap) {
 
 /** leaky(sum) -> 8 channels of one cell of x. */
 static inline void put(float *to, const fn_lane8 *sum, float slope) {
-  float value[8];
-  memcpy(value, sum, sizeof value);
+  *(fn_lane8 *)to = *sum;
+  if (slope == 1) return;
 #pragma omp simd
   for (int i = 0; i < 8; i++)
-    to[i] = value[i] > 0 ? value[i] : slope * value[i];
+    to[i] = to[i] > 0 ? to[i] : slope * to[i];
 }
 
 /** The products of fewer cells than a tile. */
@@ -172,8 +172,8 @@ static void multiply(const patch_state *s, const fn_tensor *x, const fn_tensor *
                              .x_stride = fn_space(&x->shape) * block,
                              .blocks = fn_ceil_div(c_count, block),
                              .slope = (float)slope};
-      const int64_t first = cells * p / pieces, count = cells * (p + 1) / pieces - first;
-      int64_t to[PIECE + 1];
+      const int64_t first = p * PIECE, count = fn_min_of(PIECE, cells - first);
+      int64_t to[PIECE];
       for (int64_t i = 0; i < count; i++)
         to[i] = corner(s, first + i);
       for (int64_t t = 0; t < s->taps; t++) {
