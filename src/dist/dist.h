@@ -59,4 +59,15 @@ fn_status fn_reducer_finish(fn_reducer *reducer);
 /** Seconds spent reducing and, of those, waited for in finish; since creation. */
 void fn_reducer_times(const fn_reducer *reducer, double *busy, double *exposed);
 
+/** One bucket in the last step; times of fn_clock(), 0 when it has not come so far. */
+typedef struct fn_bucket_times {
+  int64_t bytes;
+  double ready; /**< its last gradient was written */
+  double start, end;
+} fn_bucket_times;
+/** 0 on one rank, which reduces nothing. */
+int fn_reducer_bucket_count(const fn_reducer *reducer);
+/** Between fn_reducer_finish and the next fn_reducer_begin. */
+void fn_reducer_bucket(const fn_reducer *reducer, int index, fn_bucket_times *times);
+
 #endif
