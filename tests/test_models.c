@@ -100,7 +100,8 @@ static void wrong_edges(void **state) {
   fn_run *run = parse("model: {name: vnet}\ndata: {crop: 4, input_pad: 20}\n");
   const int64_t bad[] = {40, 42, 46};
   for (int i = 0; i < 3; i++) {
-    fn_dataset_info info = {.spatial = 3, .input_channels = 3, .target_channels = 3};
+    fn_dataset_info info = {
+        .spatial = 3, .target_spatial = 3, .input_channels = 3, .target_channels = 3};
     for (int d = 0; d < 3; d++) {
       info.input_extent[d] = bad[i];
       info.target_extent[d] = 4;
@@ -189,7 +190,8 @@ static void bypass(void **state) {
 static fn_network_totals totals_of(const char *text, int64_t n) {
   fn_run *run = parse(text);
   const fn_dist dist = {.size = 1, .node_size = 1};
-  fn_dataset_info info = {.spatial = 3, .input_channels = 3, .target_channels = 3};
+  fn_dataset_info info = {
+      .spatial = 3, .target_spatial = 3, .input_channels = 3, .target_channels = 3};
   for (int d = 0; d < 3; d++) {
     info.input_extent[d] = n;
     info.target_extent[d] = n - 40;

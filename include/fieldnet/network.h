@@ -249,7 +249,8 @@ int64_t fn_option_integer(const fn_options *options, const char *key, int64_t fa
 bool fn_option_flag(const fn_options *options, const char *key, bool fallback);
 const char *fn_option_text(const fn_options *options, const char *key, const char *fallback);
 
-/** Network: x [N, in, spatial...] -> value with out_channels channels. */
+/** Network: x [N, in, spatial...] -> value with out_channels channels, with as many spatial axes as
+ * x or with none ([N, out_channels]: a classifier). */
 typedef fn_value *(*fn_network_build)(fn_graph *graph, fn_value *x, int64_t out_channels,
                                       const fn_options *options);
 /** What the sizes of the input must obey, checked before any data is read. */
@@ -258,6 +259,8 @@ typedef struct fn_network_rule {
   int64_t remainder; /**< 0 <= remainder < multiple */
   int64_t minimum;   /**< smallest edge */
   int64_t trim;      /**< cells lost per side: output edge = edge - 2 trim; -1: other relation */
+  int spatial;       /**< spatial axes of the input; 0: any number */
+  int64_t samples;   /**< fewest samples of a training step; 0: one */
 } fn_network_rule;
 typedef struct fn_network {
   const char *name;

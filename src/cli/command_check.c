@@ -126,7 +126,7 @@ static double print_network(const check *c, const fn_network_totals *t, int stat
   double cells = (double)info->input_channels, target = (double)info->target_channels, total = 0;
   for (int d = 0; d < info->spatial; d++) {
     cells *= (double)info->input_extent[d];
-    target *= (double)info->target_extent[d];
+    if (d < info->target_spatial) target *= (double)info->target_extent[d];
   }
   printf("\nnetwork            %s, %lld parameters, %d kernels per step\n",
          run->model.layers ? "layers" : run->model.name, (long long)t->parameters, t->kernels);

@@ -42,12 +42,14 @@ static const fn_command_entry commands[] = {
      .details = "Prints a table with one line per operator, or a graph for Graphviz. Sizes are "
                 "those of the data; without data, of data.crop and data.input_pad, or of --size.",
      .takes_run = true,
-     .option = {{"dot", NULL, "print the graph in the DOT language instead of a table"},
-                {"json", NULL, "print the table as JSON"},
-                {"training", NULL, "list every kernel of a training step instead of the network"},
-                {"size", "N", "cells of the network's input along each axis"},
-                {"channels", "IN,OUT", "channels of input and target, where there are no data"},
-                {"spatial", "D", "spatial axes, where there are no data (default 3)"}},
+     .option =
+         {{"dot", NULL, "print the graph in the DOT language instead of a table"},
+          {"json", NULL, "print the table as JSON"},
+          {"training", NULL, "list every kernel of a training step instead of the network"},
+          {"size", "N", "cells of the network's input along each axis"},
+          {"channels", "IN,OUT", "channels of input and target, where there are no data"},
+          {"spatial", "D",
+           "spatial axes, where there are no data (default: what the network takes, else 3)"}},
      .function = fn_command_describe},
     {.name = "verify",
      .synopsis = "RUN.yaml REFERENCE.h5 [--factor X] [--rtol X] [--all] [--write OUT.h5] "
@@ -87,7 +89,8 @@ static const fn_command_entry commands[] = {
                 {"batch", "N", "samples of a step and rank (train.batch)"},
                 {"size", "N", "cells of the network's input along each axis"},
                 {"channels", "IN,OUT", "channels of input and target, where there are no data"},
-                {"spatial", "D", "spatial axes, where there are no data (default 3)"},
+                {"spatial", "D",
+                 "spatial axes, where there are no data (default: what the network takes, else 3)"},
                 {"all", NULL, "print every kernel, not only the slowest"},
                 {"json", "OUT", "also write everything to a file"},
                 {"compare", "OLD", "print ratios to the file of an earlier measurement"},
@@ -116,6 +119,39 @@ static const fn_command_entry commands[] = {
                 {"seed", "N", "seed of the random fields (1)"},
                 {"force", NULL, "replace files that exist"}},
      .function = fn_command_data},
+    {.name = "job",
+     .synopsis = "RUN.yaml [--nodes N] [--gpus-per-node N] [--time T] ... [--submit] "
+                 "[--set KEY=VALUE ...]",
+     .summary = "write, and submit, a batch script for SLURM",
+     .details =
+         "The script starts the run with srun, one rank per GPU or --ranks-per-node. SLURM sends "
+         "SIGUSR1 --warning seconds before the time limit; the run then saves a state and ends "
+         "with exit code 75, and the job puts itself back into the queue, or the next job of the "
+         "chain takes over, until the last epoch. After a crash the job is started again, "
+         "--retries times in a row at most; a mistake in the configuration or the data ends it.\n\n"
+         "A site file holds what every script needs on a machine: module loads, exports, #SBATCH "
+         "lines.",
+     .takes_run = true,
+     .option = {{"nodes", "N", "nodes (1)"},
+                {"ranks-per-node", "N", "ranks on each node (as many as GPUs, else 1)"},
+                {"gpus-per-node", "N", "GPUs of each node (0)"},
+                {"cpus-per-rank", "N", "cores of each rank (the scheduler's default)"},
+                {"time", "T", "time limit as SLURM writes it, e.g. 12:00:00 (the partition's)"},
+                {"mem", "M", "memory per node as SLURM writes it, e.g. 64G"},
+                {"partition", "P", "partition"},
+                {"account", "A", "account"},
+                {"qos", "Q", "quality of service"},
+                {"name", "NAME", "name of the job (the run folder's)"},
+                {"warning", "S", "seconds between the signal and the time limit (300)"},
+                {"retries", "N", "crashes in a row after which to give up (3)"},
+                {"chain", "N", "N jobs after each other instead of one that is requeued"},
+                {"command", "NAME", "train or test (train)"},
+                {"launcher", "NAME", "srun or mpirun (srun)"},
+                {"mpi", "TYPE", "of srun --mpi (pmix)"},
+                {"site", "FILE", "lines for this machine ($FIELDNET_SITE)"},
+                {"output", "FILE", "where to write it (job.sbatch in the run folder)"},
+                {"submit", NULL, "hand it to sbatch"}},
+     .function = fn_command_job},
     {.name = "help",
      .synopsis = "[COMMAND | KEY | SECTION] [--man | --markdown | --completion]",
      .summary = "explain a command or a configuration key",

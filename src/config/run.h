@@ -134,6 +134,13 @@ typedef struct fn_run {
   } checkpoint;
 
   struct {
+    const char *time_limit; /**< auto, none, seconds or [[D-]HH:]MM:SS as SLURM writes it */
+    double time_margin;     /**< seconds kept for saving and leaving */
+    const char *halt_file;  /**< in the run folder */
+    double hang_timeout;    /**< seconds; <= 0: no watchdog */
+  } run;
+
+  struct {
     const char *output; /**< folder of re-assembled fields, relative to the run folder */
     const char *format; /**< npy | hdf5 */
     const char *state;  /**< state to test; NULL: checkpoint.h5 */

@@ -26,6 +26,7 @@ static const fn_section sections[] = {
     {"optimizer", "How weights follow gradients. Definitions and defaults are those of PyTorch."},
     {"schedule", "How the learning rate changes."},
     {"checkpoint", "When states are saved and which are kept."},
+    {"run", "When a run ends by itself."},
     {"test", "What `fieldnet test` and `fieldnet predict` write."},
     {"compute", "How the network is computed."},
     {"report", "What is written beside checkpoints."},
@@ -274,6 +275,19 @@ static const fn_key keys[] = {
      .derived = "validation when data.validation is given, else train",
      .meaning =
          "The epoch's loss that decides which state best.h5 points to; null: there is no best.h5."},
+
+    {KEY("run.time_limit", TEXT, run.time_limit), .fallback = "auto",
+     .meaning = "Wall time of one start: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS; the run then saves "
+                "and ends with exit code 75. auto: the end of the batch job, from "
+                "FIELDNET_JOB_END or SLURM_JOB_END_TIME where they are set; none: no limit."},
+    {KEY("run.time_margin", REAL, run.time_margin), .fallback = "30", FROM(0), .unit = "s",
+     .meaning = "Time kept before the limit, beyond the longest step and save so far."},
+    {KEY("run.halt_file", TEXT, run.halt_file), .fallback = "halt",
+     .meaning = "A file of this name in the run folder stops the run as a signal does; it is "
+                "removed."},
+    {KEY("run.hang_timeout", REAL, run.hang_timeout), OFF(0), ABOVE(0), .unit = "s",
+     .meaning = "A rank that does not get on for so long is named and the job ended; null: wait "
+                "for ever. Longer than the longest step, validation and save."},
 
     {KEY("test.output", TEXT, test.output), .fallback = "outputs",
      .meaning = "Folder of re-assembled fields; relative to the run folder."},

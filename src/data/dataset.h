@@ -27,6 +27,7 @@ typedef struct fn_dataset_info {
   int64_t crops;   /**< per file tuple */
   int64_t samples; /**< files * crops */
   int spatial;
+  int target_spatial; /**< 0: a target is [target_channels]; else the same as spatial */
   int64_t input_channels, target_channels; /**< target 0 when there is none */
   int64_t size[FN_MAX_SPATIAL];            /**< cells of a field, input resolution */
   int64_t input_extent[FN_MAX_SPATIAL];    /**< cells of a sample's input, pads included */

@@ -122,7 +122,7 @@ static void add_path(fn_dataset *dataset, fn_column *column, const char *path, i
     return;
   }
   const fn_field_info *info = fn_field_get_info(field);
-  dataset->info.spatial = axes;
+  dataset->info.spatial = dataset->info.target_spatial = axes;
   dataset->info.bytes += info->bytes;
   source.kind = kind_of(dataset, info);
   if (packed) {

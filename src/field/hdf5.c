@@ -160,7 +160,7 @@ static fn_status check_readable(const char *path) {
   return FN_OK;
 }
 
-static fn_status open_file(const char *path, hid_t *file) {
+fn_status fn_hdf5_open_file(const char *path, hid_t *file) {
   FN_TRY(check_readable(path));
   const hid_t access = fn_hdf5_read_access();
   *file = H5Fopen(path, H5F_ACC_RDONLY, access);
@@ -280,7 +280,7 @@ static fn_status describe_dataset(hdf5_array *h) {
 
 static fn_status open_dataset(hdf5_array *h, const char *path, const char *wanted) {
   char name[2048];
-  FN_TRY(open_file(path, &h->file));
+  FN_TRY(fn_hdf5_open_file(path, &h->file));
   FN_TRY(choose_dataset(h->file, path, wanted, name, sizeof name));
   struct stat info;
   if (stat(path, &info) == 0) h->mark = (fn_file_mark){info.st_dev, info.st_ino, info.st_size};
@@ -428,7 +428,7 @@ fn_status fn_hdf5_list(const char *file, fn_arena *arena, const char ***names, i
   listing list = {.arena = arena};
   hid_t id = -1;
   fn_hdf5_lock();
-  const fn_status status = open_file(file, &id);
+  const fn_status status = fn_hdf5_open_file(file, &id);
   if (status == FN_OK) {
     list_datasets(id, &list);
     H5Fclose(id);

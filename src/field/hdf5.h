@@ -20,6 +20,9 @@ char *fn_hdf5_reason(char *text, size_t size);
  *  lack and readers of finished files do not need. To be closed with H5Pclose. Lock held. */
 hid_t fn_hdf5_read_access(void);
 
+/** Open a file for reading. The system's reason comes before HDF5's. FN_ERR_DATA. Lock held. */
+fn_status fn_hdf5_open_file(const char *path, hid_t *file);
+
 /** Name of a type as numpy writes it ("<f4"), or of its class when it is not a number. Returns true
  *  for numbers. Lock held. */
 bool fn_hdf5_type_name(hid_t type, char *name, size_t size);

@@ -8,6 +8,9 @@
 
 extern const fn_network fn_network_unet;
 extern const fn_network fn_network_vnet;
+extern const fn_network fn_network_racoon;
+extern const fn_network fn_network_penguin;
+extern const fn_network fn_network_o3;
 
 extern const fn_loss fn_loss_mse;
 extern const fn_loss fn_loss_l1;

@@ -23,6 +23,11 @@ static int64_t smaller(int64_t a, int64_t b) {
  *  an input of lower resolution is interpolated, as map2map does in training (map2map page, 6.6).
  */
 static void common_windows(fn_graph *graph, int64_t scale_factor, fn_model *model) {
+  if (fn_spatial(model->output) == 0) {
+    model->output_window = model->output;
+    model->target_window = model->target;
+    return;
+  }
   fn_value *part[3] = {model->input, model->output, model->target};
   if (scale_factor > 1) part[0] = fn_resample(graph, model->input, (double)scale_factor, false);
   if (fn_graph_status(graph) != FN_OK) return;
@@ -52,10 +57,11 @@ static fn_status check_output(fn_graph *graph, const fn_model *model, int spatia
                               int64_t out_channels) {
   FN_TRY(fn_graph_status(graph));
   char text[128];
-  if (fn_spatial(model->output) != spatial || fn_dim(model->output, 1) != out_channels)
+  const int found = fn_spatial(model->output);
+  if ((found != spatial && found != 0) || fn_dim(model->output, 1) != out_channels)
     return fn_graph_fail(graph, FN_ERR_CONFIG,
-                         "the network's output has shape %s, but the target has %lld channels and "
-                         "%d spatial axes",
+                         "the network's output has shape %s, expected %lld channels and %d "
+                         "spatial axes or none",
                          fn_shape_text(&model->output->shape, text, sizeof text),
                          (long long)out_channels, spatial);
   return FN_OK;
@@ -93,7 +99,8 @@ fn_status fn_model_build(const fn_run *run, fn_graph *graph, int spatial, int64_
   FN_TRY(build_network(run, graph, out_channels, model));
   FN_TRY(check_output(graph, model, spatial, out_channels));
   if (target_extent) {
-    const fn_shape target = batch_shape(spatial, batch, out_channels, target_extent);
+    const fn_shape target =
+        batch_shape(fn_spatial(model->output), batch, out_channels, target_extent);
     model->target = fn_input(graph, "target", &target);
   }
   common_windows(graph, run->data.scale_factor, model);

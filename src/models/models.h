@@ -18,12 +18,14 @@ fn_status fn_model_rule(const fn_run *run, fn_network_rule *rule);
 
 /** Graph of the run's network and loss for inputs [batch, in, extent...] and targets
  *  [batch, out, target_extent...]; input, output and target are narrowed to their common centred
- *  window before the loss (map2map page, 6.6). target_extent NULL: no loss. */
+ *  window before the loss (map2map page, 6.6). Where the network's output has no spatial axes,
+ *  targets are [batch, out] and nothing is narrowed. target_extent NULL: no loss. */
 typedef struct fn_model {
   fn_value *input, *target;
-  fn_value *output;                                       /**< of the network */
-  fn_value *input_window, *output_window, *target_window; /**< the common window */
-  fn_value *loss;                                         /**< scalar */
+  fn_value *output; /**< of the network */
+  /** The common window; input_window is NULL where the output has no spatial axes. */
+  fn_value *input_window, *output_window, *target_window;
+  fn_value *loss; /**< scalar */
 } fn_model;
 fn_status fn_model_build(const fn_run *run, fn_graph *graph, int spatial, int64_t batch,
                          int64_t in_channels, int64_t out_channels, const int64_t *extent,

@@ -18,7 +18,8 @@ static struct {
 
 static void add_builtin(void) {
   if (registry.network_count > 0) return;
-  const fn_network *networks[] = {&fn_network_unet, &fn_network_vnet};
+  const fn_network *networks[] = {&fn_network_unet, &fn_network_vnet, &fn_network_racoon,
+                                  &fn_network_penguin, &fn_network_o3};
   const fn_loss *losses[] = {&fn_loss_mse, &fn_loss_l1, &fn_loss_huber, &fn_loss_bce_with_logits,
                              &fn_loss_cross_entropy};
   for (size_t i = 0; i < sizeof networks / sizeof networks[0]; i++)

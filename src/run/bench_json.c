@@ -195,7 +195,8 @@ static void add_setting(fn_text *text, const bench *b) {
   fn_text_add(text, ",\n ");
   add_extent(text, "input", b->info.input_channels, b->info.input_extent, b->info.spatial);
   fn_text_add(text, ", ");
-  add_extent(text, "target", b->info.target_channels, b->info.target_extent, b->info.spatial);
+  add_extent(text, "target", b->info.target_channels, b->info.target_extent,
+             b->info.target_spatial);
   fn_text_add(text, ",\n");
 }
 

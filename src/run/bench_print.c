@@ -18,7 +18,7 @@ void fn_bench_print_head(const bench *b) {
   for (int d = 0; d < b->info.spatial; d++)
     fprintf(b->out, ", %lld", (long long)b->info.input_extent[d]);
   fprintf(b->out, "], target [%lld", (long long)b->info.target_channels);
-  for (int d = 0; d < b->info.spatial; d++)
+  for (int d = 0; d < b->info.target_spatial; d++)
     fprintf(b->out, ", %lld", (long long)b->info.target_extent[d]);
   fprintf(b->out, "] (%s)\n", b->source);
   fprintf(b->out,

@@ -43,6 +43,9 @@ static fn_status make_random_batch(bench *b) {
         fn_random_stream(1, FN_RANDOM_TEST, (uint64_t)b->dist->rank, (uint64_t)i + 1);
     for (int64_t k = 0; k < count; k++)
       (*to[i])[k] = (float)fn_random_normal(&random);
+    // Targets without space are labels.
+    for (int64_t k = 0; i == 1 && b->info.target_spatial == 0 && k < count; k++)
+      (*to[i])[k] = (*to[i])[k] > 0 ? 1 : 0;
   }
   return FN_OK;
 }

@@ -153,11 +153,11 @@ static void print_table(const table *t, bool training, FILE *out) {
   }
 }
 
-static void print_totals(const fn_run *run, const fn_network_totals *totals, const char *source,
-                         FILE *out) {
+static void print_totals(const fn_run *run, const fn_network_totals *totals, int64_t samples,
+                         const char *source, FILE *out) {
   char a[32], b[32];
-  fprintf(out, "\n%s; one sample, backend %s, precision %s\n", source, run->compute.backend,
-          run->compute.precision);
+  fprintf(out, "\n%s; %lld sample%s, backend %s, precision %s\n", source, (long long)samples,
+          samples > 1 ? "s" : "", run->compute.backend, run->compute.precision);
   fprintf(out, "parameters      %lld\n", (long long)totals->parameters);
   fprintf(out, "forward         %.2f GFLOP in convolutions and matrix products\n",
           totals->forward_flops * 1e-9);
@@ -219,17 +219,17 @@ static void print_dot(const table *t, FILE *out) {
  */
 
 static fn_status describe_rows(const fn_run *run, fn_engine *engine, const fn_dataset_info *info,
-                               bool training, fn_graph **graph, table *t) {
+                               int64_t samples, bool training, fn_graph **graph, table *t) {
   if (training) {
     fn_program *program;
-    FN_TRY(fn_engine_program_with(engine, true, true, 1, false, true, &program));
+    FN_TRY(fn_engine_program_with(engine, true, true, samples, false, true, &program));
     return rows_of_program(program, t);
   }
   const fn_graph_options options = {.training = false};
   fn_model model;
   FN_TRY(fn_graph_create(&options, graph));
-  FN_TRY(fn_model_build(run, *graph, info->spatial, 1, info->input_channels, info->target_channels,
-                        info->input_extent, NULL, &model));
+  FN_TRY(fn_model_build(run, *graph, info->spatial, samples, info->input_channels,
+                        info->target_channels, info->input_extent, NULL, &model));
   return rows_of_graph(*graph, model.output, t);
 }
 
@@ -237,19 +237,21 @@ fn_status fn_describe(const fn_run *run, const fn_dist *dist, const fn_size_opti
                       fn_describe_form form, bool training, FILE *out) {
   fn_dataset_info info;
   fn_size_source source;
+  int64_t samples;
+  FN_TRY(fn_engine_fewest_samples(run, &samples));
   FN_TRY(fn_sizes_find(run, dist, sizes, &info, &source));
   fn_engine *engine;
   FN_TRY(fn_engine_create(run, dist, &info, &engine));
   fn_graph *graph = NULL;
   table t = {0};
   fn_network_totals totals;
-  fn_status status = describe_rows(run, engine, &info, training, &graph, &t);
-  if (status == FN_OK) status = fn_network_totals_find(engine, 1, &totals);
+  fn_status status = describe_rows(run, engine, &info, samples, training, &graph, &t);
+  if (status == FN_OK) status = fn_network_totals_find(engine, samples, &totals);
   if (status == FN_OK && form == FN_DESCRIBE_DOT) print_dot(&t, out);
   if (status == FN_OK && form == FN_DESCRIBE_JSON) print_json(&t, &totals, out);
   if (status == FN_OK && form == FN_DESCRIBE_TABLE) {
     print_table(&t, training, out);
-    print_totals(run, &totals, source.text, out);
+    print_totals(run, &totals, samples, source.text, out);
   }
   free(t.rows);
   fn_graph_destroy(graph);

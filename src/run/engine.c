@@ -73,6 +73,9 @@ static const char *fitting_text(const fn_network_rule *rule, int64_t edge, char 
 fn_status fn_engine_check_sizes(const fn_run *run, const fn_dataset_info *info) {
   fn_network_rule rule;
   FN_TRY(fn_model_rule(run, &rule));
+  if (rule.spatial > 0 && rule.spatial != info->spatial)
+    return fn_run_fail(run, "model.name", "the network takes samples of %d axes, not %d",
+                       rule.spatial, info->spatial);
   fn_text text = {0};
   const char *key = NULL;
   char axis[32], sizes[96];
@@ -89,7 +92,8 @@ fn_status fn_engine_check_sizes(const fn_run *run, const fn_dataset_info *info) 
                   (long long)edge, axis, (long long)rule.remainder,
                   (long long)(rule.multiple > 1 ? rule.multiple : 1), (long long)rule.minimum,
                   fitting_text(&rule, edge, sizes, sizeof sizes));
-    } else if (info->target_channels > 0 && rule.trim >= 0 && run->data.scale_factor == 1) {
+    } else if (info->target_channels > 0 && info->target_spatial > 0 && rule.trim >= 0 &&
+               run->data.scale_factor == 1) {
       const int64_t output = edge - 2 * rule.trim;
       if ((output - target) % 2 == 0) continue;
       if (!key) key = "data.target_pad";
@@ -117,9 +121,15 @@ static fn_status build_graph(fn_engine *engine, entry *e) {
   FN_TRY(fn_graph_create(&options, &e->graph));
   // Without targets the number of output channels is that of the trained network: target_channels
   // is filled in by the caller all the same.
-  return fn_model_build(run, e->graph, info->spatial, e->batch, info->input_channels,
+  FN_TRY(fn_model_build(run, e->graph, info->spatial, e->batch, info->input_channels,
                         info->target_channels, info->input_extent,
-                        e->has_target ? info->target_extent : NULL, &e->model);
+                        e->has_target ? info->target_extent : NULL, &e->model));
+  const int found = fn_spatial(e->model.output);
+  if (e->has_target && found != info->target_spatial)
+    return fn_run_fail(run, "model.name",
+                       "the network's output has %d spatial axes, but the target has %d", found,
+                       info->target_spatial);
+  return FN_OK;
 }
 
 static bool is_parameter(const fn_value *leaf) {
@@ -225,26 +235,31 @@ fn_status fn_engine_program(fn_engine *engine, bool training, bool has_target, i
   return fn_engine_program_with(engine, training, has_target, batch, false, false, program);
 }
 
-fn_status fn_engine_output_extent(fn_engine *engine, int64_t *extent) {
+fn_status fn_engine_output_shape(fn_engine *engine, fn_shape *shape) {
   fn_program *program;
   FN_TRY(fn_engine_program_with(engine, false, false, 1, false, true, &program));
-  const fn_shape *shape = fn_program_output_shape(program, "output");
-  for (int d = 0; d < engine->info.spatial; d++)
-    extent[d] = shape->dim[2 + d];
+  *shape = *fn_program_output_shape(program, "output");
+  return FN_OK;
+}
+
+fn_status fn_engine_fewest_samples(const fn_run *run, int64_t *samples) {
+  fn_network_rule rule;
+  FN_TRY(fn_model_rule(run, &rule));
+  *samples = rule.samples > 1 ? rule.samples : 1;
   return FN_OK;
 }
 
 fn_status fn_engine_warn_narrow(fn_engine *engine) {
   const fn_dataset_info *info = &engine->info;
-  int64_t extent[FN_MAX_SPATIAL];
+  fn_shape output;
   bool narrow = false;
-  FN_TRY(fn_engine_output_extent(engine, extent));
+  FN_TRY(fn_engine_output_shape(engine, &output));
   fn_text used = {0}, all = {0};
-  for (int d = 0; d < info->spatial; d++) {
-    const int64_t target = info->target_extent[d];
-    const bool less = extent[d] < target;
+  for (int d = 0; d < output.ndim - 2; d++) {
+    const int64_t target = info->target_extent[d], extent = output.dim[2 + d];
+    const bool less = extent < target;
     narrow |= less;
-    fn_text_add(&used, "%s%lld", d ? " x " : "", (long long)(less ? extent[d] : target));
+    fn_text_add(&used, "%s%lld", d ? " x " : "", (long long)(less ? extent : target));
     fn_text_add(&all, "%s%lld", d ? " x " : "", (long long)target);
   }
   if (narrow && info->target_channels > 0)

@@ -20,16 +20,19 @@ void fn_engine_destroy(fn_engine *engine);
 fn_parameters *fn_engine_parameters(fn_engine *engine);
 
 /** Program for batches of `batch` samples; made at the first call, kept, sharing memory with the
- *  others. Inputs "input" and "target"; outputs "loss", "output", and "input_window",
- *  "output_window", "target_window" (what the loss compares). Training programs write
- *  parameters->gradients; evaluation programs without target (has_target false) have no loss. */
+ *  others. Inputs "input" and "target"; outputs "loss", "output", and "input_window"
+ *  (where the output has spatial axes), "output_window", "target_window" (what the loss compares).
+ * Training programs write parameters->gradients; evaluation programs without target (has_target
+ * false) have no loss. */
 fn_status fn_engine_program(fn_engine *engine, bool training, bool has_target, int64_t batch,
                             fn_program **program);
 /** Same with kernels timed, or only planned. */
 fn_status fn_engine_program_with(fn_engine *engine, bool training, bool has_target, int64_t batch,
                                  bool profile, bool plan_only, fn_program **program);
-/** Shape of the network's output for one sample: channels and edges. */
-fn_status fn_engine_output_extent(fn_engine *engine, int64_t *extent);
+/** Shape of the network's output for one sample, [1, channels, edges...] or [1, channels]. */
+fn_status fn_engine_output_shape(fn_engine *engine, fn_shape *shape);
+/** Fewest samples that a training step of the run's network takes. */
+fn_status fn_engine_fewest_samples(const fn_run *run, int64_t *samples);
 /** Warn, once, when the network's output is smaller than the target: the loss then compares only
  * the target's centre, which is legal but seldom meant. */
 fn_status fn_engine_warn_narrow(fn_engine *engine);

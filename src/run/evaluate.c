@@ -155,6 +155,9 @@ static fn_status find_window(tester *t) {
   FN_TRY(fn_engine_program_with(t->engine, false, !t->predict, 1, false, true, &program));
   const fn_shape *output = fn_program_output_shape(program, "output");
   const fn_shape *window = fn_program_output_shape(program, "output_window");
+  FN_CHECK(output->ndim == 2 + spatial, FN_ERR_UNSUPPORTED,
+           "%s: the network's output has no spatial axes; it cannot be re-assembled into fields",
+           fn_run_where(run, "model.name"));
   t->window_cells = 1;
   for (int d = 0; d < spatial; d++) {
     const int64_t low = pad_low(&run->data.input_pad, spatial, d);

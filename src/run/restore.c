@@ -198,6 +198,7 @@ static fn_status save_on_root(fn_session *s, bool is_best) {
   snprintf(path, sizeof path, "%s/%s", run->folder, name);
   const double seconds = fn_clock() - start;
   s->saved_seconds += seconds;
+  if (seconds > s->longest_save) s->longest_save = seconds;
   if (s->observer && s->observer->saved) s->observer->saved(s->observer->self, path, seconds);
   return FN_OK;
 }

@@ -7,6 +7,7 @@
 #include "run/checkpoint.h"
 #include "run/engine.h"
 #include "run/folder_lock.h"
+#include "run/limits.h"
 #include "run/observer.h"
 
 typedef struct fn_session {
@@ -33,6 +34,8 @@ typedef struct fn_session {
   int64_t since_samples;
   double since_exposed;
   bool stopping;
+  fn_limits limits;
+  double longest_step, longest_save, longest_validation; /**< seconds, this start */
 } fn_session;
 
 /** Write state_<epoch>.h5 (state_<epoch>.<step>.h5 is not used: an epoch's state is replaced as the

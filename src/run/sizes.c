@@ -28,8 +28,9 @@ static void from_data(const fn_run *run, fn_dataset_info *info, bool *found, cha
   }
 }
 
-static int axes_of(const fn_run *run, const fn_size_options *options) {
+static int axes_of(const fn_run *run, const fn_size_options *options, const fn_network_rule *rule) {
   if (options->spatial > 0) return options->spatial;
+  if (rule->spatial > 0) return rule->spatial;
   const int crop = run->data.crop.count;
   return crop > 1 && crop <= FN_MAX_SPATIAL ? crop : 3;
 }
@@ -47,12 +48,16 @@ static int64_t pad_of(const fn_integers *pad, int spatial, int axis) {
   return 2 * pad->value[pad->count == spatial ? axis : 0];
 }
 
-static void from_numbers(const fn_run *run, const fn_size_options *options, fn_dataset_info *info) {
-  const int spatial = axes_of(run, options);
+static fn_status from_numbers(const fn_run *run, const fn_size_options *options,
+                              fn_dataset_info *info) {
+  fn_network_rule rule;
+  FN_TRY(fn_model_rule(run, &rule));
+  const int spatial = axes_of(run, options, &rule);
   *info = (fn_dataset_info){.files = 1,
                             .crops = 1,
                             .samples = 1,
                             .spatial = spatial,
+                            .target_spatial = spatial,
                             .input_channels = options->channels[0] > 0 ? options->channels[0] : 3,
                             .target_channels = options->channels[1] > 0 ? options->channels[1] : 3,
                             .input_fields = 1,
@@ -63,6 +68,17 @@ static void from_numbers(const fn_run *run, const fn_size_options *options, fn_d
     info->target_extent[d] =
         (crop + pad_of(&run->data.target_pad, spatial, d)) * run->data.scale_factor;
   }
+  return FN_OK;
+}
+
+/** What the network makes of one sample. */
+static fn_status output_shape(const fn_run *run, const fn_dist *dist, const fn_dataset_info *info,
+                              fn_shape *shape) {
+  fn_engine *engine;
+  FN_TRY(fn_engine_create(run, dist, info, &engine));
+  const fn_status status = fn_engine_output_shape(engine, shape);
+  fn_engine_destroy(engine);
+  return status;
 }
 
 /** Put the edge in, and give the target the size of what the network makes of it. */
@@ -83,11 +99,12 @@ static fn_status set_edge(const fn_run *run, const fn_dist *dist, int64_t edge,
   if (rule.trim >= 0)
     for (int d = 0; d < info->spatial; d++)
       probe.target_extent[d] = edge - 2 * rule.trim;
-  fn_engine *engine;
-  FN_TRY(fn_engine_create(run, dist, &probe, &engine));
-  const fn_status status = fn_engine_output_extent(engine, info->target_extent);
-  fn_engine_destroy(engine);
-  return status;
+  fn_shape output;
+  FN_TRY(output_shape(run, dist, &probe, &output));
+  info->target_spatial = output.ndim - 2;
+  for (int d = 0; d < info->target_spatial; d++)
+    info->target_extent[d] = output.dim[2 + d];
+  return FN_OK;
 }
 
 fn_status fn_sizes_find(const fn_run *run, const fn_dist *dist, const fn_size_options *options,
@@ -104,14 +121,18 @@ fn_status fn_sizes_find(const fn_run *run, const fn_dist *dist, const fn_size_op
   if (source->from_data) {
     snprintf(source->text, sizeof source->text, "channels of the data, edge of --size");
   } else {
-    from_numbers(run, options, info);
+    FN_TRY(from_numbers(run, options, info));
     snprintf(source->text, sizeof source->text, "%s: %s, %lld -> %lld channels%s", why,
              options->edge > 0 ? "edge of --size" : "sizes of data.crop and its pads",
              (long long)info->input_channels, (long long)info->target_channels,
              options->channels[0] > 0 ? "" : " assumed");
   }
   source->from_data = false;
-  return options->edge > 0 ? set_edge(run, dist, options->edge, info) : FN_OK;
+  if (options->edge > 0) return set_edge(run, dist, options->edge, info);
+  fn_shape output; // whether the network is a classifier
+  FN_TRY(output_shape(run, dist, info, &output));
+  info->target_spatial = output.ndim - 2;
+  return FN_OK;
 }
 
 /* ---- two stages
@@ -130,18 +151,20 @@ static void add_sample(fn_text *text, const fn_dataset_info *info) {
   add_shape(text, info->input_channels, info->spatial, info->input_extent);
   if (info->target_channels == 0) return;
   fn_text_add(text, " -> ");
-  add_shape(text, info->target_channels, info->spatial, info->target_extent);
+  add_shape(text, info->target_channels, info->target_spatial, info->target_extent);
 }
 
 fn_status fn_sizes_agree(const fn_run *run, const fn_dataset_info *train,
                          const fn_dataset_info *other, const char *key, bool extents) {
   const bool target = other->target_channels > 0;
   bool same = train->spatial == other->spatial && train->input_channels == other->input_channels &&
-              (!target || train->target_channels == other->target_channels),
+              (!target || (train->target_channels == other->target_channels &&
+                           train->target_spatial == other->target_spatial)),
        cut = same;
   for (int d = 0; d < train->spatial && extents && same; d++)
     cut &= train->input_extent[d] == other->input_extent[d] &&
-           (!target || train->target_extent[d] == other->target_extent[d]);
+           (!target || d >= train->target_spatial ||
+            train->target_extent[d] == other->target_extent[d]);
   if (same && cut) return FN_OK;
   fn_text text = {0};
   fn_text_add(&text, "samples of %s are ", key);

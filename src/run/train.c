@@ -198,6 +198,16 @@ static void report_step(fn_session *s, const fn_loader *loader, const step_sums 
   s->since_samples = 0;
 }
 
+/** Whether this rank wants the run to end after this step: a signal or, on rank 0, a limit that the
+ *  next step, with the validation that may follow it, and a save would miss. */
+static bool wants_stop(fn_session *s) {
+  if (fn_stop_requested()) return true;
+  if (s->dist->rank != 0) return false;
+  const bool epoch_ends = s->progress.epoch_step + 2 >= s->epoch_steps;
+  return fn_limits_reached(&s->limits, s->longest_step + 2 * s->longest_save +
+                                           (epoch_ends ? s->longest_validation : 0));
+}
+
 static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t epoch_step,
                       step_sums *sums) {
   const fn_run *run = s->run;
@@ -209,7 +219,7 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
   const fn_batch *last = NULL;
   FN_TRY(gradients(s, loader, micro, sums, &last, &failed));
   sums->failed = failed != FN_OK;
-  sums->stop = fn_stop_requested();
+  sums->stop = wants_stop(s);
   sums->save = fn_save_requested();
   FN_TRY(agree_on_step(s, sums));
   if (sums->failed > 0) return fn_dist_agree(s->dist, failed);
@@ -296,7 +306,9 @@ static fn_status run_steps(fn_session *s, const epoch_plan *plan, fn_loader *loa
   while (batch < plan->batches && !*stopped) {
     int64_t micro = plan->batches - batch < accumulate ? plan->batches - batch : accumulate;
     step_sums sums;
+    const double start = fn_clock();
     FN_TRY(step(s, loader, micro, s->progress.epoch_step + 1, &sums));
+    s->longest_step = fmax(s->longest_step, fn_clock() - start);
     batch += micro;
     (*steps_this_start)++;
     FN_TRY(after_step(s, &sums, *steps_this_start, batch >= plan->batches, stopped));
@@ -308,7 +320,7 @@ static fn_status run_steps(fn_session *s, const epoch_plan *plan, fn_loader *loa
 /** Requests up to now, those during validation and in the epoch's last step included. Collective.
  */
 static fn_status agree_on_requests(fn_session *s, bool *save) {
-  double asked[] = {fn_stop_requested(), fn_save_requested()};
+  double asked[] = {wants_stop(s), fn_save_requested()};
   FN_TRY(fn_dist_sum(s->dist, asked, 2));
   s->stopping |= asked[0] > 0;
   *save = asked[1] > 0;
@@ -322,7 +334,9 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
       progress->loss_count > 0 ? progress->loss_sum / progress->loss_count : (double)NAN;
   progress->validation_loss = NAN;
   fn_draw_training(s);
+  const double start = fn_clock();
   if (s->validation) FN_TRY(fn_validate(s, &progress->validation_loss));
+  s->longest_validation = fmax(s->longest_validation, fn_clock() - start);
   progress->epoch++;
   progress->stretches = 0;
   progress->epoch_step = 0;
@@ -477,6 +491,7 @@ static void announce(const fn_session *s, bool resumed) {
 }
 
 static fn_status train(fn_session *s) {
+  FN_TRY(fn_dist_agree(s->dist, fn_limits_start(s->run, &s->limits)));
   FN_TRY(fn_dist_agree(s->dist, open_data(s)));
   FN_TRY(fn_dist_agree(s->dist, prepare(s)));
   FN_TRY(fn_dist_agree(s->dist,

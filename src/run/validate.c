@@ -10,6 +10,7 @@ static void draw(fn_session *s, fn_program *program, const char *stage) {
   if (!s->observer || !s->observer->figure) return;
   const fn_shape *in = fn_program_output_shape(program, "input_window");
   const fn_shape *out = fn_program_output_shape(program, "output_window");
+  if (!in) return; // the network's output is no field
   fn_figure_event event = {
       .stage = stage,
       .epoch = s->progress.epoch + 1,

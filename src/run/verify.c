@@ -40,22 +40,24 @@ static fn_status only_tensor(const verification *v, const char *group,
 static fn_status sizes_of(const verification *v, fn_dataset_info *info) {
   const fn_shape *in = &v->input->shape, *out = &v->target->shape;
   char a[128], b[128];
-  FN_CHECK(in->ndim >= 3 && in->ndim <= 2 + FN_MAX_SPATIAL && out->ndim == in->ndim &&
-               out->dim[0] == in->dim[0],
+  FN_CHECK(in->ndim >= 3 && in->ndim <= 2 + FN_MAX_SPATIAL &&
+               (out->ndim == in->ndim || out->ndim == 2) && out->dim[0] == in->dim[0],
            FN_ERR_DATA,
-           "%s: expected input and target [batch, channels, 1 to 3 spatial axes], found %s and %s",
+           "%s: expected input and target [batch, channels, 1 to 3 spatial axes], or target "
+           "[batch, channels], found %s and %s",
            v->options->reference, fn_shape_text(in, a, sizeof a), fn_shape_text(out, b, sizeof b));
   *info = (fn_dataset_info){.files = 1,
                             .crops = in->dim[0],
                             .samples = in->dim[0],
                             .spatial = in->ndim - 2,
+                            .target_spatial = out->ndim - 2,
                             .input_channels = in->dim[1],
                             .target_channels = out->dim[1],
                             .input_fields = 1,
                             .target_fields = 1};
   for (int d = 0; d < info->spatial; d++) {
     info->size[d] = info->input_extent[d] = in->dim[2 + d];
-    info->target_extent[d] = out->dim[2 + d];
+    if (d < info->target_spatial) info->target_extent[d] = out->dim[2 + d];
   }
   return FN_OK;
 }

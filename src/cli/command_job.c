@@ -1,0 +1,146 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/system.h"
+#include "cli/commands.h"
+#include "run/job.h"
+
+static const char *base_name(const char *path) {
+  const char *slash = strrchr(path, '/');
+  return slash && slash[1] ? slash + 1 : path;
+}
+
+static fn_status one_of(const fn_command_line *line, const char *option, const char *fallback,
+                        const char *const *names, int count, const char **value) {
+  *value = fn_command_text(line, option, fallback);
+  for (int i = 0; i < count; i++)
+    if (strcmp(*value, names[i]) == 0) return FN_OK;
+  FN_FAIL(FN_ERR_CONFIG, "--%s: %s is neither %s nor %s", option, *value, names[0], names[1]);
+}
+
+static fn_status read_options(const fn_command_line *line, const fn_run *run, fn_job *job) {
+  static const char *const commands[] = {"train", "test"}, *const launchers[] = {"srun", "mpirun"};
+  job->name = fn_command_text(line, "name", base_name(run->folder));
+  job->time = fn_command_text(line, "time", NULL);
+  job->partition = fn_command_text(line, "partition", NULL);
+  job->account = fn_command_text(line, "account", NULL);
+  job->qos = fn_command_text(line, "qos", NULL);
+  job->memory = fn_command_text(line, "mem", NULL);
+  job->mpi = fn_command_text(line, "mpi", "pmix");
+  FN_TRY(one_of(line, "command", "train", commands, 2, &job->command));
+  FN_TRY(one_of(line, "launcher", "srun", launchers, 2, &job->launcher));
+  FN_TRY(fn_command_integer(line, "nodes", 1, 1000000, &job->nodes));
+  FN_TRY(fn_command_integer(line, "gpus-per-node", 0, 1024, &job->gpus_per_node));
+  if (job->gpus_per_node > 0) job->ranks_per_node = job->gpus_per_node;
+  FN_TRY(fn_command_integer(line, "ranks-per-node", 1, 1024, &job->ranks_per_node));
+  FN_TRY(fn_command_integer(line, "cpus-per-rank", 1, 4096, &job->cpus_per_rank));
+  FN_TRY(fn_command_integer(line, "warning", 5, 65535, &job->warning));
+  return fn_command_integer(line, "retries", 0, 1000000, &job->retries);
+}
+
+/** Lines that this site needs in every script: --site FILE, $FIELDNET_SITE, or none. */
+static fn_status read_site(const fn_command_line *line, char **site) {
+  const char *path = fn_command_text(line, "site", getenv("FIELDNET_SITE"));
+  *site = NULL;
+  return path ? fn_file_read(path, site, NULL) : FN_OK;
+}
+
+/** sbatch --parsable [--dependency=...] SCRIPT; *id is the job's number as printed. */
+static fn_status submit(const char *script, const char *after, char *id, size_t size) {
+  int ends[2];
+  FN_CHECK(pipe(ends) == 0, FN_ERR_INTERNAL, "no pipe to sbatch: %s", strerror(errno));
+  char dependency[128];
+  snprintf(dependency, sizeof dependency, "--dependency=afterany:%s", after ? after : "");
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(ends[1], STDOUT_FILENO);
+    close(ends[0]);
+    close(ends[1]);
+    if (after)
+      execlp("sbatch", "sbatch", "--parsable", dependency, script, (char *)NULL);
+    else
+      execlp("sbatch", "sbatch", "--parsable", script, (char *)NULL);
+    _exit(127);
+  }
+  close(ends[1]);
+  size_t length = 0;
+  for (ssize_t n; child > 0 && length + 1 < size; length += (size_t)n)
+    if ((n = read(ends[0], id + length, size - 1 - length)) <= 0) break;
+  close(ends[0]);
+  id[length] = '\0';
+  id[strcspn(id, ";\n")] = '\0';
+  int result = -1;
+  if (child > 0) waitpid(child, &result, 0);
+  FN_CHECK(!WIFEXITED(result) || WEXITSTATUS(result) != 127, FN_ERR_UNSUPPORTED,
+           "sbatch is not on the PATH: submit the script where SLURM is");
+  FN_CHECK(WIFEXITED(result) && WEXITSTATUS(result) == 0 && id[0], FN_ERR_CONFIG,
+           "sbatch refused %s (its message is above)", script);
+  return FN_OK;
+}
+
+/** `chain` jobs, each waiting for the end of the one before. */
+static fn_status submit_all(const char *script, int64_t chain) {
+  char id[128] = "", before[128];
+  for (int64_t i = 0; i < chain; i++) {
+    memcpy(before, id, sizeof before);
+    FN_TRY(submit(script, i ? before : NULL, id, sizeof id));
+    printf("submitted job %s%s%s\n", id, i ? " after " : "", i ? before : "");
+  }
+  return FN_OK;
+}
+
+static fn_status write_script(const fn_command_line *line, const fn_run *run, const fn_job *job,
+                              int64_t chain) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s/job.sbatch", run->folder);
+  const char *output = fn_command_text(line, "output", path);
+  fn_text script = {0};
+  fn_status status = fn_job_script(run, job, &script);
+  if (status == FN_OK) status = fn_make_directories(run->folder);
+  if (status == FN_OK) status = fn_file_replace(output, script.data, script.length);
+  fn_text_free(&script);
+  FN_TRY(status);
+  printf("wrote %s\n", output);
+  if (fn_command_given(line, "submit")) return submit_all(output, chain);
+  printf("submit it with: sbatch %s\n", output);
+  return FN_OK;
+}
+
+static fn_status work(const fn_command_line *line, const fn_run *run) {
+  char program[4096], folder[4096];
+  const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+  FN_CHECK(length > 0 && getcwd(folder, sizeof folder), FN_ERR_INTERNAL,
+           "the program's own path is unknown: %s", strerror(errno));
+  program[length] = '\0';
+  int64_t chain = 0;
+  FN_TRY(fn_command_integer(line, "chain", 1, 1000, &chain));
+  fn_job job = {.program = program,
+                .run_path = line->run_path,
+                .set = line->set,
+                .set_count = line->set_count,
+                .working_folder = folder,
+                .nodes = 1,
+                .ranks_per_node = 1,
+                .warning = 300,
+                .retries = 3,
+                .requeue = chain == 0};
+  FN_TRY(read_options(line, run, &job));
+  char *site;
+  FN_TRY(read_site(line, &site));
+  job.site = site;
+  const fn_status status = write_script(line, run, &job, chain > 0 ? chain : 1);
+  free(site);
+  return status;
+}
+
+fn_status fn_command_job(const fn_command_line *line) {
+  fn_run *run = NULL;
+  FN_TRY(fn_command_load(line, FN_COMMAND_OTHER, 0, &run));
+  const fn_status status = work(line, run);
+  fn_run_destroy(run);
+  return status;
+}

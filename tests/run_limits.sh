@@ -1,0 +1,41 @@
+# A time limit, the end of a batch job and a halt file end a run with a state that goes on exactly.
+. "$(dirname "$0")/train_common.sh"
+make_data
+write_run "$folder/run.yaml"
+settings=(train.epochs=300 train.log_interval=1 checkpoint.every_epochs=1000 checkpoint.best=null)
+
+expect 0 "whole run" train 2 "$folder/run.yaml" "$folder/whole" "${settings[@]}" run.time_limit=1-00:00:00
+first=$(date +%s)
+expect 75 "time limit" train 2 "$folder/run.yaml" "$folder/limit" "${settings[@]}" train.epochs=1000000 \
+  run.time_limit=00:04 run.time_margin=1
+took=$(($(date +%s) - first))
+[ $took -ge 2 ] && [ $took -le 20 ] || fail "a limit of 4 s took $took s"
+grep -q "time limit is near" "$folder/log" || fail "the log does not say why"
+[ -e "$folder/limit/checkpoint.h5" ] || fail "no state at the limit"
+
+FIELDNET_JOB_END=$(($(date +%s) + 4)) expect 75 "end of the job" train 2 "$folder/run.yaml" "$folder/job" \
+  "${settings[@]}" train.epochs=1000000 run.time_margin=1
+# A limit that is over already: one step each start, and the same end.
+for i in 1 2 3; do
+  expect 75 "no time left" train 2 "$folder/run.yaml" "$folder/steps" "${settings[@]}" run.time_limit=1
+  [ "$(progress "$folder/steps" step)" -eq $i ] || fail "start $i ended at step $(progress "$folder/steps" step)"
+done
+expect 0 "with time again" train 2 "$folder/run.yaml" "$folder/steps" "${settings[@]}" run.time_limit=none
+same_state "$folder/whole/state_300.h5" "$folder/steps/state_300.h5" "stopped by limits"
+
+"$FIELDNET" train "$folder/run.yaml" --set "folder=$folder/halt" --set train.epochs=1000000 --set train.log_interval=1 \
+  --set checkpoint.every_epochs=1000000 --set checkpoint.best=null >"$folder/log" 2>&1 &
+job=$!
+for i in $(seq 100); do [ -s "$folder/halt/steps.csv" ] && break; sleep 0.1; done
+touch "$folder/halt/halt"
+wait $job
+[ $? -eq 75 ] || fail "halt file: exit status"
+[ ! -e "$folder/halt/halt" ] || fail "the halt file is still there"
+[ -e "$folder/halt/checkpoint.h5" ] || fail "no state after the halt file"
+
+for wrong in 1:2:3:4 -5 4x "1-" ""; do
+  "$FIELDNET" train "$folder/run.yaml" --set "folder=$folder/wrong" --set "run.time_limit=\"$wrong\"" >"$folder/log" 2>&1
+  [ $? -eq 2 ] || fail "run.time_limit '$wrong' was taken"
+  grep -q "run.time_limit" "$folder/log" || fail "run.time_limit '$wrong': no message"
+done
+echo "limits are kept"
