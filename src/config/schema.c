@@ -169,7 +169,9 @@ static const fn_key keys[] = {
          "Save and stop, as if interrupted, after this many steps of this start; null: never."},
     {KEY("train.bucket_bytes", INTEGER, train.bucket_bytes), .fallback = "26214400", FROM(1),
      .unit = "bytes",
-     .meaning = "Size of the gradient buckets that ranks sum while the backward pass goes on."},
+     .meaning =
+         "Largest size of the gradient buckets that ranks sum while the backward pass goes on; "
+         "they are an eighth of all gradients where that is less."},
     {KEY("train.first_bucket_bytes", INTEGER, train.first_bucket_bytes), .fallback = "1048576",
      FROM(1), .unit = "bytes",
      .meaning = "Size of the first bucket, small so that communication starts early."},
@@ -277,9 +279,10 @@ static const fn_key keys[] = {
          "The epoch's loss that decides which state best.h5 points to; null: there is no best.h5."},
 
     {KEY("run.time_limit", TEXT, run.time_limit), .fallback = "auto",
-     .meaning = "Wall time of one start: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS; the run then saves "
-                "and ends with exit code 75. auto: the end of the batch job, from "
-                "FIELDNET_JOB_END or SLURM_JOB_END_TIME where they are set; none: no limit."},
+     .meaning =
+         "Wall time of one start: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS; the run then saves "
+         "and ends with exit code 75. auto: the end of the batch job, from "
+         "FIELDNET_JOB_END or SLURM_JOB_END_TIME where they are set; none: no limit."},
     {KEY("run.time_margin", REAL, run.time_margin), .fallback = "30", FROM(0), .unit = "s",
      .meaning = "Time kept before the limit, beyond the longest step and save so far."},
     {KEY("run.halt_file", TEXT, run.halt_file), .fallback = "halt",

@@ -46,6 +46,9 @@ fn_status fn_dist_broadcast(const fn_dist *dist, void *bytes, int64_t count);
  *  provided, else they run in fn_reducer_finish. */
 typedef struct fn_reducer fn_reducer;
 
+/** Bytes of a bucket for these gradients: `wanted`, but no more than an eighth of all. The last
+ *  bucket starts when the backward pass ends and is never hidden: it must be a small part. */
+int64_t fn_reducer_bucket_bytes(const fn_parameters *parameters, int64_t wanted);
 fn_status fn_reducer_create(const fn_dist *dist, fn_parameters *parameters, int64_t first_bytes,
                             int64_t bucket_bytes, fn_reducer **reducer);
 void fn_reducer_destroy(fn_reducer *reducer);

@@ -187,6 +187,15 @@ static int64_t bucket_elements(int64_t bytes, int64_t element_bytes) {
   return count < 16 ? 16 : count > largest ? largest : count;
 }
 
+/** Below this a reduction costs its latency, not its bytes. */
+enum { BUCKET_LEAST = 1 << 18, BUCKETS_WANTED = 8 };
+
+int64_t fn_reducer_bucket_bytes(const fn_parameters *parameters, int64_t wanted) {
+  const int64_t part = parameters->count * (parameters->dtype == FN_F64 ? 8 : 4) / BUCKETS_WANTED;
+  const int64_t most = part > BUCKET_LEAST ? part : BUCKET_LEAST;
+  return wanted < most ? wanted : most;
+}
+
 static fn_status cut_buckets(fn_reducer *r, int64_t first_bytes, int64_t bucket_bytes) {
   const int64_t size = r->parameters->dtype == FN_F64 ? 8 : 4, count = r->parameters->count;
   const int64_t first = bucket_elements(first_bytes, size),

@@ -102,6 +102,10 @@ static void print_phases(const bench *b, const bench_steps *s) {
 
 static void print_sums(const bench *b, const bench_steps *s) {
   const int64_t last = b->options->steps - 1;
+  if (b->dist->size > 1) {
+    fprintf(b->out, "primitives            -      are timed alone on one rank only\n");
+    return;
+  }
   if (s->alone > 0)
     fprintf(b->out,
             "primitives   %10.2f ms   oneDNN convolutions and matrix products, alone\n"

@@ -75,6 +75,7 @@ fn_status fn_bench_collect(bench *b, bench_steps *s) {
   const int64_t steps = b->options->steps;
   s->optimizer_least = s->inference ? 0 : optimizer_least(b);
   for (int64_t i = 0; i < steps; i++) {
+    if (b->dist->size > 1) continue;
     const double least = least_of_step(b, s, i);
     s->least += least / (double)steps;
     // Until here it holds the time of the step.

@@ -65,9 +65,10 @@ static fn_status prepare_alone(bench *b) {
 
 fn_status fn_bench_prepare(bench *b) {
   FN_TRY(fn_dist_agree(b->dist, prepare_alone(b)));
+  const int64_t bytes = fn_reducer_bucket_bytes(b->parameters, b->run->train.bucket_bytes);
   return fn_dist_agree(b->dist,
                        fn_reducer_create(b->dist, b->parameters, b->run->train.first_bucket_bytes,
-                                         b->run->train.bucket_bytes, &b->reducer));
+                                         bytes, &b->reducer));
 }
 
 void fn_bench_release(bench *b) {
@@ -285,8 +286,9 @@ static fn_status run_steps(bench *b, bench_steps *s, fn_loader *loader) {
     note_first_step(b, &w);
     if (i < 0) continue;
     FN_TRY(account(&w, i, w.phase[BENCH_EXPOSED], busy[1] - busy[0]));
+    if (b->dist->size > 1) continue; // primitives of several ranks would disturb each other
     double alone;
-    FN_TRY(fn_dist_agree(b->dist, time_primitives(b, s, &s->each[i * s->kernel_count], &alone)));
+    FN_TRY(time_primitives(b, s, &s->each[i * s->kernel_count], &alone));
     s->alone += alone / (double)steps;
     s->ratio[i] = alone > 0 ? s->compute[i] / alone : 0;
     s->bound_ratio[i] = s->compute[i]; // divided when the machine has been measured
