@@ -147,30 +147,38 @@ static bool has_work(const fn_reducer *r) {
   return r->active && !r->complete && (r->started > r->done || r->front > r->started);
 }
 
-/** Let others use the core between two looks at the network: nobody waits for us during the
- * backward pass; in finish only other processes could use the core. */
-static void pause_between_tests(bool finishing) {
+/** Nanoseconds between two looks at the network during the backward pass, when nobody waits for us:
+ *  short after something was completed, longer and longer while another rank is late, for every
+ *  look takes the core from the kernels. */
+enum { PAUSE_LEAST = 50000, PAUSE_MOST = 800000 };
+
+/** Let others use the core; in finish only other processes could. */
+static void pause_between_tests(bool finishing, long *pause) {
   if (finishing) {
     sched_yield();
   } else {
-    const struct timespec moment = {.tv_nsec = 50000};
+    const struct timespec moment = {.tv_nsec = *pause};
     nanosleep(&moment, NULL);
+    if (*pause < PAUSE_MOST) *pause *= 2;
   }
 }
 
 static void *progress(void *self) {
   fn_reducer *r = self;
+  long pause = PAUSE_LEAST;
   pthread_mutex_lock(&r->lock);
   while (!r->stop) {
     if (!has_work(r)) {
       pthread_cond_wait(&r->work, &r->lock);
       continue;
     }
+    const int before = r->started + r->done;
     drive(r, false);
+    if (r->started + r->done > before) pause = PAUSE_LEAST;
     if (r->started == r->done) continue;
     const bool finishing = r->finishing;
     pthread_mutex_unlock(&r->lock);
-    pause_between_tests(finishing);
+    pause_between_tests(finishing, &pause);
     pthread_mutex_lock(&r->lock);
   }
   pthread_mutex_unlock(&r->lock);
