@@ -214,6 +214,7 @@ static bool has_state(const fn_session *s) {
 }
 
 fn_status fn_session_save(fn_session *session, bool is_best) {
+  fn_watchdog_enter(session->watchdog, FN_PHASE_SAVE, session->progress.step);
   fn_status status = session->dist->rank == 0 ? save_on_root(session, is_best) : FN_OK;
   session->last_save = fn_clock();
   // Losing a save is not losing the run, as long as an older state is there to go back to; the last

@@ -4,6 +4,7 @@
 #ifndef FN_RUN_SESSION_H
 #define FN_RUN_SESSION_H
 
+#include "dist/watchdog.h"
 #include "run/checkpoint.h"
 #include "run/engine.h"
 #include "run/folder_lock.h"
@@ -35,6 +36,7 @@ typedef struct fn_session {
   double since_exposed;
   bool stopping;
   fn_limits limits;
+  fn_watchdog *watchdog;                                 /**< NULL: none */
   double longest_step, longest_save, longest_validation; /**< seconds, this start */
 } fn_session;
 

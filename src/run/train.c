@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "base/text.h"
+#include "dist/placement.h"
 #include "run/epoch.h"
 #include "run/run_loop.h"
 #include "run/session.h"
@@ -25,6 +26,11 @@ typedef struct step_sums {
   double stop, save;    /**< requests */
   double failed;        /**< ranks whose kernels failed */
 } step_sums;
+
+/** Tell the watchdog what this rank is about to do. */
+static void enter(fn_session *s, fn_phase phase) {
+  fn_watchdog_enter(s->watchdog, phase, s->progress.step + 1);
+}
 
 static fn_run_context step_context(const fn_session *s, const fn_batch *batch) {
   return (fn_run_context){.seed = s->run->seed,
@@ -66,10 +72,12 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
   fn_parameters *p = s->parameters;
   for (int64_t m = 0; m < micro; m++) {
     double loss = 0;
+    enter(s, FN_PHASE_INPUT);
     // A rank that cannot read must not leave the others waiting for its gradients.
     FN_TRY(fn_dist_agree(s->dist, *failed != FN_OK ? *failed : next_batch(loader, last)));
     const fn_batch *batch = *last;
     if (micro == 1) FN_TRY(fn_reducer_begin(s->reducer, batch->count));
+    enter(s, FN_PHASE_COMPUTE);
     *failed = run_batch(s, batch, micro == 1, &loss);
     // With synchronised batch norm the others wait inside their programs: nothing can be agreed.
     if (*failed != FN_OK && s->run->train.sync_batch_norm) fn_dist_abort(s->dist, *failed);
@@ -84,6 +92,7 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
     for (int e = 0; e < p->entry_count; e++)
       if (!p->entry[e].is_buffer) fn_reducer_ready(s->reducer, e);
   }
+  enter(s, FN_PHASE_GRADIENTS);
   return fn_reducer_finish(s->reducer);
 }
 
@@ -218,6 +227,7 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
   fn_status failed = FN_OK;
   const fn_batch *last = NULL;
   FN_TRY(gradients(s, loader, micro, sums, &last, &failed));
+  enter(s, FN_PHASE_AGREE);
   sums->failed = failed != FN_OK;
   sums->stop = wants_stop(s);
   sums->save = fn_save_requested();
@@ -335,6 +345,7 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
   progress->validation_loss = NAN;
   fn_draw_training(s);
   const double start = fn_clock();
+  if (s->validation) enter(s, FN_PHASE_VALIDATE);
   if (s->validation) FN_TRY(fn_validate(s, &progress->validation_loss));
   s->longest_validation = fmax(s->longest_validation, fn_clock() - start);
   progress->epoch++;
@@ -490,6 +501,16 @@ static void announce(const fn_session *s, bool resumed) {
   s->observer->start(s->observer->self, s->run, summary, resumed ? s->progress.step : 0);
 }
 
+/** Where the ranks are, once, before anything takes long. Collective. */
+static fn_status show_placement(const fn_session *s) {
+  fn_text table = {0};
+  const fn_status status = fn_placement_table(s->dist, s->run->compute.backend, &table);
+  if (table.data) table.data[table.length - 1] = '\0'; // the log ends its lines itself
+  if (table.data) fn_log(s->dist->size > 1 ? FN_INFO : FN_DETAIL, "%s", table.data);
+  fn_text_free(&table);
+  return status;
+}
+
 static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(s->dist, fn_limits_start(s->run, &s->limits)));
   FN_TRY(fn_dist_agree(s->dist, open_data(s)));
@@ -503,8 +524,11 @@ static fn_status train(fn_session *s) {
   FN_TRY(fn_session_restore(s, &resumed));
   // After the last thing that may refuse the run: what is refused leaves the folder as it was.
   FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
+  FN_TRY(show_placement(s));
   announce(s, resumed);
   s->last_save = fn_clock();
+  FN_TRY(
+      fn_dist_agree(s->dist, fn_watchdog_start(s->dist, s->run->run.hang_timeout, &s->watchdog)));
   int64_t steps = 0;
   while (s->progress.epoch < s->run->train.epochs && !stopped)
     FN_TRY(run_epoch(s, &steps, &stopped));
@@ -517,6 +541,7 @@ static void release(fn_session *s) {
   if (s->accumulated) fn_pages_free(s->accumulated, bytes);
   if (s->buffers_before)
     fn_pages_free(s->buffers_before, (size_t)s->parameters->buffer_count * sizeof(float));
+  fn_watchdog_stop(s->watchdog);
   fn_reducer_destroy(s->reducer);
   fn_optimizer_destroy(s->optimizer);
   fn_engine_destroy(s->engine);

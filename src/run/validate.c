@@ -103,6 +103,7 @@ static fn_status evaluate_slice(fn_session *s, double *sum, fn_status *verdict) 
   while (status == FN_OK) {
     status = fn_loader_next(loader, &batch);
     if (status != FN_OK || !batch) break;
+    fn_watchdog_enter(s->watchdog, FN_PHASE_VALIDATE, s->progress.step);
     status = evaluate_batch(s, batch, sum, &program, verdict);
   }
   if (status == FN_OK && program) draw(s, program, "val");
