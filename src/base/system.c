@@ -59,6 +59,27 @@ double fn_clock(void) {
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+double fn_process_age(void) {
+  FILE *file = fopen("/proc/self/stat", "r");
+  if (!file) return 0;
+  char line[1024];
+  const size_t length = fread(line, 1, sizeof line - 1, file);
+  fclose(file);
+  line[length] = '\0';
+  // Field 22, clock ticks after boot. The second field, a name in brackets, may hold anything.
+  const char *rest = strrchr(line, ')');
+  unsigned long long ticks;
+  struct timespec now;
+  if (!rest ||
+      sscanf(rest + 1,
+             " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
+             &ticks) != 1 ||
+      clock_gettime(CLOCK_BOOTTIME, &now) != 0)
+    return 0;
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec -
+         (double)ticks / (double)sysconf(_SC_CLK_TCK);
+}
+
 static size_t status_line(const char *key) {
   FILE *file = fopen("/proc/self/status", "r");
   if (!file) return 0;

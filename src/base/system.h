@@ -22,6 +22,8 @@ void fn_thread_unpin(void);
 int fn_cores_online(void);
 /** Monotonic seconds. */
 double fn_clock(void);
+/** Seconds since the process was started, to a hundredth; 0 when unknown. */
+double fn_process_age(void);
 /** Peak and current resident memory of this process, bytes; 0 when unknown. */
 size_t fn_memory_peak(void);
 size_t fn_memory_now(void);

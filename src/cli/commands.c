@@ -69,17 +69,24 @@ static const fn_command_entry commands[] = {
                 {"write", "OUT.h5", "store what was computed in the same layout"}},
      .function = fn_command_verify},
     {.name = "bench",
-     .synopsis = "RUN.yaml [--steps N] [--warmup N] [--size N] [--batch N] [--json OUT] "
-                 "[--set KEY=VALUE ...]",
-     .summary = "time training steps, and operators one by one",
-     .details = "Times the steps of one rank on random numbers, splits them by kernel, and sets "
-                "the whole beside the sum of its convolutions timed alone on the same threads in "
-                "the same process.",
+     .synopsis = "RUN.yaml [--mode MODE] [--steps N] [--size N] [--batch N] [--json OUT] "
+                 "[--compare OLD] [--trace OUT] [--set KEY=VALUE ...]",
+     .summary = "time steps, operators, reading and communication",
+     .details =
+         "Times steps and splits them by phase and by operator, beside what the machine can do: "
+         "the "
+         "same library primitives timed alone, a convolution and a copy in the same process. Start "
+         "it under mpirun for several ranks.\n\n"
+         "Modes: full takes training data and sums gradients; synthetic takes random numbers; io "
+         "only reads; comm only sums gradients, for several train.bucket_bytes; all does all of "
+         "them. The default is full where there are data, else synthetic.",
      .takes_run = true,
-     .option = {{"steps", "N", "steps that are timed (5)"},
+     .option = {{"mode", "MODE", "full, synthetic, io, comm or all"},
+                {"steps", "N", "steps that are timed (5)"},
                 {"warmup", "N", "steps before those (2)"},
+                {"inference", NULL, "time the network's output alone, not training steps"},
                 {"synthetic", NULL, "take sizes from the options below even where data are there"},
-                {"batch", "N", "samples of a step (train.batch)"},
+                {"batch", "N", "samples of a step and rank (train.batch)"},
                 {"size", "N", "cells of the network's input along each axis"},
                 {"channels", "IN,OUT", "channels of input and target, where there are no data"},
                 {"spatial", "D",
@@ -88,7 +95,11 @@ static const fn_command_entry commands[] = {
                 {"json", "OUT", "also write everything to a file"},
                 {"io", NULL,
                  "time the ways of reading a file of cubes (given instead of RUN.yaml) beside "
-                 "read(2), --steps times in turns"}},
+                 "read(2), --steps times in turns"},
+                {"compare", "OLD", "print ratios to the file of an earlier measurement"},
+                {"from", "NEW", "measure nothing: compare this file with that of --compare"},
+                {"trace", "OUT", "write a timeline for chrome://tracing or Perfetto"},
+                {"lockstep", NULL, "take a step per line \"step\" read, for tools/bench-peers"}},
      .function = fn_command_bench},
     {.name = "data",
      .synopsis =

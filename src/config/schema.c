@@ -231,7 +231,9 @@ static const fn_key keys[] = {
          "Save and stop, as if interrupted, after this many steps of this start; null: never."},
     {KEY("train.bucket_bytes", INTEGER, train.bucket_bytes), .fallback = "26214400", FROM(1),
      .unit = "bytes",
-     .meaning = "Size of the gradient buckets that ranks sum while the backward pass goes on."},
+     .meaning =
+         "Largest size of the gradient buckets that ranks sum while the backward pass goes on; "
+         "they are an eighth of all gradients where that is less."},
     {KEY("train.first_bucket_bytes", INTEGER, train.first_bucket_bytes), .fallback = "1048576",
      FROM(1), .unit = "bytes",
      .meaning = "Size of the first bucket, small so that communication starts early."},

@@ -119,6 +119,10 @@ void fn_loader_destroy(fn_loader *loader);
 fn_status fn_loader_next(fn_loader *loader, const fn_batch **batch);
 /** Seconds fn_loader_next has waited since creation. */
 double fn_loader_waited(const fn_loader *loader);
+/** From now on call done() after every sample read, on the thread `reader` (from 0) that read it
+ * and with no lock held; times of fn_clock(). NULL: no more calls, though one may be under way. */
+typedef void (*fn_sample_read)(void *user, int reader, int64_t sample, double start, double end);
+void fn_loader_on_read(fn_loader *loader, fn_sample_read done, void *user);
 
 /* ---- norms
  * ------------------------------------------------------------------------------------------ */

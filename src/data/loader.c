@@ -41,6 +41,9 @@ struct fn_loader {
   fn_status status;
   char message[4096];
   double waited;
+  int readers; /**< threads that have begun */
+  fn_sample_read done;
+  void *done_user;
 };
 
 /** Position of the next sample to be read, in order, once its slot is free; -1: no more. Locked. */
@@ -80,6 +83,7 @@ static void *read_samples(void *argument) {
   fn_loader *loader = argument;
   fn_thread_unpin();
   pthread_mutex_lock(&loader->lock);
+  const int reader = loader->readers++;
   for (int64_t position; (position = next_job(loader)) >= 0;) {
     slot *s = &loader->slot[position / loader->batch % loader->slots];
     const int64_t row = position % loader->batch;
@@ -87,10 +91,14 @@ static void *read_samples(void *argument) {
     // Whoever comes first sets the count; it is the same for all.
     s->batch.count = left < loader->batch ? left : loader->batch;
     s->batch.sample[row] = loader->list[position];
+    const fn_sample_read done = loader->done;
+    void *user = loader->done_user;
     pthread_mutex_unlock(&loader->lock);
+    const double start = done ? fn_clock() : 0;
     float *target = s->batch.target ? s->batch.target + row * loader->target_values : NULL;
     const fn_status status =
         make_sample(loader, position, s->batch.input + row * loader->input_values, target);
+    if (done) done(user, reader, loader->list[position], start, fn_clock());
     pthread_mutex_lock(&loader->lock);
     finish_job(loader, position, status);
   }
@@ -282,6 +290,13 @@ fn_status fn_loader_next(fn_loader *loader, const fn_batch **batch) {
   }
   pthread_mutex_unlock(&loader->lock);
   return status;
+}
+
+void fn_loader_on_read(fn_loader *loader, fn_sample_read done, void *user) {
+  pthread_mutex_lock(&loader->lock);
+  loader->done = done;
+  loader->done_user = user;
+  pthread_mutex_unlock(&loader->lock);
 }
 
 double fn_loader_waited(const fn_loader *loader) {

@@ -50,6 +50,9 @@ fn_status fn_dist_broadcast(const fn_dist *dist, void *bytes, int64_t count);
  *  provided, else they run in fn_reducer_finish. */
 typedef struct fn_reducer fn_reducer;
 
+/** Bytes of a bucket for these gradients: `wanted`, but no more than an eighth of all. The last
+ *  bucket starts when the backward pass ends and is never hidden: it must be a small part. */
+int64_t fn_reducer_bucket_bytes(const fn_parameters *parameters, int64_t wanted);
 fn_status fn_reducer_create(const fn_dist *dist, fn_parameters *parameters, int64_t first_bytes,
                             int64_t bucket_bytes, fn_reducer **reducer);
 void fn_reducer_destroy(fn_reducer *reducer);
@@ -62,5 +65,16 @@ void fn_reducer_ready(void *reducer, int entry);
 fn_status fn_reducer_finish(fn_reducer *reducer);
 /** Seconds spent reducing and, of those, waited for in finish; since creation. */
 void fn_reducer_times(const fn_reducer *reducer, double *busy, double *exposed);
+
+/** One bucket in the last step; times of fn_clock(), 0 when it has not come so far. */
+typedef struct fn_bucket_times {
+  int64_t bytes;
+  double ready; /**< its last gradient was written */
+  double start, end;
+} fn_bucket_times;
+/** 0 on one rank, which reduces nothing. */
+int fn_reducer_bucket_count(const fn_reducer *reducer);
+/** Between fn_reducer_finish and the next fn_reducer_begin. */
+void fn_reducer_bucket(const fn_reducer *reducer, int index, fn_bucket_times *times);
 
 #endif

@@ -57,6 +57,10 @@ const fn_shape *fn_program_output_shape(const fn_program *program, const char *n
 typedef void (*fn_gradient_ready)(void *user, int entry);
 void fn_program_on_gradient(fn_program *program, fn_gradient_ready ready, void *user);
 
+/** Called inside fn_program_run after every kernel, in order; times of fn_clock(). */
+typedef void (*fn_kernel_done)(void *user, int kernel, double start, double end);
+void fn_program_on_kernel(fn_program *program, fn_kernel_done done, void *user);
+
 /** Run all kernels. Collective over context->collectives when the graph synchronises batch norm. */
 fn_status fn_program_run(fn_program *program, const fn_run_context *context);
 
@@ -89,5 +93,10 @@ typedef struct fn_program_memory {
   double extra;     /**< their part of a run's time, estimated from FLOPs and bytes */
 } fn_program_memory;
 void fn_program_memory_info(const fn_program *program, fn_program_memory *memory);
+
+/** Seconds that fn_program_create spent until memory was planned, and from there (allocation,
+ * kernels).
+ */
+void fn_program_create_times(const fn_program *program, double *plan, double *prepare);
 
 #endif

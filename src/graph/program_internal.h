@@ -87,6 +87,9 @@ struct fn_program {
 
   fn_gradient_ready ready;
   void *ready_user;
+  fn_kernel_done done;
+  void *done_user;
+  double plan_seconds, prepare_seconds;
 };
 
 /** Owner of a place, and the place's offset in it (elements of its dtype). */

@@ -42,17 +42,8 @@ static void add_number(fn_text *line, const char *key, double value) {
 }
 
 static void add_string(fn_text *line, const char *key, const char *value) {
-  fn_text_add(line, ",\"%s\":\"", key);
-  for (const unsigned char *c = (const unsigned char *)value; *c; c++) {
-    if (*c == '"' || *c == '\\') {
-      fn_text_add(line, "\\%c", *c);
-    } else if (*c < 0x20) {
-      fn_text_add(line, "\\u%04x", *c);
-    } else {
-      fn_text_add(line, "%c", *c);
-    }
-  }
-  fn_text_add(line, "\"");
+  fn_text_add(line, ",\"%s\":", key);
+  fn_text_add_json(line, value);
 }
 
 static void add_time(fn_text *line) {

@@ -531,9 +531,10 @@ static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(s->dist, fn_limits_start(s->run, &s->limits)));
   FN_TRY(open_data(s));
   FN_TRY(fn_dist_agree(s->dist, prepare(s)));
-  FN_TRY(fn_dist_agree(s->dist,
-                       fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,
-                                         s->run->train.bucket_bytes, &s->reducer)));
+  FN_TRY(fn_dist_agree(
+      s->dist, fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,
+                                 fn_reducer_bucket_bytes(s->parameters, s->run->train.bucket_bytes),
+                                 &s->reducer)));
   bool resumed, stopped = false;
   FN_TRY(fn_session_lock(s));
   FN_TRY(fn_session_restore(s, &resumed));
