@@ -323,7 +323,7 @@ static void tables_hold_exact_values(void **state) {
   strcpy(folder, temporary_folder());
   play(folder, 0, 15);
   fn_csv csv;
-  assert_int_equal(fn_csv_open(folder, 15, &csv), FN_OK);
+  assert_int_equal(fn_csv_open(folder, 15, false, &csv), FN_OK);
   assert_int_equal(csv.epochs, 3);
   double *values;
   int64_t count;

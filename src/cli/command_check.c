@@ -134,6 +134,9 @@ static double print_network(const check *c, const fn_network_totals *t, int stat
          run->model.layers ? "layers" : run->model.name, (long long)t->parameters, t->kernels);
   printf("GFLOP per step     %.2f forward, %.2f with gradients, per rank\n",
          t->forward_flops * 1e-9, t->training_flops * 1e-9);
+  if (t->repeats > 0)
+    printf("computed twice     %s: about %.1f %% more time (compute.recompute)\n", t->repeated,
+           100 * t->extra);
   printf("memory per rank\n");
   print_memory("activations", (double)t->training_arena, &total);
   print_memory("parameters", weights + (double)p->buffer_count * sizeof(float), &total);

@@ -18,7 +18,7 @@ typedef struct fn_command_option {
   const char *meaning; /**< one sentence */
 } fn_command_option;
 
-enum { FN_MAX_OPTIONS = 32 };
+enum { FN_MAX_OPTIONS = 48 };
 
 typedef struct fn_command_line fn_command_line;
 

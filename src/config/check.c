@@ -149,9 +149,9 @@ static void check_filesets(fn_run_parts *parts) {
   const char *demands[] = {"schedule.metric", "checkpoint.best"};
   const char *values[] = {run->schedule.metric, run->checkpoint.best};
   for (int i = 0; i < 2; i++) {
-    if (!validates && !given_input && !given_target && values[i] &&
-        strcmp(values[i], "validation") == 0)
-      about(parts, demands[i], "%s: validation needs %s", demands[i],
+    if (!validates && !given_input && !given_target && values[i] && values[i][0] &&
+        strcmp(values[i], "train") != 0)
+      about(parts, demands[i], "%s: %s needs %s", demands[i], values[i],
             fn_run_has_cubes(run) ? "data.cubes.validation_seeds"
                                   : "data.validation.input and .target");
   }
@@ -306,6 +306,20 @@ static void check_checkpoint(fn_run_parts *parts) {
         parts, "checkpoint.keep_every",
         "checkpoint.keep_every must be a multiple of checkpoint.every_epochs, found %lld and %lld",
         (long long)every, (long long)run->checkpoint.every_epochs);
+  const char *best = run->checkpoint.best;
+  const bool metric =
+      best && best[0] && strcmp(best, "train") != 0 && strcmp(best, "validation") != 0;
+  if (metric && !fn_run_has_cubes(run))
+    about(parts, "checkpoint.best",
+          "checkpoint.best: %s needs data with two classes (data.kind: "
+          "cubes)",
+          best);
+  const bool none = fn_parts_given(parts, "checkpoint.best") && (!best || !best[0]);
+  if (none && run->train.stop_patience > 0)
+    about(parts, "train.stop_patience", "train.stop_patience needs checkpoint.best, which is null");
+  if (none && !isnan(run->train.stop_threshold))
+    about(parts, "train.stop_threshold",
+          "train.stop_threshold needs checkpoint.best, which is null");
 }
 
 void fn_run_check_consistent(fn_run_parts *parts) {

@@ -97,6 +97,8 @@ typedef struct fn_run {
     double ema_decay;   /**< <= 0: off */
     bool sync_batch_norm;
     const char *on_nan;     /**< stop | skip */
+    int64_t stop_patience;  /**< epochs; 0: never */
+    double stop_threshold;  /**< of checkpoint.best; NaN: none */
     int64_t log_interval;   /**< steps */
     const char *load_state; /**< state to start from; NULL: checkpoint.h5 of the folder if there */
     bool load_strict;
@@ -148,7 +150,7 @@ typedef struct fn_run {
     double every_minutes; /**< <= 0: off */
     int64_t keep_last;    /**< 0: all */
     int64_t keep_every;   /**< epochs; keep those for good; 0: none */
-    const char *best;     /**< metric for best.h5: train | validation | "" */
+    const char *best;     /**< metric for best.h5: train | validation | accuracy | auc | f1 | "" */
   } checkpoint;
 
   struct {
@@ -166,15 +168,24 @@ typedef struct fn_run {
     double box_size; /**< Mpc/h for wave numbers; <= 0: box units */
     bool write_fields;
     bool overwrite; /**< replace outputs of an earlier test or prediction */
+    /* of cubes */
+    bool without_mean;       /**< test again with cube means removed */
+    int64_t baseline_seeds;  /**< training seeds for the baseline; 0: none */
+    int64_t bootstrap;       /**< replicates; 0: none */
+    int64_t saliency;        /**< samples per class; 0: none */
+    fn_texts saliency_seeds; /**< numbers and ranges */
   } test;
 
   struct {
     const char *backend;   /**< reference | cpu */
     const char *precision; /**< f32 | bf16 */
     bool first_layer_f32;
-    int64_t threads;    /**< per rank; 0: cores available to the rank */
-    bool deterministic; /**< false: backends may use kernels whose bits vary from run to run */
-    bool check;         /**< poison released memory */
+    int64_t threads;       /**< per rank; 0: cores available to the rank */
+    bool deterministic;    /**< false: backends may use kernels whose bits vary from run to run */
+    bool check;            /**< poison released memory */
+    const char *recompute; /**< auto | none | elementwise | all */
+    int64_t memory_budget; /**< bytes of the values of a program; 0: none */
+    const char *pin;       /**< auto | yes | no: threads stay on their cores */
   } compute;
 
   struct {

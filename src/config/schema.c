@@ -208,6 +208,13 @@ static const fn_key keys[] = {
     {KEY("train.on_nan", CHOICE, train.on_nan), .fallback = "stop", .choices = "stop|skip",
      .map2map = "detect-anomaly",
      .meaning = "When loss or gradient is not finite: stop the run, or skip the step."},
+    {KEY("train.stop_patience", INTEGER, train.stop_patience), .fallback = "0", FROM(0),
+     .unit = "epochs",
+     .meaning = "Stop after so many epochs without a better value of checkpoint.best; 0: never."},
+    {KEY("train.stop_threshold", REAL, train.stop_threshold), .fallback = "null", .nullable = true,
+     .off = (double)NAN,
+     .meaning = "Stop when checkpoint.best reaches this: a loss at most, a metric at least; null: "
+                "never."},
     {KEY("train.log_interval", INTEGER, train.log_interval), .fallback = "100", FROM(1),
      .unit = "steps", .map2map = "log-interval",
      .meaning = "Steps between lines of progress and step metrics."},
@@ -326,15 +333,17 @@ static const fn_key keys[] = {
      .unit = "epochs",
      .meaning = "States of epochs that are multiples of this are kept for good; 0: none."},
     {KEY("checkpoint.best", CHOICE, checkpoint.best), .fallback = "null", .nullable = true,
-     .off_text = "", .choices = "train|validation",
+     .off_text = "", .choices = "train|validation|accuracy|auc|f1",
      .derived = "validation when data.validation is given, else train",
-     .meaning =
-         "The epoch's loss that decides which state best.h5 points to; null: there is no best.h5."},
+     .meaning = "What decides which state best.h5 points to, and when training stops early: the "
+                "epoch's training or validation loss, or, for cubes, a metric of the validation; "
+                "null: there is no best.h5."},
 
     {KEY("run.time_limit", TEXT, run.time_limit), .fallback = "auto",
-     .meaning = "Wall time of one start: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS; the run then saves "
-                "and ends with exit code 75. auto: the end of the batch job, from "
-                "FIELDNET_JOB_END or SLURM_JOB_END_TIME where they are set; none: no limit."},
+     .meaning =
+         "Wall time of one start: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS; the run then saves "
+         "and ends with exit code 75. auto: the end of the batch job, from "
+         "FIELDNET_JOB_END or SLURM_JOB_END_TIME where they are set; none: no limit."},
     {KEY("run.time_margin", REAL, run.time_margin), .fallback = "30", FROM(0), .unit = "s",
      .meaning = "Time kept before the limit, beyond the longest step and save so far."},
     {KEY("run.halt_file", TEXT, run.halt_file), .fallback = "halt",
@@ -361,6 +370,23 @@ static const fn_key keys[] = {
      .meaning =
          "Replace fields and tables of an earlier test or prediction; else they are kept and "
          "the command refuses."},
+    {KEY("test.without_mean", FLAG, test.without_mean), .fallback = "true",
+     .meaning = "Cubes: test a second time with each cube's own mean taken away, which alone tells "
+                "the classes apart."},
+    {KEY("test.baseline_seeds", INTEGER, test.baseline_seeds), .fallback = "64", FROM(0),
+     .unit = "seeds",
+     .meaning = "Cubes: training seeds, spread evenly, whose cube means a baseline classifier is "
+                "fitted to; 0: no baseline."},
+    {KEY("test.bootstrap", INTEGER, test.bootstrap), .fallback = "1000", FROM(0),
+     .unit = "replicates",
+     .meaning = "Cubes: replicates of the 95 % confidence intervals over seeds; 0: none."},
+    {KEY("test.saliency", INTEGER, test.saliency), .fallback = "0", WITHIN(0, 1024),
+     .unit = "samples",
+     .meaning = "Cubes: samples of each class, spread evenly, whose map of |d logit / d cell| is "
+                "written and drawn."},
+    {KEY("test.saliency_seeds", TEXTS, test.saliency_seeds), OFF(0),
+     .meaning = "Cubes: test seeds, numbers and ranges, for both cubes of which d logit / d cell "
+                "is summed over all slices and written."},
 
     {KEY("compute.backend", CHOICE, compute.backend), .fallback = "cpu",
      .choices = "reference|cpu|cuda",
@@ -378,6 +404,23 @@ static const fn_key keys[] = {
          "effect on reference and cpu, which are always deterministic."},
     {KEY("compute.check", FLAG, compute.check), .fallback = "false",
      .meaning = "Fill released memory with NaN and guard buffers, to find defects; slow."},
+    {KEY("compute.recompute", CHOICE, compute.recompute), .fallback = "auto",
+     .choices = "auto|none|elementwise|all",
+     .meaning =
+         "What may be computed twice to save memory; results keep their bits. auto: with a "
+         "memory_budget all that it takes, without one what lowers the peak for one percent of "
+         "the time at most; elementwise: all but convolutions and matrix products; all: those "
+         "too. Without a budget the last two make memory as small as they can."},
+    {KEY("compute.memory_budget", INTEGER, compute.memory_budget), OFF(0), FROM(1), .unit = "bytes",
+     .meaning =
+         "Limit for the values of the network (activations and their gradients) of a rank; null: "
+         "none. Without parameters, gradients of parameters and scratch."},
+    {KEY("compute.pin", CHOICE, compute.pin), .fallback = "auto", .choices = "auto|yes|no",
+     .meaning =
+         "Keep every thread on a core of its own. auto: where the batch system or mpirun gave this "
+         "rank cores of its own, fewer than the machine has; yes: also where the whole machine is "
+         "free to use, which harms when two jobs do it. Variables of OpenMP (OMP_PROC_BIND, "
+         "OMP_PLACES, GOMP_CPU_AFFINITY) go before."},
 
     {KEY("report.tensorboard", FLAG, report.tensorboard), .fallback = "true",
      .meaning = "Write TensorBoard event files."},

@@ -78,6 +78,7 @@ static fn_status make_sample(fn_loader *loader, int64_t position, float *input, 
 
 static void *read_samples(void *argument) {
   fn_loader *loader = argument;
+  fn_thread_unpin();
   pthread_mutex_lock(&loader->lock);
   for (int64_t position; (position = next_job(loader)) >= 0;) {
     slot *s = &loader->slot[position / loader->batch % loader->slots];

@@ -122,7 +122,7 @@ static fn_status build(fn_program *p, const fn_program_output *outputs, int outp
   p->input = fn_arena_take(p->tables, (size_t)(p->graph->leaf_count + 1) * sizeof *p->input);
   p->output = fn_arena_take(p->tables, (size_t)(output_count + 1) * sizeof *p->output);
   FN_TRY(fn_program_lower(p, outputs, output_count, wrt, gradients, gradient_count));
-  FN_TRY(fn_program_plan_memory(p));
+  FN_TRY(fn_program_schedule(p));
   FN_TRY(allocate(p));
   if (p->options.check && !p->options.plan_only) set_guards(p);
   return FN_OK;
@@ -241,7 +241,8 @@ void fn_program_kernel_info(const fn_program *program, int index, fn_kernel_info
                            .label = s->label,
                            .backend = s->backend->name,
                            .seconds = s->seconds,
-                           .runs = s->runs};
+                           .runs = s->runs,
+                           .repeats = s->repeats};
   for (int i = 0; i < s->node->input_count; i++)
     if (s->input[i] >= 0) info->bytes += (double)fn_place_bytes(&program->place[s->input[i]]);
   for (int o = 0; o < s->node->output_count; o++)
@@ -263,5 +264,8 @@ void fn_program_memory_info(const fn_program *program, fn_program_memory *memory
   *memory = (fn_program_memory){.arena = program->arena_bytes,
                                 .naive = program->naive_bytes,
                                 .workspace = program->workspace_bytes,
-                                .reorders = program->reorders};
+                                .reorders = program->reorders,
+                                .extra = program->extra_share};
+  for (int s = 0; s < program->step_count; s++)
+    memory->repeats += program->step[s].repeats;
 }

@@ -32,6 +32,7 @@ typedef struct step {
   fn_node *node; /**< for reorders: a node of its own with one input and one output */
   const fn_backend *backend;
   bool is_reorder;
+  bool repeats; /**< of an earlier step, for one of its storages */
   const char *label;
   int *input, *output; /**< places; -1: absent */
   fn_node_plan plan;
@@ -76,6 +77,7 @@ struct fn_program {
   size_t arena_bytes, naive_bytes, workspace_bytes;
   void *workspace;
   int reorders;
+  double extra_share; /**< time of repetitions / time of a run, estimated */
 
   fn_gradient_ready ready;
   void *ready_user;
@@ -90,6 +92,8 @@ bool fn_readers_allow_strides(const fn_program *program, int index);
 /** Nodes to steps: layouts, views, reorders. */
 fn_status fn_program_lower(fn_program *program, const fn_program_output *outputs, int output_count,
                            fn_value *const *wrt, fn_value *const *gradients, int gradient_count);
+/** Order of steps, what is computed twice, and the memory plan. */
+fn_status fn_program_schedule(fn_program *program);
 /** Lifetimes, in-place results and addresses. */
 fn_status fn_program_plan_memory(fn_program *program);
 

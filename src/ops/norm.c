@@ -275,6 +275,11 @@ static void normalise(const layout *l, const fn_batch_norm_attrs *attrs, const d
   }
 }
 
+void fn_round_statistics(double *values, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+    values[i] = (double)(float)values[i];
+}
+
 static fn_status norm_reference(const fn_node *node, const double *const *in, double *const *out,
                                 const fn_run_context *context) {
   const fn_batch_norm_attrs *attrs = node->attrs;
@@ -289,6 +294,7 @@ static fn_status norm_reference(const fn_node *node, const double *const *in, do
     var = mean + l.channels;
     status = statistics(&l, in[X], attrs->sync, context, scratch, scratch + l.channels + 1,
                         scratch + 2 * l.channels + 1);
+    if (attrs->sync) fn_round_statistics(scratch + l.channels + 1, 2 * l.channels);
   }
   if (status == FN_OK) {
     normalise(&l, attrs, in, mean, var, out[0]);

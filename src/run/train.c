@@ -8,6 +8,8 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "base/text.h"
+#include "dist/placement.h"
+#include "run/best.h"
 #include "run/epoch.h"
 #include "run/open_data.h"
 #include "run/run_loop.h"
@@ -26,6 +28,11 @@ typedef struct step_sums {
   double stop, save;    /**< requests */
   double failed;        /**< ranks whose kernels failed */
 } step_sums;
+
+/** Tell the watchdog what this rank is about to do. */
+static void enter(fn_session *s, fn_phase phase) {
+  fn_watchdog_enter(s->watchdog, phase, s->progress.step + 1);
+}
 
 static fn_run_context step_context(const fn_session *s, const fn_batch *batch) {
   return (fn_run_context){.seed = s->run->seed,
@@ -67,10 +74,12 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
   fn_parameters *p = s->parameters;
   for (int64_t m = 0; m < micro; m++) {
     double loss = 0;
+    enter(s, FN_PHASE_INPUT);
     // A rank that cannot read must not leave the others waiting for its gradients.
     FN_TRY(fn_dist_agree(s->dist, *failed != FN_OK ? *failed : next_batch(loader, last)));
     const fn_batch *batch = *last;
     if (micro == 1) FN_TRY(fn_reducer_begin(s->reducer, batch->count));
+    enter(s, FN_PHASE_COMPUTE);
     *failed = run_batch(s, batch, micro == 1, &loss);
     // With synchronised batch norm the others wait inside their programs: nothing can be agreed.
     if (*failed != FN_OK && s->run->train.sync_batch_norm) fn_dist_abort(s->dist, *failed);
@@ -85,6 +94,7 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
     for (int e = 0; e < p->entry_count; e++)
       if (!p->entry[e].is_buffer) fn_reducer_ready(s->reducer, e);
   }
+  enter(s, FN_PHASE_GRADIENTS);
   return fn_reducer_finish(s->reducer);
 }
 
@@ -219,6 +229,7 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
   fn_status failed = FN_OK;
   const fn_batch *last = NULL;
   FN_TRY(gradients(s, loader, micro, sums, &last, &failed));
+  enter(s, FN_PHASE_AGREE);
   sums->failed = failed != FN_OK;
   sums->stop = wants_stop(s);
   sums->save = fn_save_requested();
@@ -325,6 +336,17 @@ static fn_status agree_on_requests(fn_session *s, bool *save) {
   return FN_OK;
 }
 
+/** After an epoch or, `resumed`, before the first: all epochs done, or enough of them. */
+static void find_end(fn_session *s, bool resumed) {
+  char why[256];
+  const bool all = s->progress.epoch >= s->run->train.epochs;
+  const bool enough = !all && fn_best_suffices(s->run, &s->progress, why, sizeof why);
+  s->finished = all || enough;
+  if (enough)
+    fn_log(FN_INFO, "%s early after epoch %lld: %s", resumed ? "this run was stopped" : "stopped",
+           (long long)s->progress.epoch, why);
+}
+
 static fn_status end_of_epoch(fn_session *s, double seconds) {
   fn_progress *progress = &s->progress;
   const fn_run *run = s->run;
@@ -332,7 +354,8 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
       progress->loss_count > 0 ? progress->loss_sum / progress->loss_count : (double)NAN;
   fn_draw_training(s);
   const double start = fn_clock();
-  fn_validation validation = {.loss = NAN, .accuracy = NAN};
+  if (s->validation) enter(s, FN_PHASE_VALIDATE);
+  fn_validation validation = {.loss = NAN, .accuracy = NAN, .auc = NAN, .f1 = NAN};
   if (s->validation) FN_TRY(fn_validate(s, &validation));
   progress->validation_loss = validation.loss;
   s->longest_validation = fmax(s->longest_validation, fn_clock() - start);
@@ -347,15 +370,7 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
   const bool counts = !by_validation || isfinite(watched);
   if (counts && fn_schedule_epoch(run, &s->schedule, watched))
     fn_log(FN_INFO, "learning rate lowered from %g to %g", rate, s->schedule.current);
-  const double metric = strcmp(run->checkpoint.best, "validation") == 0 && s->validation
-                            ? progress->validation_loss
-                            : progress->train_loss;
-  const bool best = run->checkpoint.best[0] && isfinite(metric) &&
-                    (isnan(progress->best_metric) || metric < progress->best_metric);
-  if (best) {
-    progress->best_metric = metric;
-    progress->best_epoch = progress->epoch;
-  }
+  const bool best = fn_best_update(run, fn_best_value(run, progress, &validation), progress);
   if (s->observer && s->observer->epoch) {
     const fn_epoch_event event = {
         .epoch = progress->epoch,
@@ -364,6 +379,8 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
         .train_loss = progress->train_loss,
         .validation_loss = progress->validation_loss,
         .validation_accuracy = validation.accuracy,
+        .validation_auc = validation.auc,
+        .validation_f1 = validation.f1,
         .lr = fn_schedule_rate(run, &s->schedule, progress->step, progress->epoch,
                                run->train.epochs * s->epoch_steps),
         .seconds = seconds,
@@ -374,7 +391,8 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
   bool asked;
   FN_TRY(agree_on_requests(s, &asked));
   const bool due = progress->epoch % run->checkpoint.every_epochs == 0;
-  if (!due && !best && !asked && !s->stopping && progress->epoch < run->train.epochs) return FN_OK;
+  find_end(s, false);
+  if (!due && !best && !asked && !s->stopping && !s->finished) return FN_OK;
   fn_save_done(); // before the save: a request from now on is for another one
   return fn_session_save(s, best);
 }
@@ -498,6 +516,16 @@ static void announce(const fn_session *s, bool resumed) {
   s->observer->start(s->observer->self, s->run, summary, resumed ? s->progress.step : 0);
 }
 
+/** Where the ranks are, once, before anything takes long. Collective. */
+static fn_status show_placement(const fn_session *s) {
+  fn_text table = {0};
+  const fn_status status = fn_placement_table(s->dist, s->run->compute.backend, &table);
+  if (table.data) table.data[table.length - 1] = '\0'; // the log ends its lines itself
+  if (table.data) fn_log(s->dist->size > 1 ? FN_INFO : FN_DETAIL, "%s", table.data);
+  fn_text_free(&table);
+  return status;
+}
+
 static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(s->dist, fn_limits_start(s->run, &s->limits)));
   FN_TRY(open_data(s));
@@ -510,12 +538,16 @@ static fn_status train(fn_session *s) {
   FN_TRY(fn_session_restore(s, &resumed));
   // After the last thing that may refuse the run: what is refused leaves the folder as it was.
   FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
+  FN_TRY(show_placement(s));
   announce(s, resumed);
   s->last_save = fn_clock();
+  FN_TRY(
+      fn_dist_agree(s->dist, fn_watchdog_start(s->dist, s->run->run.hang_timeout, &s->watchdog)));
   int64_t steps = 0;
-  while (s->progress.epoch < s->run->train.epochs && !stopped)
+  find_end(s, true);
+  while (!s->finished && !stopped)
     FN_TRY(run_epoch(s, &steps, &stopped));
-  return s->progress.epoch < s->run->train.epochs ? FN_INTERRUPTED : FN_OK;
+  return s->finished ? FN_OK : FN_INTERRUPTED;
 }
 
 static void release(fn_session *s) {
@@ -524,6 +556,7 @@ static void release(fn_session *s) {
   if (s->accumulated) fn_pages_free(s->accumulated, bytes);
   if (s->buffers_before)
     fn_pages_free(s->buffers_before, (size_t)s->parameters->buffer_count * sizeof(float));
+  fn_watchdog_stop(s->watchdog);
   fn_reducer_destroy(s->reducer);
   fn_optimizer_destroy(s->optimizer);
   fn_engine_destroy(s->engine);

@@ -5,7 +5,8 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "data/cubes.h"
+#include "run/logits.h"
+#include "run/validate_labels.h"
 
 static void draw(fn_session *s, fn_program *program, const char *stage) {
   if (!s->observer || !s->observer->figure) return;
@@ -71,24 +72,8 @@ static fn_status name_bad_sample(const fn_session *s, const fn_program *program,
                       (long long)(sample % info->crops));
 }
 
-/** What validation adds up over batches and ranks. */
-enum { SUM_LOSS, SUM_SAMPLES, SUM_RIGHT, SUMS };
-
-/** Samples of two classes on whose side the network is. A logit of 0 counts as GR, label 1. */
-static double count_right(const fn_session *s, const fn_program *program, const fn_batch *batch) {
-  if (!fn_dataset_get_info(s->validation)->cubes) return 0;
-  const float *logit = fn_program_output_data(program, "output");
-  double right = 0;
-  for (int64_t row = 0; row < batch->count; row++) {
-    fn_sample_key key;
-    fn_dataset_key(s->validation, batch->sample[row], &key);
-    right += (logit[row] >= 0) == (key.label == 1);
-  }
-  return right;
-}
-
 /** *verdict: FN_ERR_DIVERGED with a message for the first batch whose loss is not finite. */
-static fn_status evaluate_batch(fn_session *s, const fn_batch *batch, double *sum,
+static fn_status evaluate_batch(fn_session *s, const fn_batch *batch, double *sum, float *logit,
                                 fn_program **program, fn_status *verdict) {
   FN_TRY(fn_engine_program(s->engine, false, true, batch->count, program));
   FN_TRY(fn_engine_feed(*program, batch));
@@ -97,13 +82,18 @@ static fn_status evaluate_batch(fn_session *s, const fn_batch *batch, double *su
   FN_TRY(fn_program_run(*program, &context));
   const double loss = (double)*(const float *)fn_program_output_data(*program, "loss");
   if (!isfinite(loss) && *verdict == FN_OK) *verdict = name_bad_sample(s, *program, batch);
-  sum[SUM_LOSS] += loss * (double)batch->count;
-  sum[SUM_SAMPLES] += (double)batch->count;
-  sum[SUM_RIGHT] += count_right(s, *program, batch);
+  sum[0] += loss * (double)batch->count;
+  if (logit) {
+    FN_TRY(fn_logits_check(s->run, *program, batch->count));
+    memcpy(logit + (int64_t)sum[1], fn_program_output_data(*program, "output"),
+           (size_t)batch->count * sizeof *logit);
+  }
+  sum[1] += (double)batch->count;
   return FN_OK;
 }
 
-static fn_status evaluate_slice(fn_session *s, double *sum, fn_status *verdict) {
+/** sum: of loss times samples, samples. logit [samples of this rank], NULL for fields. */
+static fn_status evaluate_slice(fn_session *s, double *sum, float *logit, fn_status *verdict) {
   const fn_dataset_info *info = fn_dataset_get_info(s->validation);
   int64_t begin, count;
   fn_rank_slice(info->samples, s->dist->rank, s->dist->size, false, &begin, &count);
@@ -121,7 +111,8 @@ static fn_status evaluate_slice(fn_session *s, double *sum, fn_status *verdict) 
   while (status == FN_OK) {
     status = fn_loader_next(loader, &batch);
     if (status != FN_OK || !batch) break;
-    status = evaluate_batch(s, batch, sum, &program, verdict);
+    fn_watchdog_enter(s->watchdog, FN_PHASE_VALIDATE, s->progress.step);
+    status = evaluate_batch(s, batch, sum, logit, &program, verdict);
   }
   if (status == FN_OK && program) draw(s, program, "val");
   fn_loader_destroy(loader);
@@ -129,10 +120,10 @@ static fn_status evaluate_slice(fn_session *s, double *sum, fn_status *verdict) 
   return status;
 }
 
-fn_status fn_validate(fn_session *session, fn_validation *result) {
-  double sum[SUMS] = {0};
+static fn_status validate(fn_session *session, float *logit, fn_validation *result) {
+  double sum[2] = {0, 0};
   fn_status verdict = FN_OK;
-  FN_TRY(fn_dist_agree(session->dist, evaluate_slice(session, sum, &verdict)));
+  FN_TRY(fn_dist_agree(session->dist, evaluate_slice(session, sum, logit, &verdict)));
   // Slices go up with the ranks: the lowest rank's bad sample is the first one.
   verdict = fn_dist_agree(session->dist, verdict);
   if (verdict == FN_ERR_DIVERGED && strcmp(session->run->train.on_nan, "skip") == 0) {
@@ -141,10 +132,24 @@ fn_status fn_validate(fn_session *session, fn_validation *result) {
     verdict = FN_OK;
   }
   FN_TRY(verdict);
-  FN_TRY(fn_dist_sum(session->dist, sum, SUMS));
-  const double samples = sum[SUM_SAMPLES] > 0 ? sum[SUM_SAMPLES] : (double)NAN;
-  result->loss = sum[SUM_LOSS] / samples;
-  result->accuracy =
-      fn_dataset_get_info(session->validation)->cubes ? sum[SUM_RIGHT] / samples : (double)NAN;
-  return FN_OK;
+  FN_TRY(fn_dist_sum(session->dist, sum, 2));
+  result->loss = sum[1] > 0 ? sum[0] / sum[1] : (double)NAN;
+  return logit ? fn_validate_labels(session, logit, result) : FN_OK;
+}
+
+fn_status fn_validate(fn_session *session, fn_validation *result) {
+  const fn_dataset_info *info = fn_dataset_get_info(session->validation);
+  int64_t begin, count;
+  float *logit = NULL;
+  fn_status status = FN_OK;
+  *result = (fn_validation){.loss = NAN, .accuracy = NAN, .auc = NAN, .f1 = NAN};
+  fn_rank_slice(info->samples, session->dist->rank, session->dist->size, false, &begin, &count);
+  if (info->cubes) {
+    logit = malloc((size_t)(count + 1) * sizeof *logit);
+    if (!logit) status = fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "out of memory");
+    status = fn_dist_agree(session->dist, status);
+  }
+  if (status == FN_OK) status = validate(session, logit, result);
+  free(logit);
+  return status;
 }

@@ -8,7 +8,7 @@
 
 typedef struct fn_validation {
   double loss;
-  double accuracy; /**< of two classes, against hard labels; NaN for fields */
+  double accuracy, auc, f1; /**< of two classes, against hard labels; NaN for fields */
 } fn_validation;
 
 /** Mean loss over all validation samples, each evaluated exactly once. A loss that is not finite is

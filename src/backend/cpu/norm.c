@@ -212,6 +212,7 @@ static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
   } else {
     FN_TRY(statistics(s, &kernel->input[X], attrs->sync, context,
                       (double *)(memory + s->partial_at), total));
+    if (attrs->sync) fn_round_statistics(total, 2 * channels);
   }
   for (int64_t c = 0; c < channels; c++) {
     factor[c] = (float)total[c];
