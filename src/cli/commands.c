@@ -85,7 +85,10 @@ static const fn_command_entry commands[] = {
                 {"spatial", "D",
                  "spatial axes, where there are no data (default: what the network takes, else 3)"},
                 {"all", NULL, "print every kernel, not only the slowest"},
-                {"json", "OUT", "also write everything to a file"}},
+                {"json", "OUT", "also write everything to a file"},
+                {"io", NULL,
+                 "time the ways of reading a file of cubes (given instead of RUN.yaml) beside "
+                 "read(2), --steps times in turns"}},
      .function = fn_command_bench},
     {.name = "data",
      .synopsis =
@@ -233,6 +236,7 @@ static const fn_exit_code exit_codes[] = {
     {FN_ERR_MEMORY, "memory is exhausted, or a limit is exceeded"},
     {FN_ERR_VERIFY, "a comparison is over its tolerance"},
     {FN_ERR_UNSUPPORTED, "this build or backend cannot do what was asked"},
+    {FN_ERR_LOST, "a rank does not answer, or does not get on: start again to go on"},
     {FN_INTERRUPTED, "stopped by request with the state saved: start again to go on"},
 };
 

@@ -102,6 +102,8 @@ fn_status fn_command_check(const fn_command_line *line);
 fn_status fn_command_describe(const fn_command_line *line);
 fn_status fn_command_verify(const fn_command_line *line);
 fn_status fn_command_bench(const fn_command_line *line);
+/** bench --io */
+fn_status fn_command_bench_io(const fn_command_line *line);
 fn_status fn_command_data(const fn_command_line *line);
 fn_status fn_command_job(const fn_command_line *line);
 fn_status fn_command_help(const fn_command_line *line);

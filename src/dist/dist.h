@@ -6,15 +6,19 @@
 
 #include <mpi.h>
 
+#include "base/system.h"
 #include "graph/parameters.h"
 
 typedef struct fn_dist {
   int rank, size;
-  int node_rank, node_size;   /**< among the ranks of this node */
-  int cores;                  /**< that this rank may count as its own */
-  MPI_Comm comm;              /**< duplicate of MPI_COMM_WORLD for control messages */
-  MPI_Comm gradient_comm;     /**< used by the progress thread only */
-  bool threads_multiple;      /**< MPI_THREAD_MULTIPLE was provided */
+  int node_rank, node_size; /**< among the ranks of this node */
+  int cores;                /**< that this rank may count as its own */
+  int core[FN_CORES_MOST];  /**< cores that no other rank of the node counts as its own */
+  int core_count;           /**< 0: they cannot be told apart */
+  bool cores_given;       /**< fewer than the machine has: who started the job chose them for it */
+  MPI_Comm comm;          /**< duplicate of MPI_COMM_WORLD for control messages */
+  MPI_Comm gradient_comm; /**< used by the progress thread only */
+  bool threads_multiple;  /**< MPI_THREAD_MULTIPLE was provided */
   fn_collectives collectives; /**< for programs; sums over comm */
 } fn_dist;
 
@@ -23,7 +27,7 @@ fn_status fn_dist_init(int *argc, char ***argv, fn_dist *dist);
 /** Collective. */
 void fn_dist_finalize(fn_dist *dist);
 /** The error is unrecoverable on this rank alone: print it and end the job (MPI_Abort). */
-void fn_dist_abort(fn_dist *dist, fn_status status);
+void fn_dist_abort(const fn_dist *dist, fn_status status);
 
 /** Agree on success: every rank returns FN_OK when all passed FN_OK; otherwise every rank returns
  *  the status of the lowest failing rank and fn_error_message() is that rank's message with its

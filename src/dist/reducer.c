@@ -157,6 +157,7 @@ static void pause_between_tests(bool finishing) {
 
 static void *progress(void *self) {
   fn_reducer *r = self;
+  fn_thread_unpin();
   pthread_mutex_lock(&r->lock);
   while (!r->stop) {
     if (!has_work(r)) {

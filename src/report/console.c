@@ -60,13 +60,15 @@ void fn_console_step(fn_console *console, const fn_step_event *event) {
 }
 
 void fn_console_epoch(fn_console *console, const fn_epoch_event *e) {
-  char validation[64] = "", duration[64];
-  if (!isnan(e->validation_loss)) {
+  char validation[64] = "", metrics[96] = "", duration[64];
+  if (!isnan(e->validation_loss))
     snprintf(validation, sizeof validation, "  validation %.6g", e->validation_loss);
-  }
+  if (!isnan(e->validation_accuracy))
+    snprintf(metrics, sizeof metrics, ", accuracy %.4f, AUC %.4f, F1 %.4f", e->validation_accuracy,
+             e->validation_auc, e->validation_f1);
   wipe(console);
-  fn_log(FN_INFO, "epoch %" PRId64 "/%" PRId64 " done  training %.6g%s%s  lr %.3g  %s", e->epoch,
-         e->epochs, e->train_loss, validation, e->best ? "  (best so far)" : "", e->lr,
+  fn_log(FN_INFO, "epoch %" PRId64 "/%" PRId64 " done  training %.6g%s%s%s  lr %.3g  %s", e->epoch,
+         e->epochs, e->train_loss, validation, metrics, e->best ? "  (best so far)" : "", e->lr,
          fn_text_duration(e->seconds, duration, sizeof duration));
 }
 
