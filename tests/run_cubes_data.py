@@ -2,6 +2,7 @@
 kills and everything that can be wrong with the sources."""
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -234,12 +235,21 @@ def same_bytes(a, b):
     return open(a, "rb").read() == open(b, "rb").read()
 
 
+def progress():
+    try:
+        with open("killed.h5.progress", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
 def kill_once(arguments, delay):
-    """Killed `delay` after cubes begin to be written, or not at all if the job is done before."""
+    """Killed `delay` after this start has written something, or not at all if the job is done before."""
+    before = progress()
     process = subprocess.Popen(command(2, "data", *arguments), stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL, start_new_session=True)
     begun = time.monotonic()
-    while process.poll() is None and not os.path.exists("killed.h5.progress") and time.monotonic() < begun + 60:
+    while process.poll() is None and progress() == before and time.monotonic() < begun + 60:
         time.sleep(0.002)
     time.sleep(delay)
     # The ranks before their launcher, in groups of their own, could say anything.
@@ -269,7 +279,7 @@ def killed():
         for _ in range(6):
             if os.path.exists("killed.h5") and not os.path.exists("killed.h5.progress"):
                 os.unlink("killed.h5")  # done before it was killed
-            if not kill_once(arguments, random_delay.uniform(0, 0.6 if name == "gzip" else 0.3)):
+            if not kill_once(arguments, random_delay.uniform(0, 0.15)):
                 continue
             interrupted += 1
             if os.path.exists("killed.h5"):
@@ -278,7 +288,9 @@ def killed():
         print(f"{name}: killed {interrupted} times while cubes were written", flush=True)
         check(interrupted > 0, f"{name}: never killed while cubes were written")
         if os.path.exists("killed.h5.progress") or not os.path.exists("killed.h5"):
-            print(succeed(2, "data", *arguments), flush=True)
+            output = succeed(2, "data", *arguments)
+            kept = re.search(r"(\d+) cubes were there", output)
+            print(f"{name}: {kept.group(1) if kept else 0} cubes kept", flush=True)
         check(same_bytes("killed.h5", f"whole_{name}.h5"), f"{name}: not the file of a single start")
         check(sorted(f for f in os.listdir() if f.startswith("killed")) == ["killed.h5"], f"{name}: leftovers")
         expect(f"{name}: a finished file", DATA, ["killed.h5 exists"], *arguments)
