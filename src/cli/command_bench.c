@@ -16,5 +16,6 @@ static fn_status work(const fn_command_line *line, const fn_run *run, fn_dist *d
 }
 
 fn_status fn_command_bench(const fn_command_line *line) {
+  if (fn_command_given(line, "io")) return fn_command_bench_io(line);
   return fn_cli_run(line, FN_COMMAND_OTHER, work);
 }

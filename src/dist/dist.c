@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "dist/mpi_status.h"
+#include "dist/placement.h"
 
 /** What travels when an error is agreed. */
 typedef struct verdict {
@@ -106,6 +107,11 @@ fn_status fn_dist_init(int *argc, char ***argv, fn_dist *dist) {
   *dist = (fn_dist){.comm = MPI_COMM_NULL, .gradient_comm = MPI_COMM_NULL};
   int wanted = 0, provided = 0;
   FN_TRY(wanted_level(&wanted));
+  FN_TRY(fn_launch_foresee());
+  // Open MPI's own MPI-IO gathers collective reads on one rank in eight and sends them on, also
+  // where every rank reads one long piece, which makes them up to ten times slower. It can be told
+  // better only here; who set it, keeps it. ROMIO takes a hint, see data/cube_reader.c.
+  setenv("OMPI_MCA_fcoll_individual_priority", "95", 0);
   FN_TRY_MPI(MPI_Init_thread(argc, argv, wanted, &provided), "starting");
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   // Communicators made from now on inherit the handler.
@@ -117,6 +123,7 @@ fn_status fn_dist_init(int *argc, char ***argv, fn_dist *dist) {
   dist->collectives = (fn_collectives){
       .self = dist, .rank = dist->rank, .size = dist->size, .sum = sum_for_programs};
   fn_log_identify(dist->rank, dist->size);
+  FN_TRY(fn_launch_check(dist->size));
   return find_node(dist);
 }
 
@@ -130,7 +137,7 @@ void fn_dist_finalize(fn_dist *dist) {
   MPI_Finalize();
 }
 
-void fn_dist_abort(fn_dist *dist, fn_status status) {
+void fn_dist_abort(const fn_dist *dist, fn_status status) {
   (void)dist;
   fn_log(FN_ERROR, "%s: %s", fn_status_name(status), fn_error_message());
   MPI_Abort(MPI_COMM_WORLD, status);
@@ -223,6 +230,7 @@ fn_status fn_dist_sum(const fn_dist *dist, double *values, int64_t n) {
 
 fn_status fn_dist_average_buffers(const fn_dist *dist, fn_parameters *parameters) {
   if (dist->size == 1) return FN_OK;
+  fn_parameters_changed(parameters);
   float *f32 = parameters->buffers;
   double *f64 = parameters->buffers, part[1024];
   const bool is_double = parameters->dtype == FN_F64;

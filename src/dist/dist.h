@@ -27,7 +27,7 @@ fn_status fn_dist_init(int *argc, char ***argv, fn_dist *dist);
 /** Collective. */
 void fn_dist_finalize(fn_dist *dist);
 /** The error is unrecoverable on this rank alone: print it and end the job (MPI_Abort). */
-void fn_dist_abort(fn_dist *dist, fn_status status);
+void fn_dist_abort(const fn_dist *dist, fn_status status);
 
 /** Agree on success: every rank returns FN_OK when all passed FN_OK; otherwise every rank returns
  *  the status of the lowest failing rank and fn_error_message() is that rank's message with its

@@ -187,7 +187,7 @@ static fn_status assign_addresses(fn_program *p) {
   const bool made = l.order && l.best && l.placed && l.overlapping;
   for (int i = 0; i < p->place_count && made; i++) {
     place *c = &p->place[i];
-    if (c->parent >= 0 || c->external || c->last < 0) continue;
+    if (c->parent >= 0 || c->external || c->constant || c->last < 0) continue;
     // Guard bytes after every storage in check mode; see program.c.
     c->bytes = aligned(fn_place_bytes(c) + (p->options.check ? ALIGNMENT : 0));
     l.order[l.count++] = (storage){i, c->bytes};
@@ -210,6 +210,17 @@ static size_t unshared_bytes(const fn_program *p) {
   for (int i = 0; i < p->place_count; i++)
     if (!p->place[i].external && (p->place[i].writer >= 0 || p->place[i].parent < 0))
       bytes += aligned(fn_place_bytes(&p->place[i]));
+  return bytes;
+}
+
+size_t fn_program_plan_constants(fn_program *program) {
+  size_t bytes = 0;
+  for (int i = 0; i < program->place_count; i++) {
+    place *c = &program->place[i];
+    if (!c->constant) continue;
+    c->address = bytes;
+    bytes += aligned(fn_place_bytes(c));
+  }
   return bytes;
 }
 

@@ -12,7 +12,8 @@ static void *place_data(const fn_program *p, int index) {
   if (index < 0) return NULL;
   int64_t offset;
   const place *owner = &p->place[fn_place_owner(p, index, &offset)];
-  char *base = owner->external ? owner->external : (char *)p->arena + owner->address;
+  char *arena = owner->constant ? p->constants : p->arena;
+  char *base = owner->external ? owner->external : arena + owner->address;
   return base + (size_t)offset * fn_dtype_size(owner->dtype);
 }
 
@@ -57,6 +58,10 @@ static fn_status allocate(fn_program *p) {
   } else if (!p->options.plan_only) {
     FN_TRY(fn_pages_allocate(p->arena_bytes, &p->arena));
   }
+  p->constants_bytes = fn_program_plan_constants(p);
+  p->constants_version = UINT64_MAX;
+  if (!p->options.plan_only && p->constants_bytes > 0)
+    FN_TRY(fn_pages_allocate(p->constants_bytes, &p->constants));
   for (int s = 0; s < p->step_count; s++) {
     FN_TRY(prepare_step(p, &p->step[s]));
     if (p->step[s].kernel.workspace > p->workspace_bytes)
@@ -82,7 +87,7 @@ static unsigned char *guard_of(const fn_program *p, const place *owner) {
 }
 
 static bool is_guarded(const place *c) {
-  return c->parent < 0 && !c->external && c->last >= 0;
+  return c->parent < 0 && !c->external && !c->constant && c->last >= 0;
 }
 
 static void set_guards(fn_program *p) {
@@ -161,6 +166,7 @@ void fn_program_destroy(fn_program *program) {
     fn_pages_free(program->arena, program->arena_bytes);
   if (program->workspace && !program->workspace_borrowed)
     fn_pages_free(program->workspace, program->workspace_bytes);
+  if (program->constants) fn_pages_free(program->constants, program->constants_bytes);
   free(program->place);
   free(program->step);
   fn_arena_destroy(program->tables);
@@ -202,13 +208,38 @@ void fn_program_on_gradient(fn_program *program, fn_gradient_ready ready, void *
 /* ---- run
  * ---------------------------------------------------------------------------------------------- */
 
+/** With checks on: what is kept must be what the parameters give now. */
+static fn_status check_constants(fn_program *p, fn_run_context *context) {
+  void *kept;
+  FN_TRY(fn_pages_allocate(p->constants_bytes, &kept));
+  memcpy(kept, p->constants, p->constants_bytes);
+  fn_status status = FN_OK;
+  for (int s = 0; s < p->step_count && status == FN_OK; s++)
+    if (p->step[s].is_constant) status = p->step[s].kernel.run(&p->step[s].kernel, context);
+  const bool same = memcmp(kept, p->constants, p->constants_bytes) == 0;
+  fn_pages_free(kept, p->constants_bytes);
+  FN_TRY(status);
+  FN_CHECK(same, FN_ERR_INTERNAL,
+           "parameters have changed without a word, folded weights are out of date");
+  return FN_OK;
+}
+
+/** Whether constant steps need not run. */
+static fn_status find_constants(fn_program *p, fn_run_context *context, bool *valid) {
+  *valid = p->constants && p->constants_version == p->parameters->version;
+  return *valid && p->options.check ? check_constants(p, context) : FN_OK;
+}
+
 fn_status fn_program_run(fn_program *program, const fn_run_context *context) {
   FN_CHECK(!program->options.plan_only, FN_ERR_INTERNAL, "the program was only planned");
   fn_run_context mine = context ? *context : (fn_run_context){0};
   mine.workspace = program->workspace;
   int landed = 0;
+  bool constants_valid;
+  FN_TRY(find_constants(program, &mine, &constants_valid));
   for (int s = 0; s < program->step_count; s++) {
     step *st = &program->step[s];
+    if (st->is_constant && constants_valid) continue;
     const double start = program->options.profile ? fn_clock() : 0;
     const fn_status status = st->kernel.run(&st->kernel, &mine);
     if (status != FN_OK)
@@ -221,6 +252,8 @@ fn_status fn_program_run(fn_program *program, const fn_run_context *context) {
     for (; landed < program->landing_count && program->landing[landed].step <= s; landed++)
       if (program->ready) program->ready(program->ready_user, program->landing[landed].entry);
   }
+  if (program->constants) program->constants_version = program->parameters->version;
+  if (fn_graph_assignment_count(program->graph) > 0) fn_parameters_changed(program->parameters);
   return FN_OK;
 }
 

@@ -105,6 +105,11 @@ fn_status fn_jsonl_epoch(fn_jsonl *jsonl, const fn_epoch_event *e) {
   add_integer(&line, "step", e->step);
   add_number(&line, "train_loss", e->train_loss);
   add_number(&line, "validation_loss", e->validation_loss);
+  if (!isnan(e->validation_accuracy)) {
+    add_number(&line, "validation_accuracy", e->validation_accuracy);
+    add_number(&line, "validation_auc", e->validation_auc);
+    add_number(&line, "validation_f1", e->validation_f1);
+  }
   add_number(&line, "lr", e->lr);
   add_number(&line, "seconds", e->seconds);
   fn_text_add(&line, ",\"best\":%s", e->best ? "true" : "false");

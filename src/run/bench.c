@@ -222,7 +222,7 @@ static void print_summary(const bench *b) {
   fprintf(b->out, "  optimizer %10.2f ms   %s\n", 1e3 * b->update_time, b->run->optimizer.name);
   if (b->alone > 0)
     fprintf(b->out,
-            "primitives  %10.2f ms   oneDNN convolutions and matrix products of the step, alone\n"
+            "primitives  %10.2f ms   convolutions and matrix products of the step, alone\n"
             "ratio       %10.3f      step / primitives, median; lowest %.3f, highest %.3f\n",
             1e3 * b->alone, b->ratio_median, b->ratio[0], b->ratio[b->options->steps - 1]);
   else

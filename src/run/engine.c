@@ -84,11 +84,14 @@ fn_status fn_engine_check_sizes(const fn_run *run, const fn_dataset_info *info) 
     if (same_as_before(info, d)) continue;
     axis_name(info, d, axis, sizeof axis);
     if (!fits(&rule, edge)) {
-      key = run->data.crop.count ? "data.crop" : "data.input_pad";
+      key = info->cubes ? "data.cubes.file" : run->data.crop.count ? "data.crop" : "data.input_pad";
       fn_text_add(&text,
-                  "%s%s plus data.input_pad make %lld cells along %s, but the network needs %lld "
-                  "modulo %lld and at least %lld; %s",
-                  text.length ? "; " : "", run->data.crop.count ? "data.crop" : "the whole field",
+                  "%s%s %lld cells along %s, but the network needs %lld modulo %lld and at least "
+                  "%lld; %s",
+                  text.length ? "; " : "",
+                  info->cubes            ? "the cubes have"
+                  : run->data.crop.count ? "data.crop plus data.input_pad make"
+                                         : "the whole field plus data.input_pad make",
                   (long long)edge, axis, (long long)rule.remainder,
                   (long long)(rule.multiple > 1 ? rule.multiple : 1), (long long)rule.minimum,
                   fitting_text(&rule, edge, sizes, sizeof sizes));
@@ -183,7 +186,10 @@ static fn_status compile(fn_engine *engine, entry *e) {
   fn_value *keep[8];
   for (int i = 0; i < output_count; i++)
     keep[i] = outputs[i].value;
+  if (!e->training && run->compute.fold_norms)
+    FN_TRY(fn_graph_fold_norms(e->graph, keep, output_count));
   FN_TRY(fn_graph_fuse_forward(e->graph, keep, output_count));
+  if (!e->training) FN_TRY(fn_graph_fuse_evaluation(e->graph, keep, output_count));
   fn_value **wrt = NULL, **gradient = NULL;
   int gradient_count = 0;
   if (e->training) {
