@@ -22,6 +22,11 @@ typedef enum fn_cube_path {
   FN_CUBES_DIRECT
 } fn_cube_path;
 
+/** "auto", "collective", "independent", "direct", as data.read spells them. */
+const char *fn_cube_path_name(fn_cube_path path);
+/** The path of that name; FN_CUBES_AUTO for any other. */
+fn_cube_path fn_cube_path_named(const char *name);
+
 typedef struct fn_cube_queue fn_cube_queue;
 
 typedef struct fn_cube_queue_options {

@@ -103,6 +103,13 @@ fn_status fn_cube_read_direct(fn_cube_file *file, int64_t cube, float *cells) {
   return FN_OK;
 }
 
+void fn_cube_announce(fn_cube_file *file, int64_t cube) {
+  int fd;
+  const int64_t offset = file->info.cube[cube].offset;
+  if (offset >= 0 && descriptor(file, &fd) == FN_OK)
+    posix_fadvise(fd, offset, file->cells * (int64_t)sizeof(float), POSIX_FADV_WILLNEED);
+}
+
 /* ---- through HDF5 ------------------------------------------------------------------------------
  */
 

@@ -148,6 +148,58 @@ static bool merge_window(view *v, fn_node *node) {
   return false;
 }
 
+/** Whether the node mixes channels only: kernel, stride and dilation 1 and no padding. */
+static bool is_pointwise(const fn_node *node) {
+  if (node->op != &fn_op_conv) return false;
+  const fn_conv_geometry *g = &((const fn_conv_attrs *)node->attrs)->geometry;
+  const fn_shape *w = &node->input[1]->shape;
+  for (int d = 0; d < w->ndim - 2; d++)
+    if (w->dim[2 + d] != 1 || g->stride[d] != 1 || g->pad_low[d] != 0 || g->pad_high[d] != 0)
+      return false;
+  return true;
+}
+
+/** Bytes moved, with operations in bytes that take as long, by a pointwise convolution of `cells`
+ *  cells and a crop of `channels` channels to `inner` cells. */
+static double pointwise_cost(const fn_shape *w, double cells, double channels, double inner) {
+  const double in = (double)w->dim[1], out = (double)w->dim[0], flops_per_byte = 8;
+  return 4 * ((in + out) * cells + 2 * channels * inner) + 2 * in * out * cells / flops_per_byte;
+}
+
+/** conv(crop(x)) -> crop(conv(x)) for pointwise convolutions where that moves less: few channels
+ * are cropped instead of many, and the many need not be kept for the weight gradient. */
+static bool crop_after_conv(view *v, fn_node *node) {
+  if (!is_pointwise(node) || node->input[0]->node->op != &fn_op_crop) return false;
+  fn_node *crop = node->input[0]->node;
+  fn_value *cropped = node->input[0], *x = crop->input[0], *result = node->output[0];
+  if (!absorbable(v, cropped)) return false;
+  for (int a = 0; a < 2; a++)
+    if (x->shape.dim[a] != cropped->shape.dim[a]) return false;
+  const fn_shape *w = &node->input[1]->shape;
+  const double outer = (double)fn_shape_count(&x->shape) / (double)fn_dim(x, 1),
+               inner = (double)fn_shape_count(&cropped->shape) / (double)fn_dim(x, 1);
+  const double before = pointwise_cost(w, inner, (double)w->dim[1], inner),
+               after = pointwise_cost(w, outer, (double)w->dim[0], inner);
+  if (((const fn_conv_attrs *)node->attrs)->geometry.groups != 1 || after >= before) return false;
+  fn_window_attrs *window = crop->attrs;
+  crop->op = &fn_op_conv;
+  crop->attrs = node->attrs;
+  crop->input = fn_arena_take(v->graph->arena, (size_t)node->input_count * sizeof(fn_value *));
+  memcpy(crop->input, node->input, (size_t)node->input_count * sizeof(fn_value *));
+  crop->input[0] = x;
+  crop->input_count = node->input_count;
+  cropped->shape = x->shape;
+  cropped->shape.dim[1] = w->dim[0];
+  cropped->label = result->label;
+  node->op = &fn_op_crop;
+  node->attrs = window;
+  window->shape = result->shape;
+  node->input = fn_arena_take(v->graph->arena, sizeof(fn_value *));
+  node->input[0] = cropped;
+  node->input_count = 1;
+  return true;
+}
+
 static bool ready(const fn_node *node, const bool *done) {
   for (int i = 0; i < node->input_count; i++)
     if (node->input[i] && !done[node->input[i]->id]) return false;
@@ -199,7 +251,7 @@ static fn_status rewrite(fn_graph *graph, fn_value **keep, int keep_count,
 }
 
 static bool forward_rules(view *v, fn_node *node) {
-  return merge_residual(v, node) || merge_activation(v, node);
+  return merge_residual(v, node) || merge_activation(v, node) || crop_after_conv(v, node);
 }
 
 fn_status fn_graph_fuse_forward(fn_graph *graph, fn_value **keep, int keep_count) {

@@ -115,6 +115,7 @@ static fn_status check_step(fn_program *p, int s) {
 
 static fn_status build(fn_program *p, const fn_program_output *outputs, int output_count,
                        fn_value *const *wrt, fn_value *const *gradients, int gradient_count) {
+  const double start = fn_clock();
   FN_TRY(fn_backend_find(p->options.backend, &p->backend));
   FN_TRY(fn_backend_find("reference", &p->reference));
   FN_CHECK(!p->backend->missing, FN_ERR_UNSUPPORTED, "backend %s cannot be used: %s",
@@ -127,9 +128,12 @@ static fn_status build(fn_program *p, const fn_program_output *outputs, int outp
   p->input = fn_arena_take(p->tables, (size_t)(p->graph->leaf_count + 1) * sizeof *p->input);
   p->output = fn_arena_take(p->tables, (size_t)(output_count + 1) * sizeof *p->output);
   FN_TRY(fn_program_lower(p, outputs, output_count, wrt, gradients, gradient_count));
-  FN_TRY(fn_program_plan_memory(p));
+  FN_TRY(fn_program_schedule(p));
+  const double planned = fn_clock();
   FN_TRY(allocate(p));
   if (p->options.check && !p->options.plan_only) set_guards(p);
+  p->plan_seconds = planned - start;
+  p->prepare_seconds = fn_clock() - planned;
   return FN_OK;
 }
 
@@ -205,6 +209,11 @@ void fn_program_on_gradient(fn_program *program, fn_gradient_ready ready, void *
   program->ready_user = user;
 }
 
+void fn_program_on_kernel(fn_program *program, fn_kernel_done done, void *user) {
+  program->done = done;
+  program->done_user = user;
+}
+
 /* ---- run
  * ---------------------------------------------------------------------------------------------- */
 
@@ -234,19 +243,22 @@ fn_status fn_program_run(fn_program *program, const fn_run_context *context) {
   FN_CHECK(!program->options.plan_only, FN_ERR_INTERNAL, "the program was only planned");
   fn_run_context mine = context ? *context : (fn_run_context){0};
   mine.workspace = program->workspace;
+  const bool timed = program->options.profile || program->done;
   int landed = 0;
   bool constants_valid;
   FN_TRY(find_constants(program, &mine, &constants_valid));
   for (int s = 0; s < program->step_count; s++) {
     step *st = &program->step[s];
     if (st->is_constant && constants_valid) continue;
-    const double start = program->options.profile ? fn_clock() : 0;
+    const double start = timed ? fn_clock() : 0;
     const fn_status status = st->kernel.run(&st->kernel, &mine);
     if (status != FN_OK)
       return fn_error_context(status, "operator %s (%s)", st->node->op->name, st->label);
-    if (program->options.profile) {
-      st->seconds += fn_clock() - start;
+    if (timed) {
+      const double end = fn_clock();
+      st->seconds += end - start;
       st->runs++;
+      if (program->done) program->done(program->done_user, s, start, end);
     }
     if (program->options.check) FN_TRY(check_step(program, s));
     for (; landed < program->landing_count && program->landing[landed].step <= s; landed++)
@@ -274,7 +286,8 @@ void fn_program_kernel_info(const fn_program *program, int index, fn_kernel_info
                            .label = s->label,
                            .backend = s->backend->name,
                            .seconds = s->seconds,
-                           .runs = s->runs};
+                           .runs = s->runs,
+                           .repeats = s->repeats};
   for (int i = 0; i < s->node->input_count; i++)
     if (s->input[i] >= 0) info->bytes += (double)fn_place_bytes(&program->place[s->input[i]]);
   for (int o = 0; o < s->node->output_count; o++)
@@ -292,9 +305,17 @@ void fn_program_profile_reset(fn_program *program) {
   }
 }
 
+void fn_program_create_times(const fn_program *program, double *plan, double *prepare) {
+  *plan = program->plan_seconds;
+  *prepare = program->prepare_seconds;
+}
+
 void fn_program_memory_info(const fn_program *program, fn_program_memory *memory) {
   *memory = (fn_program_memory){.arena = program->arena_bytes,
                                 .naive = program->naive_bytes,
                                 .workspace = program->workspace_bytes,
-                                .reorders = program->reorders};
+                                .reorders = program->reorders,
+                                .extra = program->extra_share};
+  for (int s = 0; s < program->step_count; s++)
+    memory->repeats += program->step[s].repeats;
 }

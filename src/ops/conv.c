@@ -123,13 +123,14 @@ static fn_status conv_gradient(fn_graph *graph, fn_node *node, fn_value *const *
   const fn_conv_geometry *geometry = &attrs_of(node)->geometry;
   fn_value *x = node->input[0], *w = node->input[1];
   fn_value *g = before_activation(graph, node, dy[0]);
-  if (wanted[0]) dx[0] = append_data(graph, geometry, g, w, NULL, &x->shape);
+  // Weights first: x may then die before its gradient is born.
   const bool bias_wanted = node->input[2] && wanted[2];
   if (wanted[1] || bias_wanted) {
     fn_node *adjoint = append_weight(graph, geometry, x, g, &w->shape);
     if (adjoint && wanted[1]) dx[1] = adjoint->output[0];
     if (adjoint && bias_wanted) dx[2] = adjoint->output[1];
   }
+  if (wanted[0]) dx[0] = append_data(graph, geometry, g, w, NULL, &x->shape);
   if (residual_of(node) && wanted[3]) dx[3] = g;
   return fn_graph_status(graph);
 }
@@ -140,11 +141,11 @@ static fn_status data_gradient(fn_graph *graph, fn_node *node, fn_value *const *
   const fn_conv_geometry *geometry = &attrs_of(node)->geometry;
   fn_value *y = node->input[0], *w = node->input[1];
   fn_value *g = before_activation(graph, node, dy[0]);
-  if (wanted[0]) dx[0] = append_conv(graph, geometry, g, w, NULL);
   if (wanted[1]) {
     fn_node *adjoint = append_weight(graph, geometry, g, y, &w->shape);
     if (adjoint) dx[1] = adjoint->output[0];
   }
+  if (wanted[0]) dx[0] = append_conv(graph, geometry, g, w, NULL);
   if (node->input[2] && wanted[2]) dx[2] = fn_sum(graph, g, FN_ALL_AXES & ~(1u << 1), false);
   return fn_graph_status(graph);
 }

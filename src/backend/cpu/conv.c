@@ -209,6 +209,19 @@ static bool bias_inside(const conv_values *v) {
   return v->bias && v->role != CONV_DATA;
 }
 
+/** Weight gradients for which oneDNN would have a few channels padded to blocks. */
+static bool is_first(const fn_node *node) {
+  if (!fn_cpu_conv_first_fits(node)) return false;
+  conv_values v;
+  fn_cpu_conv_ports(node, &v);
+  choice c = {.samples = v.x->shape.dim[0], .bias = bias_inside(&v)};
+  dnnl_primitive_desc_t pd = NULL;
+  if (choose(node, &c, &pd) != dnnl_success) return true;
+  const bool good = c.block[X] == 1 && c.block[Y] > 1 && !is_slow(pd);
+  dnnl_primitive_desc_destroy(pd);
+  return !good;
+}
+
 /* ---- plan
  * ---------------------------------------------------------------------------------------- */
 
@@ -217,7 +230,7 @@ static bool supports(const fn_node *node) {
   fn_cpu_conv_ports(node, &v);
   if (v.x->shape.ndim < 3 || v.x->shape.ndim > 5) return false;
   if (v.w->dtype != FN_F32 || (v.bias && v.bias->dtype != FN_F32)) return false;
-  if (fn_cpu_conv_patch_fits(node)) return true;
+  if (fn_cpu_conv_patch_fits(node) || is_first(node)) return true;
   choice c = {.samples = v.x->shape.dim[0], .bias = bias_inside(&v)};
   dnnl_primitive_desc_t pd = NULL;
   if (choose(node, &c, &pd) != dnnl_success) return false;
@@ -233,6 +246,8 @@ static void plan(const fn_node *node, const int64_t *current, fn_node_plan *plan
   dnnl_primitive_desc_t pd = NULL;
   if (fn_cpu_conv_patch_fits(node)) {
     c.block[X] = c.block[Y] = fn_cpu_block();
+  } else if (is_first(node)) {
+    c.block[X] = 1, c.block[Y] = fn_cpu_block();
   } else if (choose(node, &c, &pd) == dnnl_success) {
     if (is_slow(pd)) {
       fn_log_once(FN_WARN, "oneDNN has no fast convolution for some layer (%s): it will be slow",
@@ -534,6 +549,7 @@ static void set_tensors(const fn_kernel *kernel, conv_state *s) {
 
 static fn_status prepare(fn_kernel *kernel) {
   if (fn_cpu_conv_patch_fits(kernel->node)) return fn_cpu_conv_patch_prepare(kernel);
+  if (is_first(kernel->node)) return fn_cpu_conv_first_prepare(kernel);
   const fn_conv_attrs *attrs = kernel->node->attrs;
   conv_state *s = NULL;
   FN_TRY(fn_cpu_state_create(kernel, sizeof *s, (void **)&s));

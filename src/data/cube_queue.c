@@ -1,0 +1,318 @@
+/* Cubes read ahead by one thread per rank. */
+#include "data/cube_queue.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/system.h"
+#include "data/cube_reader.h"
+
+enum { NOT_READ = -1, RELEASED = -2 };
+
+struct fn_cube_queue {
+  fn_cube_reader *reader;
+  fn_cube_queue_options options;
+  MPI_Comm comm;
+  bool lock_step; // rounds are agreed over the ranks; else MPI is not called by the thread
+  int64_t *list;
+  int64_t count, rounds; // of this rank, and the largest of all ranks
+  int64_t cells;         // of a cube
+  float *memory;         // shape [slots, cells]
+  size_t memory_bytes;
+  int64_t slots;
+  pthread_t thread;
+  bool started;
+  pthread_mutex_t lock;
+  pthread_cond_t room, ready;
+  // Guarded by lock.
+  int32_t *slot; // of each position: where its cells are, NOT_READ or RELEASED; shape [count]
+  int32_t *free; // slots without cells, shape [slots]
+  int64_t free_count;
+  bool stop;
+  fn_status status; // of the first failure, with its message
+  char message[4096];
+  fn_cube_queue_figures figures;
+};
+
+static const char *const path_names[] = {"auto", "collective", "independent", "direct"};
+
+const char *fn_cube_path_name(fn_cube_path path) {
+  return path_names[path];
+}
+
+fn_cube_path fn_cube_path_named(const char *name) {
+  for (fn_cube_path path = FN_CUBES_AUTO; path <= FN_CUBES_DIRECT; path++)
+    if (strcmp(path_names[path], name) == 0) return path;
+  return FN_CUBES_AUTO;
+}
+
+fn_cube_path fn_cube_path_choose(const fn_cube_file_info *info, int ranks, bool thread_multiple,
+                                 const char **reason) {
+  const char *ignored;
+  if (!reason) reason = &ignored;
+  if (ranks > 1 && thread_multiple && info->packed) {
+    *reason = "all cubes are in one dataset, which several ranks read together";
+    return FN_CUBES_COLLECTIVE;
+  }
+  if (info->direct) {
+    *reason = ranks == 1     ? "one rank, and every cube lies in one piece in the file"
+              : info->packed ? "every cube lies in one piece in the file, and reading together "
+                               "needs MPI_THREAD_MULTIPLE, which this MPI library does not give"
+                             : "every cube lies in one piece in the file";
+    return FN_CUBES_DIRECT;
+  }
+  *reason = ranks == 1     ? "one rank, and cubes are chunked, compressed or of another type"
+            : info->packed ? "cubes are chunked, compressed or of another type, and reading "
+                             "together needs MPI_THREAD_MULTIPLE"
+                           : "each cube is a dataset that is chunked, compressed or of another "
+                             "type";
+  return FN_CUBES_INDEPENDENT;
+}
+
+/* ---- the reading thread ------------------------------------------------------------------------
+ */
+
+/** A slot for the cube of round k; -1 when this rank wants none (any more). */
+static int32_t take_slot(fn_cube_queue *q, int64_t k) {
+  int32_t slot = -1;
+  if (k >= q->count) return -1;
+  pthread_mutex_lock(&q->lock);
+  while (!q->stop && q->free_count == 0)
+    pthread_cond_wait(&q->room, &q->lock);
+  if (!q->stop) slot = q->free[--q->free_count];
+  pthread_mutex_unlock(&q->lock);
+  return slot;
+}
+
+static fn_status read_round(fn_cube_queue *q, int64_t k, int32_t slot) {
+  const int64_t cube = slot < 0 ? -1 : q->list[k];
+  float *cells = slot < 0 ? NULL : q->memory + slot * q->cells;
+  const double start = fn_clock();
+  if (cube >= 0 && k + 1 < q->count) fn_cube_reader_announce(q->reader, q->list[k + 1]);
+  FN_TRY(fn_cube_reader_round(q->reader, cube, cells));
+  const double seconds = fn_clock() - start;
+  if (cube < 0) return FN_OK;
+  if (q->options.prepare) q->options.prepare(q->options.user, cube, cells);
+  pthread_mutex_lock(&q->lock);
+  q->figures.cubes++;
+  q->figures.bytes += q->cells * (int64_t)sizeof *cells;
+  q->figures.reading += seconds;
+  pthread_mutex_unlock(&q->lock);
+  return FN_OK;
+}
+
+/** Hand the cube of round k to the consumer, or a failure. */
+static void publish(fn_cube_queue *q, int64_t k, int32_t slot, fn_status status) {
+  pthread_mutex_lock(&q->lock);
+  if (status != FN_OK) {
+    q->status = status;
+    snprintf(q->message, sizeof q->message, "%s", fn_error_message());
+  } else if (slot >= 0 && q->slot[k] == RELEASED) {
+    q->free[q->free_count++] = slot;
+  } else if (slot >= 0) {
+    q->slot[k] = slot;
+  }
+  fn_cube_reader_figures(q->reader, &q->figures);
+  pthread_cond_broadcast(&q->ready);
+  pthread_mutex_unlock(&q->lock);
+}
+
+static bool is_stopped(fn_cube_queue *q) {
+  pthread_mutex_lock(&q->lock);
+  const bool stopped = q->stop;
+  pthread_mutex_unlock(&q->lock);
+  return stopped;
+}
+
+/** Each round ends with an agreement, so that all ranks leave after the same one: after a failure
+ *  anywhere at once, after a stop when everybody wants it. A rank that is to stop, or has no more
+ *  cubes, goes on taking part in what the others read. */
+static void *read_ahead(void *argument) {
+  fn_cube_queue *q = argument;
+  bool all_stopped = false;
+  for (int64_t k = 0; k < q->rounds && !all_stopped; k++) {
+    const int32_t slot = take_slot(q, k);
+    fn_status status = read_round(q, k, slot);
+    all_stopped = is_stopped(q);
+    if (q->lock_step) status = fn_cube_agree(q->comm, status, all_stopped, &all_stopped);
+    publish(q, k, slot, status);
+    if (status != FN_OK) break;
+  }
+  return NULL;
+}
+
+/** Signals go to the thread that runs the steps, but for the faults of a thread's own doing. */
+static fn_status start_thread(fn_cube_queue *q) {
+  static const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL};
+  sigset_t all, before;
+  sigfillset(&all);
+  for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
+    sigdelset(&all, faults[i]);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int error = pthread_create(&q->thread, NULL, read_ahead, q);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  FN_CHECK(!error, FN_ERR_MEMORY, "cannot start the thread that reads cubes: %s", strerror(error));
+  q->started = true;
+  return FN_OK;
+}
+
+/* ---- creation ----------------------------------------------------------------------------------
+ */
+
+static fn_status check_path(const fn_cube_file_info *info, fn_cube_path path, bool multiple) {
+  FN_CHECK(path != FN_CUBES_COLLECTIVE || multiple, FN_ERR_CONFIG,
+           "data.read: %s needs MPI_THREAD_MULTIPLE, which this MPI library does not give",
+           fn_cube_path_name(path));
+  FN_CHECK(path != FN_CUBES_DIRECT || info->direct, FN_ERR_CONFIG,
+           "data.read: %s needs cubes that lie in one piece as float32, but %s is chunked, "
+           "compressed (filter: %s) or of another type",
+           fn_cube_path_name(path), info->path, info->filter);
+  return FN_OK;
+}
+
+static fn_status copy_list(fn_cube_queue *q, const fn_cube_file_info *info, const int64_t *list,
+                           int64_t count) {
+  FN_CHECK(count >= 0 && q->options.resident >= 1, FN_ERR_INTERNAL,
+           "a queue of %lld cubes, %lld of them resident", (long long)count,
+           (long long)q->options.resident);
+  for (int64_t i = 0; i < count; i++)
+    FN_CHECK(list[i] >= 0 && list[i] < info->cubes, FN_ERR_INTERNAL, "%s has no cube number %lld",
+             info->path, (long long)list[i]);
+  q->count = q->rounds = count;
+  q->slots = q->options.resident < count ? q->options.resident : count;
+  q->list = malloc(((size_t)count + 1) * sizeof *q->list);
+  q->slot = malloc(((size_t)count + 1) * sizeof *q->slot);
+  q->free = malloc(((size_t)q->slots + 1) * sizeof *q->free);
+  FN_CHECK(q->list && q->slot && q->free, FN_ERR_MEMORY, "no memory for a list of %lld cubes",
+           (long long)count);
+  if (count) memcpy(q->list, list, (size_t)count * sizeof *list);
+  for (int64_t i = 0; i < count; i++)
+    q->slot[i] = NOT_READ;
+  for (int64_t i = 0; i < q->slots; i++)
+    q->free[q->free_count++] = (int32_t)(q->slots - 1 - i);
+  q->memory_bytes = (size_t)q->slots * (size_t)q->cells * sizeof *q->memory;
+  if (q->slots && fn_pages_allocate(q->memory_bytes, (void **)&q->memory) != FN_OK)
+    return fn_error_context(FN_ERR_MEMORY, "%lld cubes read ahead", (long long)q->slots);
+  return FN_OK;
+}
+
+static fn_status agree(const fn_cube_queue *q, fn_status status) {
+  return q->lock_step ? fn_cube_agree(q->comm, status, false, NULL) : status;
+}
+
+static fn_status set_up(fn_cube_queue *q, fn_cube_file *file, const int64_t *list, int64_t count,
+                        fn_cube_path path) {
+  const fn_cube_file_info *info = fn_cube_file_get_info(file);
+  q->cells = info->size[0] * info->size[1] * info->size[2];
+  FN_TRY(agree(q, copy_list(q, info, list, count)));
+  if (q->lock_step &&
+      MPI_Allreduce(&count, &q->rounds, 1, MPI_INT64_T, MPI_MAX, q->comm) != MPI_SUCCESS)
+    FN_FAIL(FN_ERR_INTERNAL, "MPI failed while counting rounds of reading");
+  FN_TRY(fn_cube_reader_create(file, q->comm, path, q->lock_step, &q->reader));
+  fn_cube_reader_figures(q->reader, &q->figures);
+  fn_status status = FN_OK;
+  if (q->rounds) status = start_thread(q);
+  // A rank without a thread would be missed by the others for ever.
+  if (status != FN_OK && q->lock_step) MPI_Abort(q->comm, status);
+  return status;
+}
+
+fn_status fn_cube_queue_create(fn_cube_file *file, MPI_Comm comm, const int64_t *list,
+                               int64_t count, const fn_cube_queue_options *options,
+                               fn_cube_queue **queue) {
+  int size, level;
+  *queue = NULL;
+  MPI_Comm_size(comm, &size);
+  MPI_Query_thread(&level);
+  const fn_cube_file_info *info = fn_cube_file_get_info(file);
+  fn_cube_path path = options->path;
+  if (path == FN_CUBES_AUTO)
+    path = fn_cube_path_choose(info, size, level == MPI_THREAD_MULTIPLE, NULL);
+  FN_TRY(check_path(info, path, level == MPI_THREAD_MULTIPLE));
+  fn_cube_queue *q = calloc(1, sizeof *q);
+  FN_CHECK(q, FN_ERR_MEMORY, "no memory for a queue of cubes");
+  q->options = *options;
+  q->comm = MPI_COMM_NULL;
+  q->lock_step = level == MPI_THREAD_MULTIPLE && (size > 1 || path == FN_CUBES_COLLECTIVE);
+  pthread_mutex_init(&q->lock, NULL);
+  pthread_cond_init(&q->room, NULL);
+  pthread_cond_init(&q->ready, NULL);
+  fn_status status = FN_OK;
+  if (MPI_Comm_dup(comm, &q->comm) != MPI_SUCCESS)
+    status = fn_error_set(FN_ERR_INTERNAL, __FILE__, __LINE__, "cannot duplicate a communicator");
+  if (status == FN_OK) status = set_up(q, file, list, count, path);
+  if (status == FN_OK) {
+    *queue = q;
+    return FN_OK;
+  }
+  fn_cube_queue_destroy(q);
+  return status;
+}
+
+fn_status fn_cube_queue_destroy(fn_cube_queue *q) {
+  if (!q) return FN_OK;
+  pthread_mutex_lock(&q->lock);
+  q->stop = true;
+  pthread_cond_broadcast(&q->room);
+  pthread_mutex_unlock(&q->lock);
+  if (q->started) pthread_join(q->thread, NULL);
+  fn_cube_reader_destroy(q->reader);
+  if (q->comm != MPI_COMM_NULL) MPI_Comm_free(&q->comm);
+  if (q->memory) fn_pages_free(q->memory, q->memory_bytes);
+  pthread_mutex_destroy(&q->lock);
+  pthread_cond_destroy(&q->room);
+  pthread_cond_destroy(&q->ready);
+  free(q->list);
+  free(q->slot);
+  free(q->free);
+  free(q);
+  return FN_OK;
+}
+
+/* ---- the consumer's side -----------------------------------------------------------------------
+ */
+
+fn_status fn_cube_queue_get(fn_cube_queue *q, int64_t position, const float **cells) {
+  *cells = NULL;
+  FN_CHECK(position >= 0 && position < q->count, FN_ERR_INTERNAL,
+           "cube %lld of a queue of %lld was asked for", (long long)position, (long long)q->count);
+  const double start = fn_clock();
+  pthread_mutex_lock(&q->lock);
+  while (q->slot[position] == NOT_READ && q->status == FN_OK)
+    pthread_cond_wait(&q->ready, &q->lock);
+  const int32_t slot = q->slot[position];
+  const fn_status status = q->status;
+  q->figures.waited += fn_clock() - start;
+  pthread_mutex_unlock(&q->lock);
+  FN_CHECK(slot != RELEASED, FN_ERR_INTERNAL, "cube %lld of a queue was released already",
+           (long long)position);
+  if (slot == NOT_READ) {
+    // The message does not change any more. It names its own place where that matters.
+    fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "%s", q->message);
+    return status;
+  }
+  *cells = q->memory + slot * q->cells;
+  return FN_OK;
+}
+
+void fn_cube_queue_release(fn_cube_queue *q, int64_t position) {
+  if (position < 0 || position >= q->count) return;
+  pthread_mutex_lock(&q->lock);
+  const int32_t slot = q->slot[position];
+  q->slot[position] = RELEASED;
+  if (slot >= 0) {
+    q->free[q->free_count++] = slot;
+    pthread_cond_signal(&q->room);
+  }
+  pthread_mutex_unlock(&q->lock);
+}
+
+void fn_cube_queue_get_figures(fn_cube_queue *q, fn_cube_queue_figures *figures) {
+  pthread_mutex_lock(&q->lock);
+  *figures = q->figures;
+  pthread_mutex_unlock(&q->lock);
+}
