@@ -12,11 +12,11 @@ typedef struct fn_tile {
   int64_t edge[FN_MAX_SPATIAL];
 } fn_tile;
 
-/** test.tile or, when it leaves that open, the tile with the fewest operations per field among
- * those that give the same cells as data.crop: their edges divide the field's and are multiples of
- * the network's total stride, as data.crop must be, so that every cell of the output lies alike on
- * the grids of all levels. The margin, computed anew for every tile, weighs less in larger ones:
- * with edge t and margin p a layer costs ((t + 2 p) / t)^3.
+/** test.tile or, when it leaves that open, a tile with fewer operations per field (by a third
+ * each time it grows) among those that give the same cells as data.crop: their edges divide the
+ * field's and are multiples of the network's total stride, as data.crop must be, so that every cell
+ * of the output lies alike on the grids of all levels. The margin, computed anew for every tile,
+ * weighs less in larger ones: with edge t and margin p a layer costs ((t + 2 p) / t)^3.
  *
  *  Keeps the run's crops when data.crop_start, crop_stop or crop_step is set, for networks without
  *  a rule of sizes (they may look beyond the margin) and when `memory` bytes are not enough.
