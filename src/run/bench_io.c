@@ -14,9 +14,9 @@
 #include "base/text.h"
 #include "data/cube_queue.h"
 
-/** Cubes that are held while reading ahead; they are there before the clock starts and do not
- *  count. */
-enum { RESIDENT = 3, REPEATS_MOST = 1000 };
+/** Cubes that are held while reading ahead: at least some, and as many as fill some memory. They
+ * are there before the clock starts and do not count. */
+enum { HELD_LEAST = 3, HELD_MOST = 64, HELD_BYTES = 64 << 20, REPEATS_MOST = 1000 };
 
 /** Plain reading, and the three paths of the queue at their own numbers. */
 enum { PLAIN = FN_CUBES_AUTO, WAYS = FN_CUBES_DIRECT + 1 };
@@ -30,6 +30,7 @@ typedef struct bench {
   int fd;          // for plain reading
   int64_t bytes;   // of the file
   int64_t cube;    // bytes of a cube, as float32
+  int64_t held;    // cubes in memory at a time
   int64_t *list;   // cubes of this rank, shape [count]
   int64_t count;   // the same on every rank
   int64_t timed;   // bytes that count, of all ranks
@@ -85,11 +86,13 @@ static fn_status open_file(bench *b, const char *path) {
 static fn_status make_list(bench *b) {
   const int64_t cubes = b->info->cubes, ranks = b->dist->size;
   b->cube = b->info->size[0] * b->info->size[1] * b->info->size[2] * (int64_t)sizeof(float);
+  b->held = HELD_BYTES / b->cube;
+  b->held = b->held < HELD_LEAST ? HELD_LEAST : b->held > HELD_MOST ? HELD_MOST : b->held;
   b->count = b->options->most / b->cube / ranks;
   if (b->count > (cubes + ranks - 1) / ranks) b->count = (cubes + ranks - 1) / ranks;
-  if (b->count < 2 * RESIDENT) b->count = 2 * RESIDENT;
-  b->timed = (b->count - RESIDENT) * ranks * b->cube;
-  FN_TRY(fn_pages_allocate((size_t)(RESIDENT * b->cube), (void **)&b->cells));
+  if (b->count < 2 * b->held) b->count = 2 * b->held;
+  b->timed = (b->count - b->held) * ranks * b->cube;
+  FN_TRY(fn_pages_allocate((size_t)(b->held * b->cube), (void **)&b->cells));
   b->list = malloc((size_t)b->count * sizeof *b->list);
   int64_t *order = malloc((size_t)cubes * sizeof *order);
   b->seconds = calloc((size_t)(4 * WAYS * b->options->repeats), sizeof *b->seconds);
@@ -129,7 +132,7 @@ static int64_t place_of(const bench *b, int64_t cube) {
 static fn_status read_plainly(bench *b, int64_t first, int64_t end) {
   for (int64_t i = first; i < end; i++) {
     const int64_t start = place_of(b, b->list[i]);
-    char *to = (char *)b->cells + i % RESIDENT * b->cube;
+    char *to = (char *)b->cells + i % b->held * b->cube;
     for (int64_t done = 0; done < b->cube;) {
       const ssize_t got = pread(b->fd, to + done, (size_t)(b->cube - done), start + done);
       if (got < 0 && errno == EINTR) continue;
@@ -141,11 +144,11 @@ static fn_status read_plainly(bench *b, int64_t first, int64_t end) {
   return FN_OK;
 }
 
-static fn_status take(fn_cube_queue *queue, int64_t from, int64_t to) {
-  for (int64_t i = from; i < to; i++) {
+static fn_status take(const bench *b, fn_cube_queue *queue, int64_t first, int64_t end) {
+  for (int64_t i = first; i < end; i++) {
     const float *cells;
     FN_TRY(fn_cube_queue_get(queue, i, &cells));
-    if (i >= RESIDENT) fn_cube_queue_release(queue, i);
+    if (i >= b->held) fn_cube_queue_release(queue, i);
   }
   return FN_OK;
 }
@@ -153,13 +156,13 @@ static fn_status take(fn_cube_queue *queue, int64_t from, int64_t to) {
 /** Time from when the ring is full until all cubes have been taken. */
 static fn_status time_queue(bench *b, int way, double *seconds, double *work) {
   fn_cube_queue *queue = NULL;
-  const fn_cube_queue_options options = {.path = (fn_cube_path)way, .resident = RESIDENT};
+  const fn_cube_queue_options options = {.path = (fn_cube_path)way, .resident = b->held};
   FN_TRY(fn_cube_queue_create(b->file, b->dist->comm, b->list, b->count, &options, &queue));
-  fn_status status = fn_dist_agree(b->dist, take(queue, 0, RESIDENT));
+  fn_status status = fn_dist_agree(b->dist, take(b, queue, 0, b->held));
   const double start = fn_clock(), used = used_by_process();
-  for (int64_t i = 0; i < RESIDENT; i++)
+  for (int64_t i = 0; i < b->held; i++)
     fn_cube_queue_release(queue, i);
-  if (status == FN_OK) status = take(queue, RESIDENT, b->count);
+  if (status == FN_OK) status = take(b, queue, b->held, b->count);
   *work = used_by_process() - used; // without the waiting for the last rank
   status = fn_dist_agree(b->dist, status);
   *seconds = fn_clock() - start;
@@ -180,10 +183,10 @@ typedef struct plain {
 static void *read_on_thread(void *argument) {
   plain *p = argument;
   bench *b = p->b;
-  p->status = read_plainly(b, 0, RESIDENT);
+  p->status = read_plainly(b, 0, b->held);
   p->start = fn_clock();
   p->used = used_by_process();
-  if (p->status == FN_OK) p->status = read_plainly(b, RESIDENT, b->count);
+  if (p->status == FN_OK) p->status = read_plainly(b, b->held, b->count);
   p->work = used_by_process() - p->used;
   snprintf(p->message, sizeof p->message, "%s", fn_error_message());
   return NULL;
@@ -367,7 +370,7 @@ fn_status fn_bench_io(const char *path, const fn_dist *dist, const fn_bench_io_o
   if (b.fd >= 0) close(b.fd);
   fn_cube_file_close(b.file);
   free(b.list);
-  if (b.cells) fn_pages_free(b.cells, (size_t)(RESIDENT * b.cube));
+  if (b.cells) fn_pages_free(b.cells, (size_t)(b.held * b.cube));
   free(b.seconds);
   return status;
 }
