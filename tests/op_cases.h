@@ -31,6 +31,16 @@ static void add_conv_family(op_suite *s, int d, fn_conv_geometry g, fn_shape x, 
   c->output_count = 2;
 }
 
+/** With something of the result's shape added before the activation. */
+static void add_conv_residual_case(op_suite *s, int d, int64_t n, int64_t c, int64_t k,
+                                   int64_t edge, double slope) {
+  const fn_conv_attrs attrs = {.geometry = even_geometry(1, 0, 0, 1, 1), .slope = slope};
+  fn_shape in[4] = {small_field(n, c, d), kernel_shape(k, c, d, edge), vector_shape(k)};
+  in[3] = infer_shape(&fn_op_conv, &attrs, 3, in);
+  add_case(s, &fn_op_conv, d, &attrs, 4, in, "n%d c%d k%d edge %d residual%s", (int)n, (int)c,
+           (int)k, (int)edge, slope != 1 ? " leaky" : "");
+}
+
 static void add_conv_cases(op_suite *s, int d) {
   typedef struct conv_row {
     int64_t n, c, k, edge, stride, low, high, dilation, groups;
@@ -59,6 +69,9 @@ static void add_conv_cases(op_suite *s, int d) {
   fn_conv_geometry g = {{1, 2, 1}, {1, 0, 2}, {0, 1, 1}, {1, 1, 2}, 1}; // every axis its own way
   const int64_t edge[] = {3, 2, 1};
   add_conv_family(s, d, g, small_field(3, 5, d), field_shape(7, 5, d, edge), true, 1, "uneven");
+  add_conv_residual_case(s, d, 1, 16, 20, 3, 0.01);
+  add_conv_residual_case(s, d, 3, 20, 16, 1, 1);
+  add_conv_residual_case(s, d, 3, 5, 3, 3, 0.2);
 }
 
 /** fn_conv_transpose with the cells that a strided convolution lost. */
@@ -125,22 +138,31 @@ static void build_batch_norm_grad(fn_graph *graph, const op_case *c, fn_value *c
       in[1], in[2], in[3], NULL, attrs->fixed ? in[4] : NULL, attrs->fixed ? in[5] : NULL};
   fn_value *y = fn_node_append(graph, &fn_op_batch_norm, forward, 6, 3, attrs, 0x38);
   if (!y) return;
-  fn_value *inputs[] = {
-      in[0], in[1], in[2], y->node->output[1], y->node->output[2], attrs->slope == 1 ? NULL : y};
-  fn_value *dx = fn_node_append(graph, &fn_op_batch_norm_grad, inputs, 6, 4, attrs, 1u << 5);
+  const bool active = attrs->slope != 1, by_shift = c->flags & CASE_BY_SHIFT;
+  fn_value *inputs[] = {in[0],
+                        in[1],
+                        in[2],
+                        y->node->output[1],
+                        y->node->output[2],
+                        active && !by_shift ? y : NULL,
+                        active && by_shift ? in[3] : NULL};
+  fn_value *dx = fn_node_append(graph, &fn_op_batch_norm_grad, inputs, 7, 4, attrs, 3u << 5);
   for (int o = 0; dx && o < 4; o++)
     out[o] = dx->node->output[o];
 }
 
 static void add_batch_norm_grad_cases(op_suite *s, int d) {
-  for (int flags = 0; flags < 4; flags++) {
-    const bool leaky = flags & 1, fixed = flags & 2;
+  for (int flags = 0; flags < 8; flags++) {
+    const bool leaky = flags & 1, fixed = flags & 2, by_shift = flags & 4;
+    if (by_shift && !leaky) continue;
     const int64_t n = flags & 1 ? 3 : 1, channels = flags & 1 ? 20 : 3;
     const fn_batch_norm_attrs attrs = {.eps = 1e-5, .slope = leaky ? 0.01 : 1, .fixed = fixed};
     const fn_shape x = small_field(n, channels, d), v = vector_shape(channels);
-    op_case *c = add_case(s, &fn_op_batch_norm_grad, d, &attrs, fixed ? 6 : 4,
-                          (fn_shape[]){x, x, v, v, v, v}, "n%d c%d%s%s", (int)n, (int)channels,
-                          leaky ? " leaky" : "", fixed ? " fixed" : "");
+    op_case *c =
+        add_case(s, &fn_op_batch_norm_grad, d, &attrs, fixed ? 6 : 4,
+                 (fn_shape[]){x, x, v, v, v, v}, "n%d c%d%s%s%s", (int)n, (int)channels,
+                 leaky ? " leaky" : "", fixed ? " fixed" : "", by_shift ? " by shift" : "");
+    if (by_shift) c->flags |= CASE_BY_SHIFT;
     c->build = build_batch_norm_grad;
     c->output_count = 4;
     c->fill[5] = FILL_POSITIVE;
@@ -153,6 +175,22 @@ static void add_running_cases(op_suite *s, int d) {
     op_case *c =
         add_case(s, &fn_op_running, d, &attrs, 2, (fn_shape[]){vector_shape(20), vector_shape(20)},
                  "%s", variance ? "variance" : "mean");
+    c->flags = CASE_NO_GRADIENT;
+  }
+}
+
+static void add_fold_cases(op_suite *s, int d) {
+  for (int flags = 0; flags < 8; flags++) {
+    const bool transposed = flags & 1, grouped = flags & 2, bias = flags & 4;
+    const fn_fold_attrs attrs = {.eps = 1e-5, .groups = grouped ? 3 : 1, .transposed = transposed};
+    const fn_shape w = kernel_shape(12, 5, d, 3),
+                   v = vector_shape(transposed ? 5 * attrs.groups : 12);
+    op_case *c = add_case(s, &fn_op_fold_norm, d, &attrs, 6,
+                          (fn_shape[]){w, bias ? v : absent_shape, v, v, v, v}, "%s%s%s",
+                          transposed ? "transposed" : "plain", grouped ? " grouped" : "",
+                          bias ? " bias" : "");
+    c->output_count = 2;
+    c->fill[5] = FILL_POSITIVE;
     c->flags = CASE_NO_GRADIENT;
   }
 }
@@ -458,6 +496,7 @@ static void add_all_cases(op_suite *s, int d) {
   add_batch_norm_cases(s, d);
   add_batch_norm_grad_cases(s, d);
   add_running_cases(s, d);
+  add_fold_cases(s, d);
   add_unary_cases(s, d);
   add_binary_cases(s, d);
   add_leaky_grad_cases(s, d);

@@ -109,7 +109,8 @@ static void close_case(op_instance *t) {
 
 /** In a bf16 run what has space is kept in bf16, kernels of convolutions are not. */
 static fn_value *narrow_input(fn_graph *graph, const op_case *c, int index, fn_value *leaf) {
-  const bool kernel = index == 1 && (c->op == &fn_op_conv || c->op == &fn_op_conv_data);
+  const bool kernel = (index == 1 && (c->op == &fn_op_conv || c->op == &fn_op_conv_data)) ||
+                      c->op == &fn_op_fold_norm;
   if (leaf->shape.ndim < 3 || kernel) return leaf;
   const fn_unary_attrs attrs = {.kind = FN_CAST};
   fn_value *x = fn_node_append(graph, &fn_op_unary, &leaf, 1, 1, &attrs, 0);

@@ -32,6 +32,7 @@ static const op_tolerance tolerance_table[] = {
     {"batch_norm", 2, 4, false, false, "N s", "statistics are sums, the result is of order one"},
     {"batch_norm_grad", 2, 4, true, false, "N s", "sums of products"},
     {"running", 2, 2, false, false, "1", "two products and a sum"},
+    {"fold_norm", 1, 0, false, false, "1", "computed in double precision, rounded once"},
     {"exact", 0, 0, false, false, "1", "values are moved or chosen"},
     {"rounded", 1, 0, false, false, "1", "one IEEE operation"},
     {"affine", 1, 2, false, false, "1", "a product and a sum that may cancel"},

@@ -90,12 +90,38 @@ def write_hdf5(path, dataset, shape, values):
     assert status == 0, path
 
 
-def read_hdf5(path, dataset):
-    """(shape, values as floats), through the HDF5 library itself."""
-    library = ctypes.CDLL(LIBRARY)
+def hdf5_caller(library):
+    """call(name, arguments ..., result=type): functions of the HDF5 library itself."""
     call = lambda name, *arguments, result=ctypes.c_int64: (
         setattr(getattr(library, name), "restype", result), getattr(library, name)(*arguments))[1]
     call("H5open")
+    return call
+
+
+def write_datasets(path, shape, datasets):
+    """A new file with float32 root datasets of one shape, contiguous: pairs (name, values)."""
+    library = ctypes.CDLL(LIBRARY)
+    call = hdf5_caller(library)
+    handle = ctypes.c_int64
+    sizes = (ctypes.c_uint64 * len(shape))(*shape)
+    file = call("H5Fcreate", path.encode(), 2, handle(0), handle(0))  # 2: truncate
+    space = call("H5Screate_simple", len(shape), sizes, None)
+    kind = handle.in_dll(library, "H5T_IEEE_F32LE_g")
+    native = handle.in_dll(library, "H5T_NATIVE_FLOAT_g")
+    for name, values in datasets:
+        assert len(values) == count_of(shape)
+        data = call("H5Dcreate2", handle(file), name.encode(), kind, handle(space), handle(0), handle(0), handle(0))
+        cells = (ctypes.c_float * len(values)).from_buffer(values)
+        assert call("H5Dwrite", handle(data), native, handle(0), handle(0), handle(0), cells) >= 0, name
+        call("H5Dclose", handle(data))
+    call("H5Sclose", handle(space))
+    call("H5Fclose", handle(file))
+
+
+def read_hdf5(path, dataset):
+    """(shape, values as floats), through the HDF5 library itself."""
+    library = ctypes.CDLL(LIBRARY)
+    call = hdf5_caller(library)
     file = call("H5Fopen", path.encode(), 0, ctypes.c_int64(0))
     assert file >= 0, path
     data = call("H5Dopen2", ctypes.c_int64(file), dataset.encode(), ctypes.c_int64(0))

@@ -8,6 +8,7 @@ stop_cluster() {
   cleanup
 }
 trap stop_cluster EXIT
+trap "exit 1" TERM INT HUP
 "$cluster" start "$scratch" >"$folder/log" 2>&1
 case $? in
   0) ;;
@@ -56,11 +57,18 @@ job() {
 
 expect 0 "whole run" train 4 "$folder/run.yaml" "$folder/whole" "${settings[@]}"
 
-# Its own clock: several starts of one job, each put back by itself.
-own=$(job "$folder/own" --time 10 -- "${settings[@]}" run.time_limit=3 run.time_margin=0)
-wait_for 400 "the job that stops by its own clock" ended "$own"
-same_state "$folder/whole/state_400.h5" "$folder/own/state_400.h5" "requeued by its own clock"
-same_rows "$folder/whole" "$folder/own" "requeued by its own clock"
+# Processes that do not know each other are told so, once.
+srun --mpi=none -n 3 "$FIELDNET" check "$folder/run.yaml" >"$folder/log" 2>&1
+[ "$(grep -c 'each of them is alone: use srun --mpi=pmix' "$folder/log")" -eq 1 ] || fail "srun without PMIx: no message, or many"
+grep -q "exit code 2" "$folder/log" || fail "srun without PMIx: exit code"
+
+# A time limit of a minute, all but a few seconds of which are kept back: several starts, each put back by itself.
+expect 0 "long run" train 4 "$folder/run.yaml" "$folder/long" "${settings[@]}" train.epochs=1000
+own=$(job "$folder/own" --time 1 -- "${settings[@]}" train.epochs=1000 run.time_margin=52)
+wait_for 600 "the job that stops by its own clock" ended "$own"
+same_state "$folder/long/state_1000.h5" "$folder/own/state_1000.h5" "requeued by its own clock"
+same_rows "$folder/long" "$folder/own" "requeued by its own clock"
+grep -Eq "^0-1 +[^ ]+ \(n1\) +cpu" "$folder/own/slurm-$own.out" || fail "the table of ranks does not name the node"
 starts=$(grep -c "time limit is near" "$folder/own/slurm-$own.out")
 [ "$starts" -ge 1 ] || fail "it never stopped"
 grep -q "4 ranks" "$folder/own/slurm-$own.out" || fail "not one job of 4 ranks"
@@ -81,8 +89,8 @@ echo "lost $(echo $victims | wc -w) processes of a node, same numbers"
 
 # The template in jobs/, submitted as its comment says; the site's lines through the environment.
 export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo
-sed "s|^folder:.*||; s|^train:.*|train: {epochs: 400, batch: 2, log_interval: 1}|" "$folder/run.yaml" >"$folder/template.yaml"
-printf 'folder: %s\ncheckpoint: {every_epochs: 1000, best: null}\nrun: {time_limit: 3, time_margin: 0}\n' "$folder/template" \
+sed "s|^folder:.*||; s|^train:.*|train: {epochs: 400, batch: 2, log_interval: 1, stop_after_steps: 700}|" "$folder/run.yaml" >"$folder/template.yaml"
+printf 'folder: %s\ncheckpoint: {every_epochs: 1000, best: null}\n\n' "$folder/template" \
   >>"$folder/template.yaml"
 template=$(sbatch --parsable --time=10 --export="ALL,RUN=$folder/template.yaml,FIELDNET=$FIELDNET" "$SOURCE_DIR/jobs/slurm.sbatch")
 wait_for 400 "the template's job" ended "$template"
@@ -93,11 +101,11 @@ echo "the template's job is done, same numbers"
 sed "s|$folder/template|$folder/chain|" "$folder/template.yaml" >"$folder/chain.yaml"
 RUN=$folder/chain.yaml FIELDNET=$FIELDNET "$SOURCE_DIR/jobs/slurm-chain.sh" 2 --time=10 >"$folder/log" || fail "slurm-chain.sh"
 last=$(awk 'END { print $2 }' "$folder/log")
-chain=$(job "$folder/links" --time 10 --chain 3 -- "${settings[@]}" run.time_limit=20 run.time_margin=0 | tail -1)
+chain=$(job "$folder/links" --time 10 --chain 3 -- "${settings[@]}" train.stop_after_steps=500 | tail -1)
 wait_for 400 "the chains" ended "$chain"
 wait_for 400 "the chains" ended "$last"
 same_state "$folder/whole/state_400.h5" "$folder/links/state_400.h5" "a chain of jobs"
-[ "$(progress "$folder/chain" step)" -gt 100 ] || fail "the chain of the template did nothing"
+same_state "$folder/whole/state_400.h5" "$folder/chain/state_400.h5" "the chain of the template"
 echo "chains are done, same numbers"
 
 # SLURM's own signal before the time limit, which comes within half a minute of its time.

@@ -110,6 +110,42 @@ static void what_stays_f32(void **state) {
   fn_graph_destroy(graph);
 }
 
+/* compute.first_layer_f32: true keeps the input, the first convolution and its weight gradient in
+ * f32, false makes the input bf16 before it is read; all other convolutions are bf16 either way. */
+static void first_layer(void **state) {
+  (void)state;
+  const fn_shape shape = shape3(1, 2, 16), kernel = shape3(8, 2, 3), second = shape3(8, 8, 3);
+  for (int wide = 0; wide < 2; wide++) {
+    fn_graph *graph;
+    assert_int_equal(fn_graph_create(&(fn_graph_options){.training = true}, &graph), FN_OK);
+    fn_value *x = fn_input(graph, "x", &shape), *wrt[2], *gradient[2];
+    wrt[0] = fn_parameter(graph, "w", &kernel, FN_INIT_ONE, FN_ROLE_WEIGHT);
+    wrt[1] = fn_parameter(graph, "v", &second, FN_INIT_ONE, FN_ROLE_WEIGHT);
+    fn_value *first = fn_leaky_relu(graph, fn_conv(graph, x, wrt[0], NULL, NULL), 0.1);
+    fn_value *next = fn_conv(graph, first, wrt[1], NULL, NULL);
+    fn_value *loss = fn_mean(graph, fn_square(graph, next), FN_ALL_AXES, false);
+    assert_int_equal(fn_differentiate(graph, loss, wrt, 2, gradient), FN_OK);
+    assert_int_equal(fn_graph_apply_bf16(graph, wide), FN_OK);
+    int wide_convs = 0, narrow_convs = 0;
+    for (int n = 0; n < fn_graph_node_count(graph); n++) {
+      const fn_node *node = fn_graph_node(graph, n);
+      const bool is_weight = node->op == &fn_op_conv_weight;
+      if (node->op != &fn_op_conv && node->op != &fn_op_conv_data && !is_weight) continue;
+      const fn_dtype in = node->input[0]->dtype;
+      assert_int_equal(node->output[0]->dtype, is_weight ? FN_F32 : in);
+      if (is_weight) assert_int_equal(node->input[1]->dtype, in);
+      wide_convs += in == FN_F32;
+      narrow_convs += in == FN_BF16;
+    }
+    assert_int_equal(wide_convs, wide ? 2 : 0);
+    assert_int_equal(narrow_convs, wide ? 3 : 5);
+    assert_int_equal(x->dtype, FN_F32); // what the caller writes
+    assert_int_equal(next->dtype, FN_BF16);
+    assert_int_equal(loss->dtype, FN_F32);
+    fn_graph_destroy(graph);
+  }
+}
+
 int main(void) {
   static char reference[] = "reference", cpu[] = "cpu";
   const struct CMUnitTest tests[] = {
@@ -117,6 +153,7 @@ int main(void) {
       cmocka_unit_test_prestate(final_gradients_are_not_read_again, cpu),
       cmocka_unit_test(residual_of_own_mean),
       cmocka_unit_test(what_stays_f32),
+      cmocka_unit_test(first_layer),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

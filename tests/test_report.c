@@ -69,6 +69,7 @@ static void play_epoch(const fn_observer *observer, int64_t epoch) {
                                   .target = input};
   observer->figure(observer->self, &figure);
   const fn_epoch_event event = {.epoch = epoch,
+                                .validation_accuracy = NAN,
                                 .epochs = EPOCHS,
                                 .step = epoch * STEPS,
                                 .train_loss = 1.0 / (double)epoch,
@@ -322,7 +323,7 @@ static void tables_hold_exact_values(void **state) {
   strcpy(folder, temporary_folder());
   play(folder, 0, 15);
   fn_csv csv;
-  assert_int_equal(fn_csv_open(folder, 15, &csv), FN_OK);
+  assert_int_equal(fn_csv_open(folder, 15, false, &csv), FN_OK);
   assert_int_equal(csv.epochs, 3);
   double *values;
   int64_t count;

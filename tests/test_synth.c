@@ -13,6 +13,7 @@
 
 #include "base/arena.h"
 #include "base/system.h"
+#include "data/dataset.h"
 #include "data/synth.h"
 #include "field/field.h"
 
@@ -248,6 +249,48 @@ static void refuses_impossible_options(void **state) {
   assert_int_equal(fn_synth_displacement(&options), FN_ERR_CONFIG);
 }
 
+/* Poisson's equation on the largest scale, where all modes have one wave number, with the numbers
+ *  put in by hand: k^2 phi = -3/2 omega_m (100 / 299792.458)^2 (1 + z) D(z) delta; and the cubes of
+ *  the second theory differ as they were told to. */
+static void potential_solves_poisson(void **state) {
+  (void)state;
+  static double potential[CELLS], other[CELLS];
+  const fn_synth_options options = options_of(4);
+  const fn_potential_options o = {.edge = N,
+                                  .box = BOX,
+                                  .omega_m = options.omega_m,
+                                  .redshift = 1,
+                                  .seed = 4,
+                                  .difference = 0.25,
+                                  .offset = -0.5};
+  assert_int_equal(fn_synth_density(&options, 3, density), FN_OK);
+  assert_int_equal(fn_synth_potential(&o, 3, false, potential), FN_OK);
+  // The Fourier mode (1, 0, 0) of both, real and imaginary part.
+  double phi[2] = {0, 0}, delta[2] = {0, 0};
+  for (int64_t i = 0; i < CELLS; i++) {
+    const double angle = 2 * M_PI * (double)(i / (N * N)) / N;
+    phi[0] += potential[i] * cos(angle);
+    phi[1] += potential[i] * sin(angle);
+    delta[0] += density[i] * cos(angle);
+    delta[1] += density[i] * sin(angle);
+  }
+  const double k = 2 * M_PI / BOX;
+  const double factor =
+      -1.5 * o.omega_m * pow(100 / 299792.458, 2) * 2 * fn_growth_factor(1, o.omega_m) / (k * k);
+  for (int part = 0; part < 2; part++)
+    assert_near(phi[part], factor * delta[part], 1e-10 * fabs(factor * delta[part]));
+  assert_int_equal(fn_synth_potential(&o, 3, true, other), FN_OK);
+  double squares = 0, mean = 0, difference = 0;
+  for (int64_t i = 0; i < CELLS; i++) {
+    squares += potential[i] * potential[i] / CELLS;
+    mean += (other[i] - potential[i]) / CELLS;
+  }
+  for (int64_t i = 0; i < CELLS; i++)
+    difference += pow(other[i] - potential[i] - mean, 2) / CELLS;
+  assert_near(mean / sqrt(squares), -0.5, 1e-12);
+  assert_near(sqrt(difference / squares), 0.25, 1e-12);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(spectrum_is_normalised),
@@ -258,6 +301,7 @@ int main(void) {
       cmocka_unit_test(seed_and_index_decide),
       cmocka_unit_test(files_are_pairs_and_are_kept),
       cmocka_unit_test(refuses_impossible_options),
+      cmocka_unit_test(potential_solves_poisson),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

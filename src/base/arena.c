@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/log.h"
 #include "base/system.h"
 
 typedef struct chunk {
@@ -100,7 +101,11 @@ fn_status fn_pages_allocate(size_t bytes, void **memory) {
   if (lead) munmap(base, lead);
   if (lead < huge_page) munmap(base + lead + size, huge_page - lead);
   base += lead;
-  madvise(base, size, MADV_HUGEPAGE);
+  if (madvise(base, size, MADV_HUGEPAGE) != 0)
+    fn_log_once(FN_DETAIL, "this kernel has no huge pages (%s): memory lies in pages of 4 KiB",
+                strerror(errno));
+  // Touched in the order in which the threads of a kernel divide a value, so that pages lie on the
+  // NUMA node of the core that works on them, and no step meets a new page.
   const int64_t pages = (int64_t)(size / 4096);
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < pages; i++)

@@ -1,6 +1,7 @@
 #include "base/random.h"
 
 #include <math.h>
+#include <string.h>
 
 void fn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
   // Salmon et al. 2011: multipliers and Weyl constants of Philox4x32, ten rounds.
@@ -85,9 +86,14 @@ void fn_random_shuffle(fn_random *random, int64_t *index, int64_t n) {
   }
 }
 
-uint64_t fn_hash_text(const char *text) {
-  uint64_t hash = 0xCBF29CE484222325u;
-  for (; *text; text++)
-    hash = (hash ^ (unsigned char)*text) * 0x100000001B3u;
+uint64_t fn_hash_bytes(uint64_t hash, const void *bytes, size_t count) {
+  // Fowler, Noll & Vo, FNV-1a, 64 bits.
+  const unsigned char *at = bytes;
+  for (size_t i = 0; i < count; i++)
+    hash = (hash ^ at[i]) * 0x100000001B3u;
   return hash;
+}
+
+uint64_t fn_hash_text(const char *text) {
+  return fn_hash_bytes(FN_HASH_START, text, strlen(text));
 }

@@ -6,6 +6,7 @@
 #ifndef FN_BASE_RANDOM_H
 #define FN_BASE_RANDOM_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /** What a stream of draws is for; part of the key, so streams never overlap. */
@@ -45,5 +46,8 @@ double fn_random_normal(fn_random *random);
 void fn_random_shuffle(fn_random *random, int64_t *index, int64_t n);
 /** FNV-1a hash of text, for stream indices from names. */
 uint64_t fn_hash_text(const char *text);
+/** FNV-1a, 64 bits, continued from `hash`; start with FN_HASH_START. */
+uint64_t fn_hash_bytes(uint64_t hash, const void *bytes, size_t count);
+#define FN_HASH_START 0xCBF29CE484222325u
 
 #endif

@@ -28,10 +28,56 @@ int fn_threads_get(void) {
   return omp_get_max_threads();
 }
 
+static cpu_set_t unpinned; // of the process before threads were pinned
+static bool is_pinned;
+
+void fn_threads_pin(const int *core, int count, int threads) {
+  if (threads < 1 || threads > count) return;
+  if (!is_pinned && sched_getaffinity(0, sizeof unpinned, &unpinned) != 0) return;
+  is_pinned = true;
+#pragma omp parallel num_threads(threads)
+  {
+    cpu_set_t own;
+    CPU_ZERO(&own);
+    CPU_SET((size_t)core[(int64_t)omp_get_thread_num() * count / threads], &own);
+    sched_setaffinity(0, sizeof own, &own);
+  }
+}
+
+void fn_thread_unpin(void) {
+  if (is_pinned) sched_setaffinity(0, sizeof unpinned, &unpinned);
+}
+
+int fn_cores_online(void) {
+  const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  return cores > 0 ? (int)cores : 1;
+}
+
 double fn_clock(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+double fn_process_age(void) {
+  FILE *file = fopen("/proc/self/stat", "r");
+  if (!file) return 0;
+  char line[1024];
+  const size_t length = fread(line, 1, sizeof line - 1, file);
+  fclose(file);
+  line[length] = '\0';
+  // Field 22, clock ticks after boot. The second field, a name in brackets, may hold anything.
+  const char *rest = strrchr(line, ')');
+  unsigned long long ticks;
+  struct timespec now;
+  if (!rest ||
+      sscanf(rest + 1,
+             " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
+             &ticks) != 1 ||
+      clock_gettime(CLOCK_BOOTTIME, &now) != 0)
+    return 0;
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec -
+         (double)ticks / (double)sysconf(_SC_CLK_TCK);
 }
 
 static size_t status_line(const char *key) {
@@ -54,6 +100,11 @@ size_t fn_memory_peak(void) {
 }
 size_t fn_memory_now(void) {
   return status_line("VmRSS:");
+}
+
+int64_t fn_page_faults(void) {
+  struct rusage usage;
+  return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_minflt : 0;
 }
 
 /** The number in a file; `above` when there is none ("max") or it is higher. */

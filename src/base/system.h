@@ -13,14 +13,25 @@ enum { FN_CORES_MOST = 1024 };
 /** Threads of the kernels of this process from now on (OpenMP); at least 1. */
 void fn_threads_set(int threads);
 int fn_threads_get(void);
+/** Keep thread i of a team of `threads` on core[i count / threads]; `threads` at most `count`.
+ * Threads that the calling one starts later begin on its core: they call fn_thread_unpin(). */
+void fn_threads_pin(const int *core, int count, int threads);
+/** Let the calling thread run on all cores that the process had before fn_threads_pin(). */
+void fn_thread_unpin(void);
+/** Cores of the machine that are online. */
+int fn_cores_online(void);
 /** Monotonic seconds. */
 double fn_clock(void);
+/** Seconds since the process was started, to a hundredth; 0 when unknown. */
+double fn_process_age(void);
 /** Peak and current resident memory of this process, bytes; 0 when unknown. */
 size_t fn_memory_peak(void);
 size_t fn_memory_now(void);
 /** Bytes that this process can never go beyond: memory and swap of the machine, and the limits of
  *  its control groups (batch systems set them). SIZE_MAX when unknown. */
 size_t fn_memory_limit(void);
+/** Pages that this process touched for the first time so far (minor faults). */
+int64_t fn_page_faults(void);
 const char *fn_host_name(void);
 
 bool fn_file_exists(const char *path);

@@ -35,6 +35,18 @@ void fn_text_add(fn_text *text, const char *format, ...) {
   text->length += (size_t)length;
 }
 
+void fn_text_add_json(fn_text *text, const char *words) {
+  fn_text_add_bytes(text, "\"", 1);
+  for (const unsigned char *c = (const unsigned char *)words; *c; c++) {
+    if (*c == '"' || *c == '\\') fn_text_add_bytes(text, "\\", 1);
+    if (*c < 0x20)
+      fn_text_add(text, "\\u%04x", *c);
+    else
+      fn_text_add_bytes(text, (const char *)c, 1);
+  }
+  fn_text_add_bytes(text, "\"", 1);
+}
+
 void fn_text_free(fn_text *text) {
   free(text->data);
   *text = (fn_text){0};

@@ -17,6 +17,8 @@ typedef struct fn_text {
 
 void fn_text_add(fn_text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void fn_text_add_bytes(fn_text *text, const char *bytes, size_t count);
+/** As a text of JSON, quotes included. */
+void fn_text_add_json(fn_text *text, const char *words);
 void fn_text_free(fn_text *text);
 
 /** Restricted Damerau-Levenshtein distance (transpositions count one). */

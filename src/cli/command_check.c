@@ -13,6 +13,7 @@
 #include "learn/learn.h"
 #include "run/checkpoint.h"
 #include "run/describe.h"
+#include "run/open_data.h"
 #include "run/session.h"
 #include "run/sizes.h"
 
@@ -42,10 +43,10 @@ static bool passes(check *c, fn_status status) {
 /* ---- data --------------------------------------------------------------------------------------
  */
 
-static void check_stage(check *c, fn_stage stage, const fn_fileset *files, const char *title,
+static void check_stage(check *c, fn_stage stage, const char *name, const char *title,
                         fn_dataset **dataset) {
-  if (files->input.count == 0) return;
-  const bool good = passes(c, fn_dataset_create(c->run, stage, dataset));
+  if (!fn_run_has_data(c->run, name, false)) return;
+  const bool good = passes(c, fn_data_open(c->run, stage, c->dist, c->train, dataset));
   if (!good) {
     fn_dataset_destroy(*dataset); // those of ranks that had no problem
     *dataset = NULL;
@@ -64,10 +65,11 @@ static fn_status same_sizes(const check *c, const fn_dataset *other, const char 
 }
 
 static fn_status enough_samples(const check *c) {
-  const fn_dataset_info *info = fn_dataset_get_info(c->train);
-  FN_CHECK(info->samples >= c->dist->size, FN_ERR_CONFIG,
-           "%s: %lld samples are fewer than %d ranks; start fewer ranks",
-           fn_run_where(c->run, "data.train.input"), (long long)info->samples, c->dist->size);
+  const int64_t samples = fn_dataset_epoch_samples(c->train);
+  const char *key = fn_run_has_cubes(c->run) ? "data.cubes.train_seeds" : "data.train.input";
+  FN_CHECK(samples >= c->dist->size, FN_ERR_CONFIG,
+           "%s: %lld samples are fewer than %d ranks; start fewer ranks", fn_run_where(c->run, key),
+           (long long)samples, c->dist->size);
   return FN_OK;
 }
 
@@ -76,14 +78,14 @@ static int64_t ceil_divide(int64_t a, int64_t b) {
 }
 
 static void print_steps(const check *c) {
-  const fn_dataset_info *info = fn_dataset_get_info(c->train);
+  const int64_t samples = fn_dataset_epoch_samples(c->train);
   int64_t begin, count;
-  fn_rank_slice(info->samples, 0, c->dist->size, true, &begin, &count);
+  fn_rank_slice(samples, 0, c->dist->size, true, &begin, &count);
   const int64_t batches = ceil_divide(count, c->run->train.batch),
                 steps = ceil_divide(batches, c->run->train.accumulate);
   printf("ranks              %d\n", c->dist->size);
-  printf("samples per rank   %lld of %lld", (long long)count, (long long)info->samples);
-  const int64_t unused = info->samples - count * c->dist->size;
+  printf("samples per rank   %lld of %lld", (long long)count, (long long)samples);
+  const int64_t unused = samples - count * c->dist->size;
   if (unused > 0) printf(" (%lld unused in each epoch)", (long long)unused);
   // A step takes no more than there is.
   const int64_t batch = c->run->train.batch < count ? c->run->train.batch : count,
@@ -96,10 +98,10 @@ static void print_steps(const check *c) {
 
 static void check_data(check *c) {
   const fn_run *run = c->run;
-  const fn_stage last = run->data.test.target.count > 0 ? FN_STAGE_TEST : FN_STAGE_PREDICT;
-  check_stage(c, FN_STAGE_TRAIN, &run->data.train, "training data", &c->train);
-  check_stage(c, FN_STAGE_VALIDATION, &run->data.validation, "validation data", &c->validation);
-  check_stage(c, last, &run->data.test, "test data", &c->test);
+  const fn_stage last = fn_run_has_data(run, "test", true) ? FN_STAGE_TEST : FN_STAGE_PREDICT;
+  check_stage(c, FN_STAGE_TRAIN, "train", "training data", &c->train);
+  check_stage(c, FN_STAGE_VALIDATION, "validation", "validation data", &c->validation);
+  check_stage(c, last, "test", "test data", &c->test);
   passes(c, same_sizes(c, c->validation, "data.validation.input", true));
   passes(c, same_sizes(c, c->test, "data.test.input", false));
   if (c->train && passes(c, enough_samples(c)) && c->print) print_steps(c);
@@ -132,6 +134,9 @@ static double print_network(const check *c, const fn_network_totals *t, int stat
          run->model.layers ? "layers" : run->model.name, (long long)t->parameters, t->kernels);
   printf("GFLOP per step     %.2f forward, %.2f with gradients, per rank\n",
          t->forward_flops * 1e-9, t->training_flops * 1e-9);
+  if (t->repeats > 0)
+    printf("computed twice     %s: about %.1f %% more time (compute.recompute)\n", t->repeated,
+           100 * t->extra);
   printf("memory per rank\n");
   print_memory("activations", (double)t->training_arena, &total);
   print_memory("parameters", weights + (double)p->buffer_count * sizeof(float), &total);
@@ -142,6 +147,11 @@ static double print_network(const check *c, const fn_network_totals *t, int stat
                 held = run->data.prefetch + 1 < batches ? run->data.prefetch + 1 : batches;
   print_memory("batches read ahead",
                (double)held * (double)batch * (cells + target) * sizeof(float), &total);
+  if (info->cubes) {
+    const double least = (double)fn_dataset_held_bytes(c->train, c->dist->size);
+    print_memory("cubes", run->data.read_memory > 0 ? (double)run->data.read_memory : 1.5 * least,
+                 &total);
+  }
   char text[32];
   printf("  %-18s %s, and scratch of library primitives\n", "together",
          fn_text_bytes(total, text, sizeof text));
@@ -157,7 +167,7 @@ static fn_status plan_network(check *c) {
   FN_TRY(fn_engine_create(run, c->dist, info, &c->engine));
   FN_TRY(fn_engine_warn_narrow(c->engine));
   int64_t begin, count;
-  fn_rank_slice(info->samples, 0, c->dist->size, true, &begin, &count);
+  fn_rank_slice(fn_dataset_epoch_samples(c->train), 0, c->dist->size, true, &begin, &count);
   int64_t batch = count < run->train.batch ? count : run->train.batch;
   if (batch < 1) batch = 1;
   fn_network_totals totals;

@@ -1,4 +1,6 @@
 #include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,34 +51,38 @@ static fn_status read_site(const fn_command_line *line, char **site) {
   return path ? fn_file_read(path, site, NULL) : FN_OK;
 }
 
-/** sbatch --parsable [--dependency=...] SCRIPT; *id is the job's number as printed. */
-static fn_status submit(const char *script, const char *after, char *id, size_t size) {
-  int ends[2];
-  FN_CHECK(pipe(ends) == 0, FN_ERR_INTERNAL, "no pipe to sbatch: %s", strerror(errno));
+/** Start sbatch with its output into `output`; *child is its process. */
+static fn_status start_sbatch(const char *script, const char *after, int output, pid_t *child) {
   char dependency[128];
   snprintf(dependency, sizeof dependency, "--dependency=afterany:%s", after ? after : "");
-  const pid_t child = fork();
-  if (child == 0) {
-    dup2(ends[1], STDOUT_FILENO);
-    close(ends[0]);
-    close(ends[1]);
-    if (after)
-      execlp("sbatch", "sbatch", "--parsable", dependency, script, (char *)NULL);
-    else
-      execlp("sbatch", "sbatch", "--parsable", script, (char *)NULL);
-    _exit(127);
-  }
+  const char *arguments[] = {"sbatch", "--parsable", after ? dependency : script,
+                             after ? script : NULL, NULL};
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
+  const int failed =
+      posix_spawnp(child, "sbatch", &actions, NULL, (char *const *)(uintptr_t)arguments, environ);
+  posix_spawn_file_actions_destroy(&actions);
+  FN_CHECK(failed == 0, FN_ERR_UNSUPPORTED,
+           "sbatch cannot be started (%s): submit the script where SLURM is", strerror(failed));
+  return FN_OK;
+}
+
+/** sbatch --parsable [--dependency=...] SCRIPT; *id is the job's number as printed. */
+static fn_status submit(const char *script, const char *after, char *id, size_t size) {
+  int ends[2], result = -1;
+  pid_t child = -1;
+  FN_CHECK(pipe2(ends, O_CLOEXEC) == 0, FN_ERR_INTERNAL, "no pipe to sbatch: %s", strerror(errno));
+  const fn_status status = start_sbatch(script, after, ends[1], &child);
   close(ends[1]);
   size_t length = 0;
-  for (ssize_t n; child > 0 && length + 1 < size; length += (size_t)n)
+  for (ssize_t n; status == FN_OK && length + 1 < size; length += (size_t)n)
     if ((n = read(ends[0], id + length, size - 1 - length)) <= 0) break;
   close(ends[0]);
+  FN_TRY(status);
   id[length] = '\0';
   id[strcspn(id, ";\n")] = '\0';
-  int result = -1;
-  if (child > 0) waitpid(child, &result, 0);
-  FN_CHECK(!WIFEXITED(result) || WEXITSTATUS(result) != 127, FN_ERR_UNSUPPORTED,
-           "sbatch is not on the PATH: submit the script where SLURM is");
+  waitpid(child, &result, 0);
   FN_CHECK(WIFEXITED(result) && WEXITSTATUS(result) == 0 && id[0], FN_ERR_CONFIG,
            "sbatch refused %s (its message is above)", script);
   return FN_OK;

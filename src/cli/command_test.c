@@ -1,5 +1,6 @@
 #include "cli/commands.h"
 #include "cli/session.h"
+#include "report/class_report.h"
 #include "report/test_report.h"
 
 static fn_status evaluate(const fn_run *run, fn_dist *dist, bool predict) {
@@ -10,12 +11,26 @@ static fn_status evaluate(const fn_run *run, fn_dist *dist, bool predict) {
   return status;
 }
 
+static fn_status classify(const fn_run *run, fn_dist *dist) {
+  fn_class_result result;
+  fn_status status = fn_classify(run, dist, &result);
+  if (status == FN_OK)
+    status = fn_dist_agree(dist, dist->rank == 0 ? fn_report_classes(run, &result) : FN_OK);
+  fn_class_result_free(&result);
+  return status;
+}
+
 static fn_status test(const fn_command_line *line, const fn_run *run, fn_dist *dist) {
   (void)line;
-  return evaluate(run, dist, false);
+  return fn_run_has_cubes(run) ? classify(run, dist) : evaluate(run, dist, false);
 }
 static fn_status predict(const fn_command_line *line, const fn_run *run, fn_dist *dist) {
   (void)line;
+  if (fn_run_has_cubes(run))
+    return fn_run_fail(
+        run, "data.kind",
+        "fieldnet predict writes fields; the scores of cubes are written by fieldnet "
+        "test");
   return evaluate(run, dist, true);
 }
 

@@ -69,17 +69,24 @@ static const fn_command_entry commands[] = {
                 {"write", "OUT.h5", "store what was computed in the same layout"}},
      .function = fn_command_verify},
     {.name = "bench",
-     .synopsis = "RUN.yaml [--steps N] [--warmup N] [--size N] [--batch N] [--json OUT] "
-                 "[--set KEY=VALUE ...]",
-     .summary = "time training steps, and operators one by one",
-     .details = "Times the steps of one rank on random numbers, splits them by kernel, and sets "
-                "the whole beside the sum of its convolutions timed alone on the same threads in "
-                "the same process.",
+     .synopsis = "RUN.yaml [--mode MODE] [--steps N] [--size N] [--batch N] [--json OUT] "
+                 "[--compare OLD] [--trace OUT] [--set KEY=VALUE ...]",
+     .summary = "time steps, operators, reading and communication",
+     .details =
+         "Times steps and splits them by phase and by operator, beside what the machine can do: "
+         "the "
+         "same library primitives timed alone, a convolution and a copy in the same process. Start "
+         "it under mpirun for several ranks.\n\n"
+         "Modes: full takes training data and sums gradients; synthetic takes random numbers; io "
+         "only reads; comm only sums gradients, for several train.bucket_bytes; all does all of "
+         "them. The default is full where there are data, else synthetic.",
      .takes_run = true,
-     .option = {{"steps", "N", "steps that are timed (5)"},
+     .option = {{"mode", "MODE", "full, synthetic, io, comm or all"},
+                {"steps", "N", "steps that are timed (5)"},
                 {"warmup", "N", "steps before those (2)"},
+                {"inference", NULL, "time the network's output alone, not training steps"},
                 {"synthetic", NULL, "take sizes from the options below even where data are there"},
-                {"batch", "N", "samples of a step (train.batch)"},
+                {"batch", "N", "samples of a step and rank (train.batch)"},
                 {"size", "N", "cells of the network's input along each axis"},
                 {"channels", "IN,OUT", "channels of input and target, where there are no data"},
                 {"spatial", "D",
@@ -88,27 +95,80 @@ static const fn_command_entry commands[] = {
                 {"json", "OUT", "also write everything to a file"},
                 {"io", NULL,
                  "time the ways of reading a file of cubes (given instead of RUN.yaml) beside "
-                 "read(2), --steps times in turns"}},
+                 "read(2), --steps times in turns"},
+                {"compare", "OLD", "print ratios to the file of an earlier measurement"},
+                {"from", "NEW", "measure nothing: compare this file with that of --compare"},
+                {"trace", "OUT", "write a timeline for chrome://tracing or Perfetto"},
+                {"lockstep", NULL, "take a step per line \"step\" read, for tools/bench-peers"}},
      .function = fn_command_bench},
     {.name = "data",
-     .synopsis = "synth displacement --folder DIR [--files N] [--edge N] ...\n"
-                 "       fieldnet data inspect FILE ...",
-     .summary = "make and look at field files",
+     .synopsis =
+         "stats SET OUT.h5 --snap NNN --seeds RANGES [...]\n"
+         "       fieldnet data pack SET OUT.h5 --snap NNN --seeds RANGES [...]\n"
+         "       fieldnet data verify FILE.h5 [SET] [--sample K] [...]\n"
+         "       fieldnet data inspect FILE ... [--all] [--slice AXIS[,N]] [--png OUT.png]\n"
+         "       fieldnet data synth displacement --folder DIR [--files N] [--edge N] ...\n"
+         "       fieldnet data synth cubes OUT --seeds RANGES [--edge N] [--layout L] ...",
+     .summary = "prepare, check, look at and make field files",
      .details =
+         "stats: mean, variance and standard deviation of the raw cubes of a set of simulations, "
+         "per snap, from both theories of the training seeds, into an HDF5 file.\n\n"
+         "pack: the raw cubes of one snap, or the difference of two, standardised into one "
+         "prepared file. A job that was killed goes on when it is started again.\n\n"
+         "verify: compare a prepared file with the raw cubes in SET bit for bit, or without SET "
+         "with the checksums inside it.\n\n"
+         "inspect: type, shape, storage, attributes and, per channel, range, mean and standard "
+         "deviation of each file, of every dataset of an HDF5 file; one plane as a picture.\n\n"
          "synth displacement: pairs DIR/lin/NNN.npy and DIR/lpt2/NNN.npy of displacement fields, "
          "first order and first plus second order Lagrangian perturbation theory of one Gaussian "
          "random density of a flat LCDM universe today, in Mpc/h, the same for the same seed.\n\n"
-         "inspect: type, shape and, per channel, range, mean and standard deviation of each file, "
-         "of every dataset of an HDF5 file.",
+         "synth cubes: Gaussian random potentials, Newtonian and with a chosen difference, as raw "
+         "files in folder OUT, or standardised in the prepared file OUT.\n\n"
+         "stats, pack, verify and synth cubes share their work over the ranks of mpirun or srun; "
+         "results do not depend on their number. docs/cubes.md describes files and options.",
      .extra_min = 1,
      .extra_max = 1 << 20,
-     .option = {{"folder", "DIR", "folder to write into"},
-                {"files", "N", "pairs of fields to make (1)"},
-                {"first", "N", "number of the first pair (0)"},
-                {"edge", "N", "cells along each axis (64)"},
-                {"box", "L", "edge of the box in Mpc/h (128)"},
-                {"omega-m", "X", "matter density today (0.31)"},
-                {"seed", "N", "seed of the random fields (1)"},
+     .option = {{"snap", "NNN", "snap as in file names; stats takes several, separated by commas"},
+                {"seeds", "RANGES", "seeds of the set, as in 0-1999 or 0-9,12"},
+                {"train-seeds", "RANGES", "seeds that statistics are computed from, or all"},
+                {"pattern", "TEXT",
+                 "paths in SET, with {seed}, {theory} and {snap} "
+                 "(seed{seed}/{theory}/{theory}_snap{snap}_phi.h5)"},
+                {"dataset", "NAME", "dataset in raw files (data)"},
+                {"redshift", "Z", "redshift of the snap, one for each; for the record and growth"},
+                {"statistics", "WHAT",
+                 "pack: a file of stats or of three numbers in npy, "
+                 "MEAN,STD, none, or compute (default)"},
+                {"layout", "L", "packed (default of pack), original; synth cubes: raw (default)"},
+                {"chunk", "C,D,H,W", "chunk shape of the packed dataset, or none (default)"},
+                {"compress", "0..9", "gzip level after byte shuffle; 0: none (default)"},
+                {"dtype", "f32|f64", "type of prepared cells (f32)"},
+                {"remove-mean", NULL, "take away each cube's own mean instead of the common one"},
+                {"difference", "A,B",
+                 "pack, stats: snap A minus snap B, each divided by its "
+                 "growth D(z) (1 + z); synth cubes: one number, rms of the "
+                 "difference in units of the potential's (0.01)"},
+                {"growth", "TABLE",
+                 "for --difference: file with columns z and D, or "
+                 "lcdm:OMEGA_M"},
+                {"amplitude", "A_S", "primordial amplitude, for the record"},
+                {"sample", "K", "verify: so many cubes, spread evenly (all)"},
+                {"tolerance", "X", "verify: largest difference allowed (0)"},
+                {"all", NULL, "inspect: read every dataset, however many"},
+                {"slice", "AXIS[,N]", "inspect: plane N, normal to the axis (0, the middle one)"},
+                {"png", "OUT.png", "inspect: draw that plane of the first dataset"},
+                {"mean-offset", "X",
+                 "synth cubes: difference of the means in units of the "
+                 "potential's rms (0)"},
+                {"folder", "DIR", "synth displacement: folder to write into"},
+                {"files", "N", "synth displacement: pairs of fields to make (1)"},
+                {"first", "N", "synth displacement: number of the first pair (0)"},
+                {"edge", "N", "synth: cells along each axis (64)"},
+                {"box", "L",
+                 "edge of the box in Mpc/h; synth displacement 128, synth cubes 320, "
+                 "pack: for the record"},
+                {"omega-m", "X", "synth: matter density today (0.31)"},
+                {"seed", "N", "synth: seed of the random fields (1)"},
                 {"force", NULL, "replace files that exist"}},
      .function = fn_command_data},
     {.name = "job",
@@ -187,6 +247,7 @@ static const fn_exit_code exit_codes[] = {
     {FN_ERR_MEMORY, "memory is exhausted, or a limit is exceeded"},
     {FN_ERR_VERIFY, "a comparison is over its tolerance"},
     {FN_ERR_UNSUPPORTED, "this build or backend cannot do what was asked"},
+    {FN_ERR_LOST, "a rank does not answer, or does not get on: start again to go on"},
     {FN_INTERRUPTED, "stopped by request with the state saved: start again to go on"},
 };
 

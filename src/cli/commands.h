@@ -18,7 +18,7 @@ typedef struct fn_command_option {
   const char *meaning; /**< one sentence */
 } fn_command_option;
 
-enum { FN_MAX_OPTIONS = 32 };
+enum { FN_MAX_OPTIONS = 48 };
 
 typedef struct fn_command_line fn_command_line;
 
@@ -103,7 +103,7 @@ fn_status fn_command_describe(const fn_command_line *line);
 fn_status fn_command_verify(const fn_command_line *line);
 fn_status fn_command_bench(const fn_command_line *line);
 /** bench --io */
-fn_status fn_command_bench_io(const fn_command_line *line);
+fn_status fn_command_bench_cubes(const fn_command_line *line);
 fn_status fn_command_data(const fn_command_line *line);
 fn_status fn_command_job(const fn_command_line *line);
 fn_status fn_command_help(const fn_command_line *line);

@@ -12,6 +12,28 @@ static fn_level verbosity(const fn_run *run) {
   return strcmp(text, "debug") == 0 ? FN_DEBUG : FN_INFO;
 }
 
+/** Say what went wrong, end MPI. */
+static fn_status leave(fn_dist *dist, fn_status status) {
+  // Every rank has the agreed message by now; one of them is enough. It is said here, because the
+  // first rank to exit with a failure makes mpirun kill the others, and all leave together below.
+  // Being stopped on request is no error.
+  const bool failed = status != FN_OK && status != FN_INTERRUPTED;
+  if (dist->rank == 0 && failed && fn_error_message()[0])
+    fprintf(stderr, "fieldnet: %s\n", fn_error_message());
+  fflush(stdout);
+  fn_error_clear();
+  fn_dist_finalize(dist);
+  return status;
+}
+
+fn_status fn_cli_job(const fn_command_line *line,
+                     fn_status (*work)(const fn_command_line *line, fn_dist *dist)) {
+  fn_dist dist;
+  FN_TRY(fn_dist_init(NULL, NULL, &dist));
+  fn_log_identify(dist.rank, dist.size);
+  return leave(&dist, work(line, &dist));
+}
+
 fn_status fn_cli_run(const fn_command_line *line, fn_command need,
                      fn_status (*work)(const fn_command_line *line, const fn_run *run,
                                        fn_dist *dist)) {
@@ -31,15 +53,6 @@ fn_status fn_cli_run(const fn_command_line *line, fn_command need,
                : "compute.deterministic: false has no effect on this backend");
     status = work(line, run, &dist);
   }
-  // Every rank has the agreed message by now; one of them is enough. It is said here, because the
-  // first rank to exit with a failure makes mpirun kill the others, and all leave together below.
-  // Being stopped on request is no error.
-  const bool failed = status != FN_OK && status != FN_INTERRUPTED;
-  if (dist.rank == 0 && failed && fn_error_message()[0])
-    fprintf(stderr, "fieldnet: %s\n", fn_error_message());
-  fflush(stdout);
-  fn_error_clear();
   fn_run_destroy(run);
-  fn_dist_finalize(&dist);
-  return status;
+  return leave(&dist, status);
 }

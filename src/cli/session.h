@@ -12,4 +12,8 @@ fn_status fn_cli_run(const fn_command_line *line, fn_command need,
                      fn_status (*work)(const fn_command_line *line, const fn_run *run,
                                        fn_dist *dist));
 
+/** The same for work that needs no run file. Collective. */
+fn_status fn_cli_job(const fn_command_line *line,
+                     fn_status (*work)(const fn_command_line *line, fn_dist *dist));
+
 #endif

@@ -32,6 +32,13 @@ static void about(fn_run_parts *parts, const char *key, const char *format, ...)
     fn_problem_add(&parts->problems, parts->file, 0, 0, "%s", message);
 }
 
+void fn_run_problem(fn_run_parts *parts, const char *key, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  about(parts, key, "%s", fn_arena_vformat(parts->run.arena, format, arguments));
+  va_end(arguments);
+}
+
 /* ---- presence ---------------------------------------------------------------------------------
  */
 
@@ -55,29 +62,51 @@ static void require_model(fn_run_parts *parts) {
     about(parts, "model.name", "missing key 'model.name' (or 'model.layers'): the network");
 }
 
+static void require_cubes(fn_run_parts *parts, const char *seeds, const char *purpose) {
+  require(parts, "data.cubes.file", "the prepared file of cubes");
+  require(parts, seeds, purpose);
+}
+
 static void require_training(fn_run_parts *parts) {
-  require(parts, "data.train.input", "the fields to train on");
-  require(parts, "data.train.target", "the fields to train on");
+  if (fn_run_has_cubes(&parts->run)) {
+    require_cubes(parts, "data.cubes.train_seeds", "the seeds to train on");
+  } else {
+    require(parts, "data.train.input", "the fields to train on");
+    require(parts, "data.train.target", "the fields to train on");
+  }
   require(parts, "train.batch", "samples per rank and step");
   require(parts, "optimizer.lr", "the learning rate");
 }
 
+static void require_test(fn_run_parts *parts, bool target) {
+  if (fn_run_has_cubes(&parts->run)) {
+    require_cubes(parts, "data.cubes.test_seeds", "the seeds to test on");
+  } else if (!target) {
+    require(parts, "data.test.input", "the fields to predict from");
+  } else {
+    require(parts, "data.test.input", "the fields to test on");
+    require(parts, "data.test.target",
+            "the fields to compare with (fieldnet predict does without)");
+  }
+}
+
+static bool tests_without_training(const fn_run_parts *parts) {
+  if (fn_run_has_cubes(&parts->run))
+    return fn_parts_given(parts, "data.cubes.test_seeds") &&
+           !fn_parts_given(parts, "data.cubes.train_seeds");
+  return fn_parts_given(parts, "data.test.input") && !fn_parts_given(parts, "data.train.input") &&
+         !fn_parts_given(parts, "data.train.target");
+}
+
 void fn_run_check_required(fn_run_parts *parts, fn_command command) {
-  const bool tests_only = fn_parts_given(parts, "data.test.input") &&
-                          !fn_parts_given(parts, "data.train.input") &&
-                          !fn_parts_given(parts, "data.train.target");
   if (command != FN_COMMAND_OTHER) require_model(parts);
   switch (command) {
     case FN_COMMAND_TRAIN: require_training(parts); break;
     case FN_COMMAND_CHECK:
-      if (!tests_only) require_training(parts);
+      if (!tests_without_training(parts)) require_training(parts);
       break;
-    case FN_COMMAND_TEST:
-      require(parts, "data.test.input", "the fields to test on");
-      require(parts, "data.test.target",
-              "the fields to compare with (fieldnet predict does without)");
-      break;
-    case FN_COMMAND_PREDICT: require(parts, "data.test.input", "the fields to predict from"); break;
+    case FN_COMMAND_TEST: require_test(parts, true); break;
+    case FN_COMMAND_PREDICT: require_test(parts, false); break;
     case FN_COMMAND_OTHER: break;
   }
 }
@@ -108,7 +137,6 @@ static void check_filesets(fn_run_parts *parts) {
               key, count, count == 1 ? "" : "s", stages[first[side]], sides[side], before);
     }
   }
-  const fn_fileset *validation = &run->data.validation;
   const bool given_input = fn_parts_given(parts, "data.validation.input"),
              given_target = fn_parts_given(parts, "data.validation.target");
   if (given_input && !given_target)
@@ -117,14 +145,15 @@ static void check_filesets(fn_run_parts *parts) {
     about(parts, "data.validation.target", "data.validation.target needs data.validation.input");
   if (fn_parts_given(parts, "data.test.target") && !fn_parts_given(parts, "data.test.input"))
     about(parts, "data.test.target", "data.test.target needs data.test.input");
-  const bool validates = validation->input.count > 0 && validation->target.count > 0;
+  const bool validates = fn_run_has_data(run, "validation", true);
   const char *demands[] = {"schedule.metric", "checkpoint.best"};
   const char *values[] = {run->schedule.metric, run->checkpoint.best};
   for (int i = 0; i < 2; i++) {
-    if (!validates && !given_input && !given_target && values[i] &&
-        strcmp(values[i], "validation") == 0)
-      about(parts, demands[i], "%s: validation needs data.validation.input and .target",
-            demands[i]);
+    if (!validates && !given_input && !given_target && values[i] && values[i][0] &&
+        strcmp(values[i], "train") != 0)
+      about(parts, demands[i], "%s: %s needs %s", demands[i], values[i],
+            fn_run_has_cubes(run) ? "data.cubes.validation_seeds"
+                                  : "data.validation.input and .target");
   }
 }
 
@@ -277,10 +306,25 @@ static void check_checkpoint(fn_run_parts *parts) {
         parts, "checkpoint.keep_every",
         "checkpoint.keep_every must be a multiple of checkpoint.every_epochs, found %lld and %lld",
         (long long)every, (long long)run->checkpoint.every_epochs);
+  const char *best = run->checkpoint.best;
+  const bool metric =
+      best && best[0] && strcmp(best, "train") != 0 && strcmp(best, "validation") != 0;
+  if (metric && !fn_run_has_cubes(run))
+    about(parts, "checkpoint.best",
+          "checkpoint.best: %s needs data with two classes (data.kind: "
+          "cubes)",
+          best);
+  const bool none = fn_parts_given(parts, "checkpoint.best") && (!best || !best[0]);
+  if (none && run->train.stop_patience > 0)
+    about(parts, "train.stop_patience", "train.stop_patience needs checkpoint.best, which is null");
+  if (none && !isnan(run->train.stop_threshold))
+    about(parts, "train.stop_threshold",
+          "train.stop_threshold needs checkpoint.best, which is null");
 }
 
 void fn_run_check_consistent(fn_run_parts *parts) {
   check_model(parts);
+  fn_run_check_data_kind(parts);
   check_filesets(parts);
   check_per_field(parts);
   check_axes(parts);
@@ -327,9 +371,7 @@ void fn_run_derive(fn_run_parts *parts) {
   if (run->schedule.t_max == 0) run->schedule.t_max = run->train.epochs;
   const bool asked = parts->node[fn_key_index(fn_key_find("checkpoint.best"))] != NULL;
   if (!asked)
-    run->checkpoint.best =
-        run->data.validation.input.count > 0 && run->data.validation.target.count > 0 ? "validation"
-                                                                                      : "train";
+    run->checkpoint.best = fn_run_has_data(run, "validation", true) ? "validation" : "train";
   repeat(parts, "data.input_vector", &run->data.input_vector, field_count(run, false));
   repeat(parts, "data.target_vector", &run->data.target_vector, field_count(run, true));
 }

@@ -294,7 +294,7 @@ static fn_options *texts_node(fn_arena *arena, const fn_texts *list) {
 }
 
 static bool is_off(const fn_key *key, double value) {
-  return key->nullable && value == key->off;
+  return key->nullable && (value == key->off || (isnan(value) && isnan(key->off)));
 }
 
 fn_options *fn_key_node(fn_arena *arena, const fn_key *key, const fn_run *run) {

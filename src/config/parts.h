@@ -45,6 +45,12 @@ void fn_run_derive(fn_run_parts *parts);
 /** What must be present for a command, and what must agree between keys. */
 void fn_run_check_required(fn_run_parts *parts, fn_command command);
 void fn_run_check_consistent(fn_run_parts *parts);
+/** The same for data.kind, seeds and slices. */
+void fn_run_check_data_kind(fn_run_parts *parts);
+/** A problem at the value of a key when it was written, else at its section, else of the whole
+ *  file. */
+void fn_run_problem(fn_run_parts *parts, const char *key, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /** YAML of all keys. */
 fn_status fn_run_resolve(fn_run_parts *parts);
 /** One node on one line. */

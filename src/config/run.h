@@ -54,6 +54,7 @@ typedef struct fn_run {
   } loss;
 
   struct {
+    const char *kind; /**< fields | cubes */
     fn_fileset train, validation, test;
     fn_texts input_norms, target_norms;   /**< one per field; "identity" when empty */
     fn_options *norm_options;             /**< z, dis_std, eps, ... */
@@ -72,6 +73,20 @@ typedef struct fn_run {
     const char *read;    /**< cubes: auto | collective | independent | direct */
     int64_t read_memory; /**< bytes of cubes held per rank; 0: what is needed */
     const char *stage;   /**< cubes: folder of each node that the file is copied to; NULL: none */
+    struct {
+      const char *file;                                   /**< prepared file; NULL: none */
+      fn_texts train_seeds, validation_seeds, test_seeds; /**< numbers and ranges, see ranges.h */
+      const char *sample;                                 /**< slices | cube */
+      fn_integers axes;           /**< normals of slices; count 0: all three */
+      int64_t stride;             /**< planes of a slice: its channels */
+      bool compat;                /**< the slices of the original program, defect included */
+      const char *symmetry;       /**< none | random | all */
+      double newton_augmentation; /**< factor on Newton cubes */
+      double label_smoothing;     /**< of training targets */
+      int64_t window;             /**< cubes that are shuffled together, even */
+      int64_t slices_per_cube;    /**< drawn per cube and epoch; 0: all */
+      bool remove_mean;           /**< subtract each cube's own mean */
+    } cubes;
   } data;
 
   struct {
@@ -82,6 +97,8 @@ typedef struct fn_run {
     double ema_decay;   /**< <= 0: off */
     bool sync_batch_norm;
     const char *on_nan;     /**< stop | skip */
+    int64_t stop_patience;  /**< epochs; 0: never */
+    double stop_threshold;  /**< of checkpoint.best; NaN: none */
     int64_t log_interval;   /**< steps */
     const char *load_state; /**< state to start from; NULL: checkpoint.h5 of the folder if there */
     bool load_strict;
@@ -133,7 +150,7 @@ typedef struct fn_run {
     double every_minutes; /**< <= 0: off */
     int64_t keep_last;    /**< 0: all */
     int64_t keep_every;   /**< epochs; keep those for good; 0: none */
-    const char *best;     /**< metric for best.h5: train | validation | "" */
+    const char *best;     /**< metric for best.h5: train | validation | accuracy | auc | f1 | "" */
   } checkpoint;
 
   struct {
@@ -151,15 +168,25 @@ typedef struct fn_run {
     double box_size; /**< Mpc/h for wave numbers; <= 0: box units */
     bool write_fields;
     bool overwrite; /**< replace outputs of an earlier test or prediction */
+    /* of cubes */
+    bool without_mean;       /**< test again with cube means removed */
+    int64_t baseline_seeds;  /**< training seeds for the baseline; 0: none */
+    int64_t bootstrap;       /**< replicates; 0: none */
+    int64_t saliency;        /**< samples per class; 0: none */
+    fn_texts saliency_seeds; /**< numbers and ranges */
   } test;
 
   struct {
     const char *backend;   /**< reference | cpu */
     const char *precision; /**< f32 | bf16 */
     bool first_layer_f32;
-    int64_t threads;    /**< per rank; 0: cores available to the rank */
-    bool deterministic; /**< false: backends may use kernels whose bits vary from run to run */
-    bool check;         /**< poison released memory */
+    int64_t threads;       /**< per rank; 0: cores available to the rank */
+    bool deterministic;    /**< false: backends may use kernels whose bits vary from run to run */
+    bool fold_norms;       /**< batch norm into the convolution before it, outside training */
+    bool check;            /**< poison released memory */
+    const char *recompute; /**< auto | none | elementwise | all */
+    int64_t memory_budget; /**< bytes of the values of a program; 0: none */
+    const char *pin;       /**< auto | yes | no: threads stay on their cores */
   } compute;
 
   struct {
@@ -199,6 +226,12 @@ const char *fn_run_where(const fn_run *run, const char *key);
  *  line and a caret. For what only later rooms can check. */
 fn_status fn_run_fail(const fn_run *run, const char *key, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/** Whether the run's data are cubes with two classes (data.kind: cubes). */
+bool fn_run_has_cubes(const fn_run *run);
+/** Whether the run names data for a stage: "train", "validation" or "test". A stage of fields has
+ *  them when its inputs are named, and its targets too if `target`. */
+bool fn_run_has_data(const fn_run *run, const char *stage, bool target);
 
 /** Keys whose values differ between two runs: calls report(user, key, old, new) for each. */
 fn_status fn_run_compare(const char *old_resolved, const fn_run *run,

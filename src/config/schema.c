@@ -22,6 +22,9 @@ static const fn_section sections[] = {
     {"data.train", "Fields to train on."},
     {"data.validation", "Fields to validate on after every epoch; input and target, or neither."},
     {"data.test", "Fields for `fieldnet test` and, without targets, `fieldnet predict`."},
+    {"data.cubes",
+     "Cubes with two classes, GR and Newton, in pairs of one seed; with data.kind: cubes, "
+     "instead of data.train and its like."},
     {"train", "The training loop."},
     {"optimizer", "How weights follow gradients. Definitions and defaults are those of PyTorch."},
     {"schedule", "How the learning rate changes."},
@@ -61,6 +64,8 @@ static const fn_key keys[] = {
     {KEY("loss.options", MAPPING, loss.options), OFF(0),
      .meaning = "Options of the loss, by name; one that the loss does not know is an error."},
 
+    {KEY("data.kind", CHOICE, data.kind), .fallback = "fields", .choices = "fields|cubes",
+     .meaning = "Fields paired with target fields, or cubes with two classes."},
     {KEY("data.train.input", TEXTS, data.train.input), OFF(0), .map2map = "train-in-patterns",
      .meaning = "Glob patterns of the input fields, one per field; `file.h5:/group/dataset` names "
                 "a dataset."},
@@ -144,6 +149,45 @@ static const fn_key keys[] = {
     {KEY("data.stage", TEXT, data.stage), OFF(0),
      .meaning = "Folder on a disk of each node to which the file of cubes is copied before it is "
                 "read, and where later runs find it; null: read the file where it is."},
+    {KEY("data.cubes.file", TEXT, data.cubes.file), OFF(0),
+     .meaning = "Prepared file of cubes; relative to the current directory."},
+    {KEY("data.cubes.train_seeds", TEXTS, data.cubes.train_seeds), OFF(0),
+     .meaning = "Seeds to train on, numbers and ranges, e.g. 0-1499,1600; both cubes of a seed."},
+    {KEY("data.cubes.validation_seeds", TEXTS, data.cubes.validation_seeds), OFF(0),
+     .meaning = "Seeds to validate on after every epoch; null: no validation."},
+    {KEY("data.cubes.test_seeds", TEXTS, data.cubes.test_seeds), OFF(0),
+     .meaning = "Seeds for `fieldnet test` and `fieldnet predict`."},
+    {KEY("data.cubes.sample", CHOICE, data.cubes.sample), .fallback = "slices",
+     .choices = "slices|cube",
+     .meaning = "A sample is a slice of a cube (two-dimensional), or a whole cube."},
+    {KEY("data.cubes.axes", INTEGERS, data.cubes.axes), OFF(0), WITHIN(0, 2),
+     .meaning = "Axes of the cube that slices are normal to; null: all three."},
+    {KEY("data.cubes.stride", INTEGER, data.cubes.stride), .fallback = "1", FROM(1),
+     .unit = "planes",
+     .meaning = "Consecutive planes that make one slice, as its channels; must divide the edge."},
+    {KEY("data.cubes.compat", FLAG, data.cubes.compat), .fallback = "false",
+     .meaning = "Slices as the original program cut them: axis 1 transposed, axis 0 transposed, "
+                "axis 0 again, axis 2 never. Only to reproduce old curves."},
+    {KEY("data.cubes.symmetry", CHOICE, data.cubes.symmetry), .fallback = "random",
+     .choices = "none|random|all",
+     .meaning = "Turns and flips of training slices: none, one of the eight at random, or all "
+                "eight as samples of their own. Validation and test see each slice as it is."},
+    {KEY("data.cubes.newton_augmentation", REAL, data.cubes.newton_augmentation), .fallback = "1",
+     .meaning = "Factor on standardised Newton cubes, of all stages; other than 1 it makes the "
+                "classes differ, to try a set-up."},
+    {KEY("data.cubes.label_smoothing", REAL, data.cubes.label_smoothing), .fallback = "0",
+     .ranged = true, .below = true, .min = 0, .max = 0.5,
+     .meaning = "Training targets are this and 1 minus this instead of 0 and 1; validation and "
+                "test keep 0 and 1."},
+    {KEY("data.cubes.window", INTEGER, data.cubes.window), .fallback = "8", FROM(2),
+     .unit = "cubes",
+     .meaning = "Cubes whose samples are shuffled together, both of each seed; even. Each rank "
+                "holds about two windows in memory."},
+    {KEY("data.cubes.slices_per_cube", INTEGER, data.cubes.slices_per_cube), .fallback = "0",
+     FROM(0), .unit = "slices",
+     .meaning = "Training slices drawn from each cube for each epoch; 0: all."},
+    {KEY("data.cubes.remove_mean", FLAG, data.cubes.remove_mean), .fallback = "false",
+     .meaning = "Subtract from each cube its own mean, which alone tells the classes apart."},
 
     {KEY("train.epochs", INTEGER, train.epochs), .fallback = "128", FROM(1), .unit = "epochs",
      .map2map = "epochs", .meaning = "Epochs of the whole run, those before a resume included."},
@@ -164,6 +208,13 @@ static const fn_key keys[] = {
     {KEY("train.on_nan", CHOICE, train.on_nan), .fallback = "stop", .choices = "stop|skip",
      .map2map = "detect-anomaly",
      .meaning = "When loss or gradient is not finite: stop the run, or skip the step."},
+    {KEY("train.stop_patience", INTEGER, train.stop_patience), .fallback = "0", FROM(0),
+     .unit = "epochs",
+     .meaning = "Stop after so many epochs without a better value of checkpoint.best; 0: never."},
+    {KEY("train.stop_threshold", REAL, train.stop_threshold), .fallback = "null", .nullable = true,
+     .off = (double)NAN,
+     .meaning = "Stop when checkpoint.best reaches this: a loss at most, a metric at least; null: "
+                "never."},
     {KEY("train.log_interval", INTEGER, train.log_interval), .fallback = "100", FROM(1),
      .unit = "steps", .map2map = "log-interval",
      .meaning = "Steps between lines of progress and step metrics."},
@@ -180,7 +231,9 @@ static const fn_key keys[] = {
          "Save and stop, as if interrupted, after this many steps of this start; null: never."},
     {KEY("train.bucket_bytes", INTEGER, train.bucket_bytes), .fallback = "26214400", FROM(1),
      .unit = "bytes",
-     .meaning = "Size of the gradient buckets that ranks sum while the backward pass goes on."},
+     .meaning =
+         "Largest size of the gradient buckets that ranks sum while the backward pass goes on; "
+         "they are an eighth of all gradients where that is less."},
     {KEY("train.first_bucket_bytes", INTEGER, train.first_bucket_bytes), .fallback = "1048576",
      FROM(1), .unit = "bytes",
      .meaning = "Size of the first bucket, small so that communication starts early."},
@@ -282,15 +335,17 @@ static const fn_key keys[] = {
      .unit = "epochs",
      .meaning = "States of epochs that are multiples of this are kept for good; 0: none."},
     {KEY("checkpoint.best", CHOICE, checkpoint.best), .fallback = "null", .nullable = true,
-     .off_text = "", .choices = "train|validation",
+     .off_text = "", .choices = "train|validation|accuracy|auc|f1",
      .derived = "validation when data.validation is given, else train",
-     .meaning =
-         "The epoch's loss that decides which state best.h5 points to; null: there is no best.h5."},
+     .meaning = "What decides which state best.h5 points to, and when training stops early: the "
+                "epoch's training or validation loss, or, for cubes, a metric of the validation; "
+                "null: there is no best.h5."},
 
     {KEY("run.time_limit", TEXT, run.time_limit), .fallback = "auto",
-     .meaning = "Wall time of one start: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS; the run then saves "
-                "and ends with exit code 75. auto: the end of the batch job, from "
-                "FIELDNET_JOB_END or SLURM_JOB_END_TIME where they are set; none: no limit."},
+     .meaning =
+         "Wall time of one start: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS; the run then saves "
+         "and ends with exit code 75. auto: the end of the batch job, from "
+         "FIELDNET_JOB_END or SLURM_JOB_END_TIME where they are set; none: no limit."},
     {KEY("run.time_margin", REAL, run.time_margin), .fallback = "30", FROM(0), .unit = "s",
      .meaning = "Time kept before the limit, beyond the longest step and save so far."},
     {KEY("run.halt_file", TEXT, run.halt_file), .fallback = "halt",
@@ -317,6 +372,23 @@ static const fn_key keys[] = {
      .meaning =
          "Replace fields and tables of an earlier test or prediction; else they are kept and "
          "the command refuses."},
+    {KEY("test.without_mean", FLAG, test.without_mean), .fallback = "true",
+     .meaning = "Cubes: test a second time with each cube's own mean taken away, which alone tells "
+                "the classes apart."},
+    {KEY("test.baseline_seeds", INTEGER, test.baseline_seeds), .fallback = "64", FROM(0),
+     .unit = "seeds",
+     .meaning = "Cubes: training seeds, spread evenly, whose cube means a baseline classifier is "
+                "fitted to; 0: no baseline."},
+    {KEY("test.bootstrap", INTEGER, test.bootstrap), .fallback = "1000", FROM(0),
+     .unit = "replicates",
+     .meaning = "Cubes: replicates of the 95 % confidence intervals over seeds; 0: none."},
+    {KEY("test.saliency", INTEGER, test.saliency), .fallback = "0", WITHIN(0, 1024),
+     .unit = "samples",
+     .meaning = "Cubes: samples of each class, spread evenly, whose map of |d logit / d cell| is "
+                "written and drawn."},
+    {KEY("test.saliency_seeds", TEXTS, test.saliency_seeds), OFF(0),
+     .meaning = "Cubes: test seeds, numbers and ranges, for both cubes of which d logit / d cell "
+                "is summed over all slices and written."},
 
     {KEY("compute.backend", CHOICE, compute.backend), .fallback = "cpu",
      .choices = "reference|cpu|cuda",
@@ -332,8 +404,28 @@ static const fn_key keys[] = {
      .meaning =
          "Only kernels that give the same bits in every run. false allows others, and has no "
          "effect on reference and cpu, which are always deterministic."},
+    {KEY("compute.fold_norms", FLAG, compute.fold_norms), .fallback = "true",
+     .meaning = "Outside training, make batch norm part of the convolution before it; the results "
+                "are those without it up to rounding."},
     {KEY("compute.check", FLAG, compute.check), .fallback = "false",
      .meaning = "Fill released memory with NaN and guard buffers, to find defects; slow."},
+    {KEY("compute.recompute", CHOICE, compute.recompute), .fallback = "auto",
+     .choices = "auto|none|elementwise|all",
+     .meaning =
+         "What may be computed twice to save memory; results keep their bits. auto: with a "
+         "memory_budget all that it takes, without one what lowers the peak for one percent of "
+         "the time at most; elementwise: all but convolutions and matrix products; all: those "
+         "too. Without a budget the last two make memory as small as they can."},
+    {KEY("compute.memory_budget", INTEGER, compute.memory_budget), OFF(0), FROM(1), .unit = "bytes",
+     .meaning =
+         "Limit for the values of the network (activations and their gradients) of a rank; null: "
+         "none. Without parameters, gradients of parameters and scratch."},
+    {KEY("compute.pin", CHOICE, compute.pin), .fallback = "auto", .choices = "auto|yes|no",
+     .meaning =
+         "Keep every thread on a core of its own. auto: where the batch system or mpirun gave this "
+         "rank cores of its own, fewer than the machine has; yes: also where the whole machine is "
+         "free to use, which harms when two jobs do it. Variables of OpenMP (OMP_PROC_BIND, "
+         "OMP_PLACES, GOMP_CPU_AFFINITY) go before."},
 
     {KEY("report.tensorboard", FLAG, report.tensorboard), .fallback = "true",
      .meaning = "Write TensorBoard event files."},

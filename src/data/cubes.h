@@ -28,6 +28,11 @@ typedef struct fn_sample_key {
 void fn_dataset_key(const fn_dataset *dataset, int64_t sample, fn_sample_key *key);
 fn_cube_file *fn_dataset_cube_file(fn_dataset *dataset);
 
+/** As fn_dataset_create() with data.kind: cubes, but from a file that is open already; takes it
+ *  over, also on failure. */
+fn_status fn_dataset_create_cubes(const fn_run *run, fn_stage stage, fn_cube_file *file,
+                                  fn_dataset **dataset);
+
 /** Group element 0..7 of sample `sample` in `epoch` (random symmetry): pure function. */
 int fn_cube_symmetry(uint64_t seed, int64_t epoch, int64_t sample);
 /** Source index map of the 8 elements (identity, rotations by 90, 180, 270 degrees
@@ -35,10 +40,10 @@ int fn_cube_symmetry(uint64_t seed, int64_t epoch, int64_t sample);
  * edge n at returned flat index. */
 int64_t fn_square_index(int element, int64_t n, int64_t i, int64_t j);
 
-/** Order of an epoch: seeds shuffled as files are (fn_epoch_order's rule), taken `window` cubes at
- *  a time (both theories of a seed together, window even), `per_cube` slices of each cube drawn
- *  without repetition (0: all), and all of a window shuffled together. Pure function of its
- *  arguments.
+/** Order of an epoch: seeds shuffled as files are (fn_epoch_order's rule), taken up to `window`
+ *  cubes at a time (both theories of a seed together, window even, in as few windows as there can
+ *  be, which differ by one seed at most), `per_cube` slices of each cube drawn without repetition
+ *  (0: all), and all of a window shuffled together. Pure function of its arguments.
  *  @param[out] order  sample numbers; *count of them */
 typedef struct fn_cube_order_options {
   uint64_t seed;
@@ -48,5 +53,10 @@ typedef struct fn_cube_order_options {
 } fn_cube_order_options;
 int64_t fn_cube_order_count(const fn_cube_order_options *options);
 fn_status fn_cube_order(const fn_cube_order_options *options, int64_t *order);
+/** Cubes that a rank must be able to hold for `ranks` ranks to take this order in equal parts,
+ *  `batch` samples at a time and in step, while all read round by round together: those from the
+ *  oldest that any rank still needs at a batch to the newest that any needs, counted by whole
+ *  windows, so that it is the same in every epoch. */
+int64_t fn_cube_order_held(const fn_cube_order_options *options, int ranks, int64_t batch);
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "config/options.h"
+#include "data/cube_parts.h"
 #include "data/norms.h"
 #include "data/parts.h"
 #include "field/array.h"
@@ -213,13 +214,19 @@ static fn_status set_up(fn_dataset *dataset) {
   return fn_handles_create(FN_HANDLES_DEFAULT, &dataset->handles);
 }
 
-fn_status fn_dataset_create(const fn_run *run, fn_stage stage, fn_dataset **dataset) {
+/** `file` is for cubes only, and may be NULL. */
+static fn_status create(const fn_run *run, fn_stage stage, fn_cube_file *file,
+                        fn_dataset **dataset) {
   *dataset = NULL;
   fn_dataset *made = calloc(1, sizeof *made);
-  FN_CHECK(made && (made->arena = fn_arena_create()), FN_ERR_MEMORY, "no memory for a data set");
+  if (!made || !(made->arena = fn_arena_create())) {
+    free(made);
+    fn_cube_file_close(file);
+    FN_FAIL(FN_ERR_MEMORY, "no memory for a data set");
+  }
   made->run = run;
   made->stage = stage;
-  const fn_status status = set_up(made);
+  const fn_status status = fn_run_has_cubes(run) ? fn_cubes_set_up(made, file) : set_up(made);
   if (status != FN_OK) {
     fn_dataset_destroy(made);
     return status;
@@ -228,8 +235,18 @@ fn_status fn_dataset_create(const fn_run *run, fn_stage stage, fn_dataset **data
   return FN_OK;
 }
 
+fn_status fn_dataset_create(const fn_run *run, fn_stage stage, fn_dataset **dataset) {
+  return create(run, stage, NULL, dataset);
+}
+
+fn_status fn_dataset_create_cubes(const fn_run *run, fn_stage stage, fn_cube_file *file,
+                                  fn_dataset **dataset) {
+  return create(run, stage, file, dataset);
+}
+
 void fn_dataset_destroy(fn_dataset *dataset) {
   if (!dataset) return;
+  fn_cubes_destroy(dataset->cubes);
   fn_handles_destroy(dataset->handles);
   fn_arena_destroy(dataset->arena);
   free(dataset);
@@ -239,12 +256,56 @@ const fn_dataset_info *fn_dataset_get_info(const fn_dataset *dataset) {
   return &dataset->info;
 }
 
+/** Name of a cube's dataset. */
+static const char *cube_name(const fn_dataset *dataset, int64_t file) {
+  const fn_cubes *cubes = dataset->cubes;
+  return fn_cube_file_get_info(cubes->file)->cube[cubes->file_cube[file]].name;
+}
+
 const char *fn_dataset_path(const fn_dataset *dataset, int64_t file, int field) {
+  if (dataset->cubes) return cube_name(dataset, file);
   return dataset->column[field].source[file].shown;
 }
 
 const char *fn_dataset_output_name(const fn_dataset *dataset, int64_t file, int field) {
+  if (dataset->cubes) return cube_name(dataset, file);
   return dataset->column[field].source[file].output;
+}
+
+/* ---- epochs ---------------------------------------------------------------------------------- */
+
+static fn_cube_order_options cube_order_of(const fn_dataset *dataset, int64_t epoch) {
+  const fn_run *run = dataset->run;
+  const bool training = dataset->stage == FN_STAGE_TRAIN;
+  return (fn_cube_order_options){.seed = run->seed,
+                                 .epoch = epoch,
+                                 .cubes = dataset->info.files,
+                                 .slices = dataset->cubes->slices,
+                                 .transforms = dataset->cubes->transforms,
+                                 .window = run->data.cubes.window,
+                                 .per_cube = training ? run->data.cubes.slices_per_cube : 0,
+                                 .shuffle = run->data.shuffle};
+}
+
+int64_t fn_dataset_epoch_samples(const fn_dataset *dataset) {
+  if (!dataset->cubes) return dataset->info.samples;
+  const fn_cube_order_options options = cube_order_of(dataset, 0);
+  return fn_cube_order_count(&options);
+}
+
+int64_t fn_dataset_held_bytes(const fn_dataset *dataset, int ranks) {
+  if (!dataset->cubes) return 0;
+  const fn_cube_order_options options = cube_order_of(dataset, 0);
+  return fn_cube_order_held(&options, ranks, dataset->run->train.batch) * fn_cubes_bytes(dataset);
+}
+
+fn_status fn_dataset_order(const fn_dataset *dataset, int64_t epoch, int64_t *order) {
+  const fn_run *run = dataset->run;
+  if (!dataset->cubes)
+    return fn_epoch_order(run->seed, epoch, dataset->info.files, dataset->info.crops,
+                          run->data.shuffle, run->data.divide, run->data.shuffle_distance, order);
+  const fn_cube_order_options options = cube_order_of(dataset, epoch);
+  return fn_cube_order(&options, order);
 }
 
 /* ---- table ----------------------------------------------------------------------------------- */
@@ -288,6 +349,12 @@ static void print_extent(const char *name, int64_t channels, int spatial, const 
 void fn_dataset_print(const fn_dataset *dataset, const char *title) {
   const fn_dataset_info *info = &dataset->info;
   char bytes[32];
+  if (dataset->cubes) {
+    fn_cubes_print(dataset, title);
+    print_extent("input", info->input_channels, info->spatial, info->input_extent);
+    if (info->target_channels > 0) print_extent("target", info->target_channels, 0, NULL);
+    return;
+  }
   printf("%s: %lld sample%s = %lld %s x %lld %s, %s\n", title, (long long)info->samples,
          info->samples == 1 ? "" : "s", (long long)info->files,
          dataset->columns > 1 ? (info->files == 1 ? "tuple of fields" : "tuples of fields")

@@ -5,6 +5,8 @@
 #ifndef FN_DATA_DATASET_H
 #define FN_DATA_DATASET_H
 
+#include <mpi.h>
+
 #include "config/run.h"
 
 typedef struct fn_dataset fn_dataset;
@@ -20,6 +22,7 @@ typedef enum fn_stage {
  *  counts and types of all files; all problems are listed in one message.
  *  Not collective (call on one rank and agree, or on all). */
 fn_status fn_dataset_create(const fn_run *run, fn_stage stage, fn_dataset **dataset);
+/** Destroy also what fn_dataset_join() made; collective over its communicator then. */
 void fn_dataset_destroy(fn_dataset *dataset);
 
 typedef struct fn_dataset_info {
@@ -35,6 +38,7 @@ typedef struct fn_dataset_info {
   int input_fields, target_fields;
   const int64_t *field_channels; /**< shape [input_fields + target_fields] */
   int64_t bytes;                 /**< of all files */
+  bool cubes; /**< cubes with two classes: files are cubes, crops their slices; see cubes.h */
 } fn_dataset_info;
 const fn_dataset_info *fn_dataset_get_info(const fn_dataset *dataset);
 
@@ -62,6 +66,21 @@ fn_status fn_dataset_undo_target(const fn_dataset *dataset, float *values, int64
 
 /** Print a table of files, shapes and types to standard output (fieldnet check, data inspect). */
 void fn_dataset_print(const fn_dataset *dataset, const char *title);
+
+/** Samples of one epoch: all of them, or fewer when only some slices of each cube are drawn. */
+int64_t fn_dataset_epoch_samples(const fn_dataset *dataset);
+/** Global sample order of one epoch by the rules of the run, identical on every rank.
+ *  @param[out] order  shape [fn_dataset_epoch_samples] */
+fn_status fn_dataset_order(const fn_dataset *dataset, int64_t epoch, int64_t *order);
+
+/** Bytes of cubes that each of `ranks` ranks must hold at once in training; 0 for fields. */
+int64_t fn_dataset_held_bytes(const fn_dataset *dataset, int ranks);
+
+/** From now on the ranks of comm (duplicated) read together, where the data set gains from it
+ *  (cubes): fn_loader_create(), fn_loader_destroy() and fn_dataset_destroy() of this data set are
+ *  collective over comm, and a failure of the first is every rank's. Fields stay as they are.
+ *  Collective over comm. FN_ERR_CONFIG when data.read_memory is too small. */
+fn_status fn_dataset_join(fn_dataset *dataset, MPI_Comm comm);
 
 /* ---- order ------------------------------------------------------------------------------------
  */
@@ -100,6 +119,10 @@ void fn_loader_destroy(fn_loader *loader);
 fn_status fn_loader_next(fn_loader *loader, const fn_batch **batch);
 /** Seconds fn_loader_next has waited since creation. */
 double fn_loader_waited(const fn_loader *loader);
+/** From now on call done() after every sample read, on the thread `reader` (from 0) that read it
+ * and with no lock held; times of fn_clock(). NULL: no more calls, though one may be under way. */
+typedef void (*fn_sample_read)(void *user, int reader, int64_t sample, double start, double end);
+void fn_loader_on_read(fn_loader *loader, fn_sample_read done, void *user);
 
 /* ---- norms
  * ------------------------------------------------------------------------------------------ */

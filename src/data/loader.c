@@ -7,6 +7,7 @@
 
 #include "base/arena.h"
 #include "base/system.h"
+#include "data/cube_feed.h"
 #include "data/dataset.h"
 
 /** Batch b lives in slot b modulo the number of slots. */
@@ -19,6 +20,8 @@ struct fn_loader {
   fn_dataset *dataset;
   int64_t epoch, samples, batch; /**< of the list; samples per batch */
   int64_t *list;
+  fn_cube_feed *feed; /**< of joined cubes; else NULL */
+  int64_t fed_from;   /**< position in list of the feed's first sample */
   int64_t batches;
   slot *slot;
   int64_t slots;
@@ -38,6 +41,9 @@ struct fn_loader {
   fn_status status;
   char message[4096];
   double waited;
+  int readers; /**< threads that have begun */
+  fn_sample_read done;
+  void *done_user;
 };
 
 /** Position of the next sample to be read, in order, once its slot is free; -1: no more. Locked. */
@@ -67,9 +73,17 @@ static void finish_job(fn_loader *loader, int64_t position, fn_status status) {
     pthread_cond_broadcast(&loader->ready);
 }
 
+static fn_status make_sample(fn_loader *loader, int64_t position, float *input, float *target) {
+  if (loader->feed)
+    return fn_cube_feed_sample(loader->feed, position - loader->fed_from, input, target);
+  return fn_dataset_sample(loader->dataset, loader->epoch, loader->list[position], input, target);
+}
+
 static void *read_samples(void *argument) {
   fn_loader *loader = argument;
+  fn_thread_unpin();
   pthread_mutex_lock(&loader->lock);
+  const int reader = loader->readers++;
   for (int64_t position; (position = next_job(loader)) >= 0;) {
     slot *s = &loader->slot[position / loader->batch % loader->slots];
     const int64_t row = position % loader->batch;
@@ -77,11 +91,14 @@ static void *read_samples(void *argument) {
     // Whoever comes first sets the count; it is the same for all.
     s->batch.count = left < loader->batch ? left : loader->batch;
     s->batch.sample[row] = loader->list[position];
+    const fn_sample_read done = loader->done;
+    void *user = loader->done_user;
     pthread_mutex_unlock(&loader->lock);
+    const double start = done ? fn_clock() : 0;
     float *target = s->batch.target ? s->batch.target + row * loader->target_values : NULL;
     const fn_status status =
-        fn_dataset_sample(loader->dataset, loader->epoch, loader->list[position],
-                          s->batch.input + row * loader->input_values, target);
+        make_sample(loader, position, s->batch.input + row * loader->input_values, target);
+    if (done) done(user, reader, loader->list[position], start, fn_clock());
     pthread_mutex_lock(&loader->lock);
     finish_job(loader, position, status);
   }
@@ -113,7 +130,7 @@ static fn_status allocate(fn_loader *loader) {
   loader->target_values = info->target_channels;
   for (int d = 0; d < info->spatial; d++) {
     loader->input_values *= info->input_extent[d];
-    loader->target_values *= info->target_extent[d];
+    if (d < info->target_spatial) loader->target_values *= info->target_extent[d];
   }
   size_t input, target, index, total = 0;
   FN_TRY(part_bytes(loader, loader->input_values, sizeof(float), &input));
@@ -163,7 +180,7 @@ static fn_status start_threads(fn_loader *loader, int64_t readers) {
   return FN_OK;
 }
 
-static fn_status set_up(fn_loader *loader, const int64_t *list, int64_t prefetch, int64_t readers) {
+static fn_status set_up(fn_loader *loader, const int64_t *list, int64_t prefetch) {
   loader->list = malloc(((size_t)loader->samples + 1) * sizeof *list);
   FN_CHECK(loader->list, FN_ERR_MEMORY, "no memory for a list of %lld samples",
            (long long)loader->samples);
@@ -173,9 +190,21 @@ static fn_status set_up(fn_loader *loader, const int64_t *list, int64_t prefetch
   // One more than is read ahead: the batch that the caller is using.
   loader->slots = (prefetch < 1 ? 1 : prefetch) + 1;
   if (loader->slots > left) loader->slots = left;
-  FN_TRY(allocate(loader));
+  return allocate(loader);
+}
+
+/** Reading starts: the feed's, on all ranks together, then that of the threads. */
+static fn_status start(fn_loader *loader, fn_status status, int64_t readers) {
   const int64_t jobs = loader->samples - loader->next_sample;
-  return start_threads(loader, readers < 1 ? 1 : readers > jobs ? jobs : readers);
+  const bool fed = fn_cube_feed_needed(loader->dataset);
+  loader->fed_from = loader->next_sample;
+  if (fed)
+    status = fn_cube_feed_create(loader->dataset, status, loader->epoch,
+                                 status == FN_OK ? loader->list + loader->fed_from : NULL, jobs,
+                                 loader->batch, &loader->feed);
+  if (status == FN_OK && jobs > 0)
+    status = start_threads(loader, readers < 1 ? 1 : readers > jobs ? jobs : readers);
+  return fed ? fn_cube_feed_agree(loader->dataset, status) : status;
 }
 
 fn_status fn_loader_create(fn_dataset *dataset, int64_t epoch, const int64_t *list, int64_t count,
@@ -196,8 +225,8 @@ fn_status fn_loader_create(fn_dataset *dataset, int64_t epoch, const int64_t *li
   made->batches = count / batch + (count % batch > 0);
   made->batch = batch < count ? batch : count > 0 ? count : 1; // no room for samples that are not
   made->current = made->released = first < made->batches ? first : made->batches;
-  made->next_sample = made->current * made->batch;
-  const fn_status status = set_up(made, list, prefetch, readers);
+  made->next_sample = made->current * made->batch < count ? made->current * made->batch : count;
+  const fn_status status = start(made, set_up(made, list, prefetch), readers);
   if (status != FN_OK) {
     fn_loader_destroy(made);
     return status;
@@ -217,6 +246,7 @@ void fn_loader_destroy(fn_loader *loader) {
   pthread_mutex_destroy(&loader->lock);
   pthread_cond_destroy(&loader->room);
   pthread_cond_destroy(&loader->ready);
+  fn_cube_feed_destroy(loader->feed);
   if (loader->memory) fn_pages_free(loader->memory, loader->memory_bytes);
   free(loader->thread);
   free(loader->slot);
@@ -260,6 +290,13 @@ fn_status fn_loader_next(fn_loader *loader, const fn_batch **batch) {
   }
   pthread_mutex_unlock(&loader->lock);
   return status;
+}
+
+void fn_loader_on_read(fn_loader *loader, fn_sample_read done, void *user) {
+  pthread_mutex_lock(&loader->lock);
+  loader->done = done;
+  loader->done_user = user;
+  pthread_mutex_unlock(&loader->lock);
 }
 
 double fn_loader_waited(const fn_loader *loader) {

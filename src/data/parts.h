@@ -60,6 +60,7 @@ struct fn_dataset {
   int64_t *output_channels;         /**< per target field, for undoing norms */
   int output_fields;
   fn_handles *handles;
+  struct fn_cubes *cubes; /**< NULL: fields; see cube_parts.h */
 };
 
 /** Several messages in one: the first 20, then how many more there are. */

@@ -1,6 +1,7 @@
 /* One sample: crop, normalise, augment. Order of operations: map2map page, section 2.6. */
 #include <stdlib.h>
 
+#include "data/cube_parts.h"
 #include "data/norms.h"
 #include "data/parts.h"
 
@@ -103,6 +104,7 @@ fn_status fn_dataset_sample(fn_dataset *dataset, int64_t epoch, int64_t sample, 
   FN_CHECK(sample >= 0 && sample < info->samples, FN_ERR_INTERNAL,
            "sample %lld asked for, the %s set has %lld", (long long)sample,
            fn_stage_name(dataset->stage), (long long)info->samples);
+  if (dataset->cubes) return fn_cubes_sample(dataset, epoch, sample, input, target);
   const int64_t scale = dataset->run->data.scale_factor > 0 ? dataset->run->data.scale_factor : 1;
   int64_t anchor[FN_MAX_SPATIAL];
   fn_augmentation random;

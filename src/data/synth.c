@@ -11,6 +11,8 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "base/system.h"
+#include "data/cube_source.h"
+#include "data/dataset.h"
 #include "data/spectrum.h"
 #include "field/field.h"
 
@@ -144,12 +146,12 @@ static double complex density_factor(const double *k, double squared, const void
 }
 
 /** Unit white noise in real space: cell (x, y, z) owns block y * edge + z of stream (index, x). */
-static void white_noise(const fn_synth_options *options, int64_t index, double *values) {
-  const int64_t plane = options->edge * options->edge;
+static void white_noise(uint64_t seed, fn_purpose purpose, int64_t edge, int64_t index,
+                        double *values) {
+  const int64_t plane = edge * edge;
 #pragma omp parallel for
-  for (int64_t x = 0; x < options->edge; x++) {
-    fn_random random =
-        fn_random_stream(options->seed, FN_RANDOM_SYNTH, (uint32_t)index, (uint64_t)x);
+  for (int64_t x = 0; x < edge; x++) {
+    fn_random random = fn_random_stream(seed, purpose, (uint32_t)index, (uint64_t)x);
     for (int64_t i = 0; i < plane; i++) {
       fn_random_seek(&random, (uint32_t)i);
       values[x * plane + i] = fn_random_normal(&random);
@@ -161,7 +163,7 @@ fn_status fn_synth_density(const fn_synth_options *options, int64_t index, doubl
   grid g;
   FN_TRY(grid_create(options->edge, options->box, &g));
   const fn_linear_power power = fn_linear_power_create(options->omega_m);
-  white_noise(options, index, g.real);
+  white_noise(options->seed, FN_RANDOM_SYNTH, options->edge, index, g.real);
   fftw_execute(g.forward);
   multiply_modes(&g, g.wave, g.wave, density_factor, &power);
   fftw_execute(g.backward);
@@ -173,6 +175,51 @@ fn_status fn_synth_density(const fn_synth_options *options, int64_t index, doubl
     density[i] = g.real[i] * scale;
   grid_destroy(&g);
   return FN_OK;
+}
+
+/* ---- potential ---------------------------------------------------------------------------------
+ */
+
+static double complex potential_factor(const double *k, double squared, const void *user) {
+  (void)k;
+  return -sqrt(fn_linear_power_at(user, sqrt(squared))) / squared;
+}
+
+/** Add the other theory's difference to a potential. */
+static fn_status add_difference(const fn_potential_options *o, int64_t index, double *potential) {
+  const int64_t cells = o->edge * o->edge * o->edge;
+  double *noise = malloc(sizeof *noise * (size_t)cells), mean, squares, noise_mean, noise_squares;
+  FN_CHECK(noise, FN_ERR_MEMORY, "no memory for a field of %lld^3 cells", (long long)o->edge);
+  white_noise(o->seed, FN_RANDOM_NOISE, o->edge, index, noise);
+  fn_cube_moments(potential, cells, &mean, &squares);
+  fn_cube_moments(noise, cells, &noise_mean, &noise_squares);
+  const double rms = sqrt(squares / (double)cells),
+               factor = o->difference * sqrt(squares / noise_squares);
+  for (int64_t i = 0; i < cells; i++)
+    potential[i] += (noise[i] - noise_mean) * factor + o->offset * rms;
+  free(noise);
+  return FN_OK;
+}
+
+fn_status fn_synth_potential(const fn_potential_options *o, int64_t index, bool second,
+                             double *potential) {
+  grid g;
+  FN_TRY(grid_create(o->edge, o->box, &g));
+  const fn_linear_power power = fn_linear_power_create(o->omega_m);
+  white_noise(o->seed, FN_RANDOM_SYNTH, o->edge, index, g.real);
+  fftw_execute(g.forward);
+  multiply_modes(&g, g.wave, g.wave, potential_factor, &power);
+  fftw_execute(g.backward);
+  // As for the density; then Poisson's equation in comoving coordinates, phi in units of c^2.
+  const double speed_of_light = 299792.458, hubble = 100; // km/s, h km/s/Mpc
+  const double poisson = 1.5 * o->omega_m * pow(hubble / speed_of_light, 2) * (1 + o->redshift) *
+                         fn_growth_factor(o->redshift, o->omega_m);
+  const double cells = (double)g.cells;
+  const double scale = poisson * sqrt(cells / pow(o->box, 3)) / cells;
+  for (int64_t i = 0; i < g.cells; i++)
+    potential[i] = g.real[i] * scale;
+  grid_destroy(&g);
+  return second ? add_difference(o, index, potential) : FN_OK;
 }
 
 /* ---- displacement -------------------------------------------------------------------------------

@@ -49,4 +49,25 @@ fn_status fn_synth_density(const fn_synth_options *options, int64_t index, doubl
 fn_status fn_lagrangian_displacement(int64_t edge, double box, double omega_m,
                                      const double *density, float *first, float *second);
 
+/** Newtonian potentials of pairs of cubes: one Gaussian random potential per seed, from which a
+ *  second theory differs by a chosen amount. */
+typedef struct fn_potential_options {
+  int64_t edge;   /**< cells per axis */
+  double box;     /**< Mpc/h */
+  double omega_m; /**< matter density today */
+  double redshift;
+  uint64_t seed;     /**< of the whole set; pairs are told apart by their own */
+  double difference; /**< rms of the difference field, in units of the potential's own rms */
+  double offset;     /**< difference of the means, likewise */
+} fn_potential_options;
+
+/** Potential phi / c^2 of pair `index`, double [edge, edge, edge], dimensionless, zero mean.
+ *
+ *  k^2 phi = -3/2 omega_m (H0 / c)^2 (1 + z) D(z) delta with the density of
+ *  fn_linear_power_at(). With `second` the other theory: phi + X s w + Y s, where s is the rms of
+ *  phi, X and Y are difference and offset, and w is white noise of its own, brought to zero mean
+ *  and unit rms cell by cell. A pure function of (seed, index). */
+fn_status fn_synth_potential(const fn_potential_options *options, int64_t index, bool second,
+                             double *potential);
+
 #endif

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "dist/mpi_status.h"
+#include "dist/placement.h"
 
 /** What travels when an error is agreed. */
 typedef struct verdict {
@@ -47,6 +48,29 @@ static fn_status wanted_level(int *level) {
   return FN_OK;
 }
 
+/** Cores to which threads can be pinned without meeting those of another rank: all of the mask when
+ *  no other rank has them, a part of it when all ranks of the node have the same mask. */
+static void list_own_cores(fn_dist *dist, const unsigned char *mine, const int *users) {
+  int list[FN_CORES_MOST], count = 0, alone = 0, shared = 0, used = 0;
+  for (int c = 0; c < FN_CORES_MOST; c++) {
+    used += users[c] > 0;
+    if (!mine[c]) continue;
+    alone += users[c] == 1;
+    shared += users[c] == dist->node_size;
+    list[count++] = c;
+  }
+  dist->core_count = 0;
+  dist->cores_given = count < fn_cores_online();
+  int first = 0, last = count;
+  if (alone < count) {
+    if (shared < count || used > count || count < dist->node_size) return;
+    first = (int)((int64_t)count * dist->node_rank / dist->node_size);
+    last = (int)((int64_t)count * (dist->node_rank + 1) / dist->node_size);
+  }
+  for (int c = first; c < last; c++)
+    dist->core[dist->core_count++] = list[c];
+}
+
 /** Cores of this rank's affinity mask, each divided by the number of the node's ranks that may run
  * on it: right for bound ranks, for ranks that share a node unbound, and for anything between. */
 static fn_status count_cores(fn_dist *dist, MPI_Comm node) {
@@ -60,6 +84,7 @@ static fn_status count_cores(fn_dist *dist, MPI_Comm node) {
   for (int c = 0; c < FN_CORES_MOST; c++)
     if (mine[c]) share += 1.0 / users[c];
   dist->cores = share < 1 ? 1 : (int)(share + 1e-6);
+  list_own_cores(dist, mine, users);
   return FN_OK;
 }
 
@@ -82,6 +107,7 @@ fn_status fn_dist_init(int *argc, char ***argv, fn_dist *dist) {
   *dist = (fn_dist){.comm = MPI_COMM_NULL, .gradient_comm = MPI_COMM_NULL};
   int wanted = 0, provided = 0;
   FN_TRY(wanted_level(&wanted));
+  FN_TRY(fn_launch_foresee());
   // Open MPI's own MPI-IO gathers collective reads on one rank in eight and sends them on, also
   // where every rank reads one long piece, which makes them up to ten times slower. It can be told
   // better only here; who set it, keeps it. ROMIO takes a hint, see data/cube_reader.c.
@@ -97,6 +123,7 @@ fn_status fn_dist_init(int *argc, char ***argv, fn_dist *dist) {
   dist->collectives = (fn_collectives){
       .self = dist, .rank = dist->rank, .size = dist->size, .sum = sum_for_programs};
   fn_log_identify(dist->rank, dist->size);
+  FN_TRY(fn_launch_check(dist->size));
   return find_node(dist);
 }
 
@@ -110,7 +137,7 @@ void fn_dist_finalize(fn_dist *dist) {
   MPI_Finalize();
 }
 
-void fn_dist_abort(fn_dist *dist, fn_status status) {
+void fn_dist_abort(const fn_dist *dist, fn_status status) {
   (void)dist;
   fn_log(FN_ERROR, "%s: %s", fn_status_name(status), fn_error_message());
   MPI_Abort(MPI_COMM_WORLD, status);
@@ -203,6 +230,7 @@ fn_status fn_dist_sum(const fn_dist *dist, double *values, int64_t n) {
 
 fn_status fn_dist_average_buffers(const fn_dist *dist, fn_parameters *parameters) {
   if (dist->size == 1) return FN_OK;
+  fn_parameters_changed(parameters);
   float *f32 = parameters->buffers;
   double *f64 = parameters->buffers, part[1024];
   const bool is_double = parameters->dtype == FN_F64;

@@ -6,15 +6,19 @@
 
 #include <mpi.h>
 
+#include "base/system.h"
 #include "graph/parameters.h"
 
 typedef struct fn_dist {
   int rank, size;
-  int node_rank, node_size;   /**< among the ranks of this node */
-  int cores;                  /**< that this rank may count as its own */
-  MPI_Comm comm;              /**< duplicate of MPI_COMM_WORLD for control messages */
-  MPI_Comm gradient_comm;     /**< used by the progress thread only */
-  bool threads_multiple;      /**< MPI_THREAD_MULTIPLE was provided */
+  int node_rank, node_size; /**< among the ranks of this node */
+  int cores;                /**< that this rank may count as its own */
+  int core[FN_CORES_MOST];  /**< cores that no other rank of the node counts as its own */
+  int core_count;           /**< 0: they cannot be told apart */
+  bool cores_given;       /**< fewer than the machine has: who started the job chose them for it */
+  MPI_Comm comm;          /**< duplicate of MPI_COMM_WORLD for control messages */
+  MPI_Comm gradient_comm; /**< used by the progress thread only */
+  bool threads_multiple;  /**< MPI_THREAD_MULTIPLE was provided */
   fn_collectives collectives; /**< for programs; sums over comm */
 } fn_dist;
 
@@ -23,7 +27,7 @@ fn_status fn_dist_init(int *argc, char ***argv, fn_dist *dist);
 /** Collective. */
 void fn_dist_finalize(fn_dist *dist);
 /** The error is unrecoverable on this rank alone: print it and end the job (MPI_Abort). */
-void fn_dist_abort(fn_dist *dist, fn_status status);
+void fn_dist_abort(const fn_dist *dist, fn_status status);
 
 /** Agree on success: every rank returns FN_OK when all passed FN_OK; otherwise every rank returns
  *  the status of the lowest failing rank and fn_error_message() is that rank's message with its
@@ -46,6 +50,9 @@ fn_status fn_dist_broadcast(const fn_dist *dist, void *bytes, int64_t count);
  *  provided, else they run in fn_reducer_finish. */
 typedef struct fn_reducer fn_reducer;
 
+/** Bytes of a bucket for these gradients: `wanted`, but no more than an eighth of all. The last
+ *  bucket starts when the backward pass ends and is never hidden: it must be a small part. */
+int64_t fn_reducer_bucket_bytes(const fn_parameters *parameters, int64_t wanted);
 fn_status fn_reducer_create(const fn_dist *dist, fn_parameters *parameters, int64_t first_bytes,
                             int64_t bucket_bytes, fn_reducer **reducer);
 void fn_reducer_destroy(fn_reducer *reducer);
@@ -58,5 +65,16 @@ void fn_reducer_ready(void *reducer, int entry);
 fn_status fn_reducer_finish(fn_reducer *reducer);
 /** Seconds spent reducing and, of those, waited for in finish; since creation. */
 void fn_reducer_times(const fn_reducer *reducer, double *busy, double *exposed);
+
+/** One bucket in the last step; times of fn_clock(), 0 when it has not come so far. */
+typedef struct fn_bucket_times {
+  int64_t bytes;
+  double ready; /**< its last gradient was written */
+  double start, end;
+} fn_bucket_times;
+/** 0 on one rank, which reduces nothing. */
+int fn_reducer_bucket_count(const fn_reducer *reducer);
+/** Between fn_reducer_finish and the next fn_reducer_begin. */
+void fn_reducer_bucket(const fn_reducer *reducer, int index, fn_bucket_times *times);
 
 #endif

@@ -33,6 +33,8 @@ typedef struct bucket {
   int64_t offset, count; /**< elements of the flat gradients */
   int entries;           /**< parameters that overlap it */
   int pending;           /**< of those, not yet ready in this step */
+  double ready;          /**< clock of this step; under lock */
+  double start, end;     /**< likewise, the driving thread's */
 } bucket;
 
 /** Buckets a parameter overlaps: first .. last; first > last for a buffer. */
@@ -89,8 +91,9 @@ static void weigh(const fn_reducer *r, const bucket *b) {
 }
 
 static fn_status start_bucket(fn_reducer *r) {
-  const bucket *b = &r->bucket[r->started];
-  if (r->started == r->done) r->flying_since = fn_clock();
+  bucket *b = &r->bucket[r->started];
+  b->start = fn_clock();
+  if (r->started == r->done) r->flying_since = b->start;
   weigh(r, b);
   const bool is_double = r->parameters->dtype == FN_F64;
   char *slice = (char *)r->parameters->gradients + b->offset * (is_double ? 8 : 4);
@@ -116,7 +119,7 @@ static fn_status advance(fn_reducer *r, int front, bool wait) {
       FN_TRY_MPI(MPI_Test(oldest, &completed, MPI_STATUS_IGNORE), "reducing gradients");
     }
     if (!completed) return FN_OK;
-    r->done++;
+    r->bucket[r->done++].end = fn_clock();
   }
   return FN_OK;
 }
@@ -144,30 +147,39 @@ static bool has_work(const fn_reducer *r) {
   return r->active && !r->complete && (r->started > r->done || r->front > r->started);
 }
 
-/** Let others use the core between two looks at the network: nobody waits for us during the
- * backward pass; in finish only other processes could use the core. */
-static void pause_between_tests(bool finishing) {
+/** Nanoseconds between two looks at the network during the backward pass, when nobody waits for us:
+ *  short after something was completed, longer and longer while another rank is late, for every
+ *  look takes the core from the kernels. */
+enum { PAUSE_LEAST = 50000, PAUSE_MOST = 800000 };
+
+/** Let others use the core; in finish only other processes could. */
+static void pause_between_tests(bool finishing, long *pause) {
   if (finishing) {
     sched_yield();
   } else {
-    const struct timespec moment = {.tv_nsec = 50000};
+    const struct timespec moment = {.tv_nsec = *pause};
     nanosleep(&moment, NULL);
+    if (*pause < PAUSE_MOST) *pause *= 2;
   }
 }
 
 static void *progress(void *self) {
   fn_reducer *r = self;
+  fn_thread_unpin();
+  long pause = PAUSE_LEAST;
   pthread_mutex_lock(&r->lock);
   while (!r->stop) {
     if (!has_work(r)) {
       pthread_cond_wait(&r->work, &r->lock);
       continue;
     }
+    const int before = r->started + r->done;
     drive(r, false);
+    if (r->started + r->done > before) pause = PAUSE_LEAST;
     if (r->started == r->done) continue;
     const bool finishing = r->finishing;
     pthread_mutex_unlock(&r->lock);
-    pause_between_tests(finishing);
+    pause_between_tests(finishing, &pause);
     pthread_mutex_lock(&r->lock);
   }
   pthread_mutex_unlock(&r->lock);
@@ -182,6 +194,15 @@ static void *progress(void *self) {
 static int64_t bucket_elements(int64_t bytes, int64_t element_bytes) {
   const int64_t largest = (int64_t)1 << 28, count = (bytes / element_bytes + 15) / 16 * 16;
   return count < 16 ? 16 : count > largest ? largest : count;
+}
+
+/** Below this a reduction costs its latency, not its bytes. */
+enum { BUCKET_LEAST = 1 << 18, BUCKETS_WANTED = 8 };
+
+int64_t fn_reducer_bucket_bytes(const fn_parameters *parameters, int64_t wanted) {
+  const int64_t part = parameters->count * (parameters->dtype == FN_F64 ? 8 : 4) / BUCKETS_WANTED;
+  const int64_t most = part > BUCKET_LEAST ? part : BUCKET_LEAST;
+  return wanted < most ? wanted : most;
 }
 
 static fn_status cut_buckets(fn_reducer *r, int64_t first_bytes, int64_t bucket_bytes) {
@@ -298,8 +319,9 @@ static fn_status agree_weight(fn_reducer *r, int64_t samples) {
 /** Leading buckets without pending gradients; lock held. */
 static void move_front(fn_reducer *r) {
   const int before = r->front;
+  const double now = fn_clock();
   while (r->front < r->bucket_count && r->bucket[r->front].pending == 0)
-    r->front++;
+    r->bucket[r->front++].ready = now;
   if (r->front > before) pthread_cond_signal(&r->work);
 }
 
@@ -308,8 +330,11 @@ fn_status fn_reducer_begin(fn_reducer *r, int64_t samples) {
   FN_TRY(agree_weight(r, samples));
   if (r->dist->size == 1) return FN_OK;
   pthread_mutex_lock(&r->lock);
-  for (int k = 0; k < r->bucket_count; k++)
-    r->bucket[k].pending = r->bucket[k].entries;
+  for (int k = 0; k < r->bucket_count; k++) {
+    bucket *b = &r->bucket[k];
+    b->pending = b->entries;
+    b->ready = b->start = b->end = 0;
+  }
   for (int e = 0; e < r->parameters->entry_count; e++)
     r->span[e].ready = false;
   r->started = r->done = r->front = 0;
@@ -362,6 +387,18 @@ fn_status fn_reducer_finish(fn_reducer *r) {
   pthread_mutex_unlock(&r->lock);
   if (status != FN_OK) return fn_error_set(status, __FILE__, __LINE__, "%s", r->message);
   return FN_OK;
+}
+
+int fn_reducer_bucket_count(const fn_reducer *reducer) {
+  return reducer->bucket_count;
+}
+
+void fn_reducer_bucket(const fn_reducer *reducer, int index, fn_bucket_times *times) {
+  const bucket *b = &reducer->bucket[index];
+  *times = (fn_bucket_times){.bytes = b->count * (reducer->parameters->dtype == FN_F64 ? 8 : 4),
+                             .ready = b->ready,
+                             .start = b->start,
+                             .end = b->end};
 }
 
 void fn_reducer_times(const fn_reducer *reducer, double *busy, double *exposed) {

@@ -19,7 +19,6 @@ char *fn_hdf5_reason(char *text, size_t size);
 /** Property list for opening a file for reading: no file locks, which many cluster file systems
  *  lack and readers of finished files do not need. To be closed with H5Pclose. Lock held. */
 hid_t fn_hdf5_read_access(void);
-
 /** Open a file for reading. The system's reason comes before HDF5's. FN_ERR_DATA. Lock held. */
 fn_status fn_hdf5_open_file(const char *path, hid_t *file);
 

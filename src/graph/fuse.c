@@ -148,6 +148,58 @@ static bool merge_window(view *v, fn_node *node) {
   return false;
 }
 
+/** Whether the node mixes channels only: kernel, stride and dilation 1 and no padding. */
+static bool is_pointwise(const fn_node *node) {
+  if (node->op != &fn_op_conv) return false;
+  const fn_conv_geometry *g = &((const fn_conv_attrs *)node->attrs)->geometry;
+  const fn_shape *w = &node->input[1]->shape;
+  for (int d = 0; d < w->ndim - 2; d++)
+    if (w->dim[2 + d] != 1 || g->stride[d] != 1 || g->pad_low[d] != 0 || g->pad_high[d] != 0)
+      return false;
+  return true;
+}
+
+/** Bytes moved, with operations in bytes that take as long, by a pointwise convolution of `cells`
+ *  cells and a crop of `channels` channels to `inner` cells. */
+static double pointwise_cost(const fn_shape *w, double cells, double channels, double inner) {
+  const double in = (double)w->dim[1], out = (double)w->dim[0], flops_per_byte = 8;
+  return 4 * ((in + out) * cells + 2 * channels * inner) + 2 * in * out * cells / flops_per_byte;
+}
+
+/** conv(crop(x)) -> crop(conv(x)) for pointwise convolutions where that moves less: few channels
+ * are cropped instead of many, and the many need not be kept for the weight gradient. */
+static bool crop_after_conv(view *v, fn_node *node) {
+  if (!is_pointwise(node) || node->input[0]->node->op != &fn_op_crop) return false;
+  fn_node *crop = node->input[0]->node;
+  fn_value *cropped = node->input[0], *x = crop->input[0], *result = node->output[0];
+  if (!absorbable(v, cropped)) return false;
+  for (int a = 0; a < 2; a++)
+    if (x->shape.dim[a] != cropped->shape.dim[a]) return false;
+  const fn_shape *w = &node->input[1]->shape;
+  const double outer = (double)fn_shape_count(&x->shape) / (double)fn_dim(x, 1),
+               inner = (double)fn_shape_count(&cropped->shape) / (double)fn_dim(x, 1);
+  const double before = pointwise_cost(w, inner, (double)w->dim[1], inner),
+               after = pointwise_cost(w, outer, (double)w->dim[0], inner);
+  if (((const fn_conv_attrs *)node->attrs)->geometry.groups != 1 || after >= before) return false;
+  fn_window_attrs *window = crop->attrs;
+  crop->op = &fn_op_conv;
+  crop->attrs = node->attrs;
+  crop->input = fn_arena_take(v->graph->arena, (size_t)node->input_count * sizeof(fn_value *));
+  memcpy(crop->input, node->input, (size_t)node->input_count * sizeof(fn_value *));
+  crop->input[0] = x;
+  crop->input_count = node->input_count;
+  cropped->shape = x->shape;
+  cropped->shape.dim[1] = w->dim[0];
+  cropped->label = result->label;
+  node->op = &fn_op_crop;
+  node->attrs = window;
+  window->shape = result->shape;
+  node->input = fn_arena_take(v->graph->arena, sizeof(fn_value *));
+  node->input[0] = cropped;
+  node->input_count = 1;
+  return true;
+}
+
 static bool ready(const fn_node *node, const bool *done) {
   for (int i = 0; i < node->input_count; i++)
     if (node->input[i] && !done[node->input[i]->id]) return false;
@@ -199,11 +251,99 @@ static fn_status rewrite(fn_graph *graph, fn_value **keep, int keep_count,
 }
 
 static bool forward_rules(view *v, fn_node *node) {
-  return merge_residual(v, node) || merge_activation(v, node);
+  return merge_residual(v, node) || merge_activation(v, node) || crop_after_conv(v, node);
 }
 
 fn_status fn_graph_fuse_forward(fn_graph *graph, fn_value **keep, int keep_count) {
   return rewrite(graph, keep, keep_count, forward_rules);
+}
+
+/* ---- programs without gradients
+ * ------------------------------------------------------------------ */
+
+static bool is_state(const fn_value *value) {
+  const fn_leaf *leaf = fn_value_leaf(value);
+  return leaf && leaf->kind != FN_LEAF_INPUT;
+}
+
+/** The convolution whose only reader is this batch norm with statistics, scale and shift from the
+ *  state; NULL when there is none. */
+static fn_node *foldable(const view *v, const fn_node *norm) {
+  if (norm->op != &fn_op_batch_norm) return NULL;
+  const fn_batch_norm_attrs *attrs = norm->attrs;
+  if (!attrs->fixed || norm->input[3]) return NULL;
+  const int fixed[] = {1, 2, 4, 5};
+  for (int i = 0; i < 4; i++)
+    if (!is_state(norm->input[fixed[i]])) return NULL;
+  for (int o = 1; o < norm->output_count; o++)
+    if (v->uses[norm->output[o]->id] > 0 || v->keep[norm->output[o]->id]) return NULL;
+  fn_node *conv = norm->input[0]->node;
+  if (conv->op != &fn_op_conv && conv->op != &fn_op_conv_data) return NULL;
+  if (((const fn_conv_attrs *)conv->attrs)->slope != 1) return NULL;
+  const bool plain = conv->input_count < 4 || !conv->input[3];
+  if (!plain || !absorbable(v, norm->input[0])) return NULL;
+  if (!is_state(conv->input[1]) || (conv->input[2] && !is_state(conv->input[2]))) return NULL;
+  return conv;
+}
+
+static bool fold_norm(view *v, fn_node *norm) {
+  fn_node *conv = foldable(v, norm);
+  if (!conv) return false;
+  fn_graph *graph = v->graph;
+  const fn_batch_norm_attrs *norm_attrs = norm->attrs;
+  const fn_fold_attrs attrs = {
+      .eps = norm_attrs->eps,
+      .groups = ((const fn_conv_attrs *)conv->attrs)->geometry.groups,
+      .transposed = conv->op == &fn_op_conv_data,
+  };
+  fn_value *state[] = {conv->input[1], conv->input[2], norm->input[1],
+                       norm->input[2], norm->input[4], norm->input[5]};
+  fn_value *w = fn_node_append(graph, &fn_op_fold_norm, state, 6, 2, &attrs, 1u << 1);
+  if (!w) return false;
+  w->label = conv->input[1]->label;
+  fn_value **input = fn_arena_take(graph->arena, 3 * sizeof(fn_value *));
+  input[0] = conv->input[0];
+  input[1] = w;
+  input[2] = w->node->output[1];
+  conv->input = input;
+  conv->input_count = 3;
+  ((fn_conv_attrs *)conv->attrs)->slope = norm_attrs->slope;
+  absorb(graph, conv, norm);
+  return true;
+}
+
+fn_status fn_graph_fold_norms(fn_graph *graph, fn_value **keep, int keep_count) {
+  return rewrite(graph, keep, keep_count, fold_norm);
+}
+
+/** add(conv(x), r) -> conv(x) + r in one pass. */
+static bool merge_conv_residual(view *v, fn_node *node) {
+  if (node->op != &fn_op_binary || ((const fn_binary_attrs *)node->attrs)->kind != FN_ADD)
+    return false;
+  for (int side = 0; side < 2; side++) {
+    fn_value *result = node->input[side], *residual = node->input[1 - side];
+    fn_node *conv = result->node;
+    if (conv->op != &fn_op_conv || conv->input_count > 3 || !absorbable(v, result)) continue;
+    if (((const fn_conv_attrs *)conv->attrs)->slope != 1) continue;
+    if (!fn_shape_equal(&result->shape, &residual->shape)) continue;
+    if (result->dtype != residual->dtype || depends_on(v, residual, conv)) continue;
+    fn_value **input = fn_arena_take(v->graph->arena, 4 * sizeof(fn_value *));
+    memcpy(input, conv->input, 3 * sizeof(fn_value *));
+    input[3] = residual;
+    conv->input = input;
+    conv->input_count = 4;
+    absorb(v->graph, conv, node);
+    return true;
+  }
+  return false;
+}
+
+static bool evaluation_rules(view *v, fn_node *node) {
+  return merge_conv_residual(v, node) || merge_activation(v, node);
+}
+
+fn_status fn_graph_fuse_evaluation(fn_graph *graph, fn_value **keep, int keep_count) {
+  return rewrite(graph, keep, keep_count, evaluation_rules);
 }
 
 fn_status fn_graph_fuse_backward(fn_graph *graph, fn_value **keep, int keep_count) {

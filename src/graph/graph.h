@@ -48,6 +48,13 @@ const fn_assignment *fn_graph_assignment(const fn_graph *graph, int index);
 /** Merge activation and residual addition into batch norm and convolution; to be called before
  *  differentiation, so that gradients come out merged too. `keep` values stay as they are. */
 fn_status fn_graph_fuse_forward(fn_graph *graph, fn_value **keep, int keep_count);
+/** For graphs that are not differentiated. Batch norm with fixed statistics whose input is a
+ *  convolution that nobody else reads becomes part of its kernel and bias, which fn_op_fold_norm
+ *  computes; a program does that once per state of the parameters. Before fn_graph_fuse_forward. */
+fn_status fn_graph_fold_norms(fn_graph *graph, fn_value **keep, int keep_count);
+/** Merge additions, and the activations after them, into convolutions: after
+ *  fn_graph_fuse_forward, for graphs that are not differentiated. */
+fn_status fn_graph_fuse_evaluation(fn_graph *graph, fn_value **keep, int keep_count);
 /** Rewrites after differentiation: add(x, pad(y)) -> add_window. */
 fn_status fn_graph_fuse_backward(fn_graph *graph, fn_value **keep, int keep_count);
 /** Mark activations bf16 and insert casts. `first_layer_f32` keeps what reads graph inputs. */

@@ -223,6 +223,16 @@ static fn_status lower_concat(fn_program *p, fn_node *node, bool *done) {
 /* ---- ordinary nodes
  * -------------------------------------------------------------------------------- */
 
+/** Folded weights change when the state of the network does, not from run to run. */
+static bool is_constant(const fn_node *node) {
+  bool constant = node->op == &fn_op_fold_norm;
+  for (int i = 0; i < node->input_count && constant; i++) {
+    const fn_leaf *leaf = node->input[i] ? fn_value_leaf(node->input[i]) : NULL;
+    constant = !node->input[i] || (leaf && leaf->kind != FN_LEAF_INPUT);
+  }
+  return constant;
+}
+
 static fn_status lower_node(fn_program *p, fn_node *node, const int *uses) {
   const fn_backend *backend = p->backend;
   if (!backend->supports(backend, node)) {
@@ -234,6 +244,7 @@ static fn_status lower_node(fn_program *p, fn_node *node, const int *uses) {
            node->output[0]->label ? node->output[0]->label : "");
     backend = p->reference;
   }
+  const bool constant = is_constant(node);
   int64_t current[FN_MAX_PORTS] = {0};
   for (int i = 0; i < node->input_count; i++)
     if (node->input[i]) current[i] = p->place[p->value_place[node->input[i]->id]].block;
@@ -253,12 +264,15 @@ static fn_status lower_node(fn_program *p, fn_node *node, const int *uses) {
         new_place(p, &value->shape, memory_dtype(p, value->dtype), plan.out_block[o], &output[o]));
     p->place[output[o]].writer = p->step_count; // the step made below
     p->place[output[o]].strided_out = plan.strided_out[o];
+    p->place[output[o]].constant = constant;
+    p->place[output[o]].pinned = constant;
     p->value_place[value->id] = output[o];
   }
   step *s;
   FN_TRY(new_step(p, node, &s));
   s->backend = backend;
   s->plan = plan;
+  s->is_constant = constant;
   memcpy(s->input, input, (size_t)node->input_count * sizeof(int));
   memcpy(s->output, output, (size_t)node->output_count * sizeof(int));
   return FN_OK;

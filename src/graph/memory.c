@@ -44,6 +44,8 @@ static bool may_overwrite(const fn_program *p, int s, int o, int i) {
   const int owner = fn_place_owner(p, st->input[i], NULL);
   const place *root = &p->place[owner];
   if (root->external || root->pinned || root->last != s) return false;
+  // A part of a storage would keep all of it alive.
+  if (fn_place_bytes(root) > fn_place_bytes(out)) return false;
   if (out->block != in->block || out->dtype != in->dtype) return false;
   if (!fn_shape_equal(&out->shape, &in->shape)) return false;
   if (in->batch_stride != out->batch_stride && (!st->plan.strided_out[o] || out->children > 0))
@@ -107,39 +109,99 @@ static size_t lowest_gap(place **overlapping, int count, size_t bytes) {
   return address;
 }
 
-/** Largest first, each at the lowest address that is free during its life. */
+/** The storages to be placed, and room for the work. */
+typedef struct layout {
+  storage *order, *best; /**< [count]: order of placing */
+  place **placed, **overlapping;
+  int count;
+} layout;
+
+/** Give addresses in the order of the list, each the lowest that is free during its life. Returns
+ *  the end of the arena, and the position of what lies there. */
+static size_t place_in_order(fn_program *p, const layout *l, int *highest) {
+  size_t end = 0;
+  for (int k = 0; k < l->count; k++) {
+    place *c = &p->place[l->order[k].place];
+    int n = 0;
+    for (int j = 0; j < k; j++) {
+      const bool together = l->placed[j]->first <= c->last && c->first <= l->placed[j]->last;
+      // With checks on nothing shares memory, so that released values can be poisoned.
+      if (together || p->options.check) l->overlapping[n++] = l->placed[j];
+    }
+    c->address = lowest_gap(l->overlapping, n, c->bytes);
+    l->placed[k] = c;
+    if (c->address + c->bytes <= end) continue;
+    end = c->address + c->bytes;
+    *highest = k;
+  }
+  return end;
+}
+
+/** The most that lives at once: no arena is smaller. */
+static size_t most_alive(const fn_program *p, const layout *l) {
+  size_t most = 0;
+  for (int s = 0; s <= p->step_count; s++) {
+    size_t bytes = 0;
+    for (int k = 0; k < l->count; k++) {
+      const place *c = &p->place[l->order[k].place];
+      if (c->first <= s && s <= c->last) bytes += c->bytes;
+    }
+    if (bytes > most) most = bytes;
+  }
+  return most;
+}
+
+/** Largest first; then what came to lie highest goes first, as long as that may help. Only what
+ *  counts is tried again: the small ones fill gaps. */
+static void find_addresses(fn_program *p, layout *l) {
+  enum { ATTEMPTS = 300 };
+  const size_t least = most_alive(p, l);
+  size_t best = SIZE_MAX;
+  const int all = l->count;
+  int large = 0, highest = 0;
+  while (large < all && l->order[large].bytes >= least / 200)
+    large++;
+  l->count = large;
+  memcpy(l->best, l->order, (size_t)all * sizeof *l->best);
+  for (int i = 0; i < ATTEMPTS && best > least && !p->options.check; i++) {
+    const size_t end = place_in_order(p, l, &highest);
+    if (end < best) {
+      best = end;
+      memcpy(l->best, l->order, (size_t)large * sizeof *l->best);
+    }
+    const storage first = l->order[highest];
+    memmove(l->order + 1, l->order, (size_t)highest * sizeof first);
+    l->order[0] = first;
+  }
+  memcpy(l->order, l->best, (size_t)all * sizeof *l->best);
+  l->count = all;
+  p->arena_bytes = place_in_order(p, l, &highest);
+}
+
 static fn_status assign_addresses(fn_program *p) {
-  storage *list = calloc((size_t)p->place_count + 1, sizeof *list);
-  place **placed = calloc((size_t)p->place_count + 1, sizeof *placed);
-  place **overlapping = calloc((size_t)p->place_count + 1, sizeof *overlapping);
-  fn_status status = FN_OK;
-  if (!list || !placed || !overlapping)
-    status = fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "out of memory");
-  int count = 0, placed_count = 0;
-  for (int i = 0; i < p->place_count && status == FN_OK; i++) {
+  const size_t room = (size_t)p->place_count + 1;
+  layout l = {.order = calloc(room, sizeof *l.order),
+              .best = calloc(room, sizeof *l.best),
+              .placed = calloc(room, sizeof *l.placed),
+              .overlapping = calloc(room, sizeof *l.overlapping)};
+  const bool made = l.order && l.best && l.placed && l.overlapping;
+  for (int i = 0; i < p->place_count && made; i++) {
     place *c = &p->place[i];
-    if (c->parent >= 0 || c->external || c->last < 0) continue;
+    if (c->parent >= 0 || c->external || c->constant || c->last < 0) continue;
     // Guard bytes after every storage in check mode; see program.c.
     c->bytes = aligned(fn_place_bytes(c) + (p->options.check ? ALIGNMENT : 0));
-    list[count++] = (storage){i, c->bytes};
+    l.order[l.count++] = (storage){i, c->bytes};
   }
-  if (status == FN_OK) qsort(list, (size_t)count, sizeof *list, by_size);
-  for (int k = 0; k < count && status == FN_OK; k++) {
-    place *c = &p->place[list[k].place];
-    int n = 0;
-    for (int j = 0; j < placed_count; j++) {
-      const bool together = placed[j]->first <= c->last && c->first <= placed[j]->last;
-      // With checks on nothing shares memory, so that released values can be poisoned.
-      if (together || p->options.check) overlapping[n++] = placed[j];
-    }
-    c->address = lowest_gap(overlapping, n, c->bytes);
-    if (c->address + c->bytes > p->arena_bytes) p->arena_bytes = c->address + c->bytes;
-    placed[placed_count++] = c;
+  if (made) {
+    qsort(l.order, (size_t)l.count, sizeof *l.order, by_size);
+    find_addresses(p, &l);
   }
-  free(list);
-  free(placed);
-  free(overlapping);
-  return status;
+  free(l.order);
+  free(l.best);
+  free(l.placed);
+  free(l.overlapping);
+  FN_CHECK(made, FN_ERR_MEMORY, "out of memory");
+  return FN_OK;
 }
 
 /** What the values would take if nothing were shared: every result of a step its own memory. */
@@ -148,6 +210,17 @@ static size_t unshared_bytes(const fn_program *p) {
   for (int i = 0; i < p->place_count; i++)
     if (!p->place[i].external && (p->place[i].writer >= 0 || p->place[i].parent < 0))
       bytes += aligned(fn_place_bytes(&p->place[i]));
+  return bytes;
+}
+
+size_t fn_program_plan_constants(fn_program *program) {
+  size_t bytes = 0;
+  for (int i = 0; i < program->place_count; i++) {
+    place *c = &program->place[i];
+    if (!c->constant) continue;
+    c->address = bytes;
+    bytes += aligned(fn_place_bytes(c));
+  }
   return bytes;
 }
 

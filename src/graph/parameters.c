@@ -98,6 +98,10 @@ void *fn_parameters_gradient(const fn_parameters *parameters, const fn_tensor_en
   return (char *)parameters->gradients + (size_t)entry->offset * fn_dtype_size(parameters->dtype);
 }
 
+void fn_parameters_changed(fn_parameters *parameters) {
+  parameters->version++;
+}
+
 static fn_init chosen_init(const fn_tensor_entry *entry, double weight_std) {
   if (weight_std < 0 || entry->is_buffer) return entry->init;
   switch (entry->role) {
@@ -110,6 +114,7 @@ static fn_init chosen_init(const fn_tensor_entry *entry, double weight_std) {
 }
 
 void fn_parameters_initialise(fn_parameters *parameters, uint64_t seed, double weight_std) {
+  fn_parameters_changed(parameters);
   for (int i = 0; i < parameters->entry_count; i++) {
     const fn_tensor_entry *entry = &parameters->entry[i];
     const fn_init init = chosen_init(entry, weight_std);

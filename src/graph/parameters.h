@@ -29,6 +29,7 @@ typedef struct fn_parameters {
   void *values;            /**< shape [count] */
   void *gradients;         /**< shape [count] */
   void *buffers;           /**< shape [buffer_count] */
+  uint64_t version;        /**< see fn_parameters_changed() */
   fn_arena *arena;
 } fn_parameters;
 
@@ -40,6 +41,9 @@ const fn_tensor_entry *fn_parameters_find(const fn_parameters *parameters, const
 /** First element of the entry in values or buffers. */
 void *fn_parameters_data(const fn_parameters *parameters, const fn_tensor_entry *entry);
 void *fn_parameters_gradient(const fn_parameters *parameters, const fn_tensor_entry *entry);
+/** To be called by whoever has written values or buffers: programs that keep what they computed
+ * from them (folded batch norms) compute it again at their next run. */
+void fn_parameters_changed(fn_parameters *parameters);
 /** Draw initial values: a pure function of (seed, name). With weight_std >= 0: weights
  *  N(0, std), norm scales N(1, std), norm shifts 0, biases as by default. */
 void fn_parameters_initialise(fn_parameters *parameters, uint64_t seed, double weight_std);

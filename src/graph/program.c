@@ -12,7 +12,8 @@ static void *place_data(const fn_program *p, int index) {
   if (index < 0) return NULL;
   int64_t offset;
   const place *owner = &p->place[fn_place_owner(p, index, &offset)];
-  char *base = owner->external ? owner->external : (char *)p->arena + owner->address;
+  char *arena = owner->constant ? p->constants : p->arena;
+  char *base = owner->external ? owner->external : arena + owner->address;
   return base + (size_t)offset * fn_dtype_size(owner->dtype);
 }
 
@@ -57,6 +58,10 @@ static fn_status allocate(fn_program *p) {
   } else if (!p->options.plan_only) {
     FN_TRY(fn_pages_allocate(p->arena_bytes, &p->arena));
   }
+  p->constants_bytes = fn_program_plan_constants(p);
+  p->constants_version = UINT64_MAX;
+  if (!p->options.plan_only && p->constants_bytes > 0)
+    FN_TRY(fn_pages_allocate(p->constants_bytes, &p->constants));
   for (int s = 0; s < p->step_count; s++) {
     FN_TRY(prepare_step(p, &p->step[s]));
     if (p->step[s].kernel.workspace > p->workspace_bytes)
@@ -82,7 +87,7 @@ static unsigned char *guard_of(const fn_program *p, const place *owner) {
 }
 
 static bool is_guarded(const place *c) {
-  return c->parent < 0 && !c->external && c->last >= 0;
+  return c->parent < 0 && !c->external && !c->constant && c->last >= 0;
 }
 
 static void set_guards(fn_program *p) {
@@ -110,6 +115,7 @@ static fn_status check_step(fn_program *p, int s) {
 
 static fn_status build(fn_program *p, const fn_program_output *outputs, int output_count,
                        fn_value *const *wrt, fn_value *const *gradients, int gradient_count) {
+  const double start = fn_clock();
   FN_TRY(fn_backend_find(p->options.backend, &p->backend));
   FN_TRY(fn_backend_find("reference", &p->reference));
   FN_CHECK(!p->backend->missing, FN_ERR_UNSUPPORTED, "backend %s cannot be used: %s",
@@ -122,9 +128,12 @@ static fn_status build(fn_program *p, const fn_program_output *outputs, int outp
   p->input = fn_arena_take(p->tables, (size_t)(p->graph->leaf_count + 1) * sizeof *p->input);
   p->output = fn_arena_take(p->tables, (size_t)(output_count + 1) * sizeof *p->output);
   FN_TRY(fn_program_lower(p, outputs, output_count, wrt, gradients, gradient_count));
-  FN_TRY(fn_program_plan_memory(p));
+  FN_TRY(fn_program_schedule(p));
+  const double planned = fn_clock();
   FN_TRY(allocate(p));
   if (p->options.check && !p->options.plan_only) set_guards(p);
+  p->plan_seconds = planned - start;
+  p->prepare_seconds = fn_clock() - planned;
   return FN_OK;
 }
 
@@ -161,6 +170,7 @@ void fn_program_destroy(fn_program *program) {
     fn_pages_free(program->arena, program->arena_bytes);
   if (program->workspace && !program->workspace_borrowed)
     fn_pages_free(program->workspace, program->workspace_bytes);
+  if (program->constants) fn_pages_free(program->constants, program->constants_bytes);
   free(program->place);
   free(program->step);
   fn_arena_destroy(program->tables);
@@ -199,28 +209,63 @@ void fn_program_on_gradient(fn_program *program, fn_gradient_ready ready, void *
   program->ready_user = user;
 }
 
+void fn_program_on_kernel(fn_program *program, fn_kernel_done done, void *user) {
+  program->done = done;
+  program->done_user = user;
+}
+
 /* ---- run
  * ---------------------------------------------------------------------------------------------- */
+
+/** With checks on: what is kept must be what the parameters give now. */
+static fn_status check_constants(fn_program *p, fn_run_context *context) {
+  void *kept;
+  FN_TRY(fn_pages_allocate(p->constants_bytes, &kept));
+  memcpy(kept, p->constants, p->constants_bytes);
+  fn_status status = FN_OK;
+  for (int s = 0; s < p->step_count && status == FN_OK; s++)
+    if (p->step[s].is_constant) status = p->step[s].kernel.run(&p->step[s].kernel, context);
+  const bool same = memcmp(kept, p->constants, p->constants_bytes) == 0;
+  fn_pages_free(kept, p->constants_bytes);
+  FN_TRY(status);
+  FN_CHECK(same, FN_ERR_INTERNAL,
+           "parameters have changed without a word, folded weights are out of date");
+  return FN_OK;
+}
+
+/** Whether constant steps need not run. */
+static fn_status find_constants(fn_program *p, fn_run_context *context, bool *valid) {
+  *valid = p->constants && p->constants_version == p->parameters->version;
+  return *valid && p->options.check ? check_constants(p, context) : FN_OK;
+}
 
 fn_status fn_program_run(fn_program *program, const fn_run_context *context) {
   FN_CHECK(!program->options.plan_only, FN_ERR_INTERNAL, "the program was only planned");
   fn_run_context mine = context ? *context : (fn_run_context){0};
   mine.workspace = program->workspace;
+  const bool timed = program->options.profile || program->done;
   int landed = 0;
+  bool constants_valid;
+  FN_TRY(find_constants(program, &mine, &constants_valid));
   for (int s = 0; s < program->step_count; s++) {
     step *st = &program->step[s];
-    const double start = program->options.profile ? fn_clock() : 0;
+    if (st->is_constant && constants_valid) continue;
+    const double start = timed ? fn_clock() : 0;
     const fn_status status = st->kernel.run(&st->kernel, &mine);
     if (status != FN_OK)
       return fn_error_context(status, "operator %s (%s)", st->node->op->name, st->label);
-    if (program->options.profile) {
-      st->seconds += fn_clock() - start;
+    if (timed) {
+      const double end = fn_clock();
+      st->seconds += end - start;
       st->runs++;
+      if (program->done) program->done(program->done_user, s, start, end);
     }
     if (program->options.check) FN_TRY(check_step(program, s));
     for (; landed < program->landing_count && program->landing[landed].step <= s; landed++)
       if (program->ready) program->ready(program->ready_user, program->landing[landed].entry);
   }
+  if (program->constants) program->constants_version = program->parameters->version;
+  if (fn_graph_assignment_count(program->graph) > 0) fn_parameters_changed(program->parameters);
   return FN_OK;
 }
 
@@ -241,7 +286,8 @@ void fn_program_kernel_info(const fn_program *program, int index, fn_kernel_info
                            .label = s->label,
                            .backend = s->backend->name,
                            .seconds = s->seconds,
-                           .runs = s->runs};
+                           .runs = s->runs,
+                           .repeats = s->repeats};
   for (int i = 0; i < s->node->input_count; i++)
     if (s->input[i] >= 0) info->bytes += (double)fn_place_bytes(&program->place[s->input[i]]);
   for (int o = 0; o < s->node->output_count; o++)
@@ -259,9 +305,17 @@ void fn_program_profile_reset(fn_program *program) {
   }
 }
 
+void fn_program_create_times(const fn_program *program, double *plan, double *prepare) {
+  *plan = program->plan_seconds;
+  *prepare = program->prepare_seconds;
+}
+
 void fn_program_memory_info(const fn_program *program, fn_program_memory *memory) {
   *memory = (fn_program_memory){.arena = program->arena_bytes,
                                 .naive = program->naive_bytes,
                                 .workspace = program->workspace_bytes,
-                                .reorders = program->reorders};
+                                .reorders = program->reorders,
+                                .extra = program->extra_share};
+  for (int s = 0; s < program->step_count; s++)
+    memory->repeats += program->step[s].repeats;
 }

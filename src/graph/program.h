@@ -8,12 +8,23 @@
 
 typedef struct fn_program fn_program;
 
+/** What may be computed twice to save memory. Results have the same bits in every mode. */
+typedef enum fn_recompute {
+  FN_RECOMPUTE_NONE,
+  FN_RECOMPUTE_AUTO, /**< with a budget all that it takes; without one what lowers the peak for at
+                        most one percent of the time, convolutions never */
+  FN_RECOMPUTE_ELEMENTWISE, /**< all but convolutions and matrix products */
+  FN_RECOMPUTE_ALL,
+} fn_recompute;
+
 typedef struct fn_program_options {
   const char *backend; /**< "reference", "cpu", ... */
   fn_dtype precision;  /**< FN_F32, FN_BF16 (activations), FN_F64 (reference only) */
   bool check;          /**< poison released memory with NaN, guard slots; slow */
   bool profile;        /**< time every kernel */
   bool plan_only;      /**< stop after planning: no memory, no kernels; for check and describe */
+  fn_recompute recompute;
+  size_t memory_budget; /**< bytes of the arena; 0: none, as small as `recompute` makes it */
   fn_program *donor; /**< NULL, or a program that never runs at the same time and outlives this one:
                         its arena is used where it is large enough. Inputs and outputs of one are
                         then overwritten by a run of the other. */
@@ -46,6 +57,10 @@ const fn_shape *fn_program_output_shape(const fn_program *program, const char *n
 typedef void (*fn_gradient_ready)(void *user, int entry);
 void fn_program_on_gradient(fn_program *program, fn_gradient_ready ready, void *user);
 
+/** Called inside fn_program_run after every kernel, in order; times of fn_clock(). */
+typedef void (*fn_kernel_done)(void *user, int kernel, double start, double end);
+void fn_program_on_kernel(fn_program *program, fn_kernel_done done, void *user);
+
 /** Run all kernels. Collective over context->collectives when the graph synchronises batch norm. */
 fn_status fn_program_run(fn_program *program, const fn_run_context *context);
 
@@ -60,6 +75,7 @@ typedef struct fn_kernel_info {
   double bytes;        /**< read and written per run */
   double seconds;      /**< sum over profiled runs */
   int64_t runs;
+  bool repeats;   /**< computes again what was dropped */
   fn_shape shape; /**< of output 0 */
 } fn_kernel_info;
 
@@ -73,7 +89,14 @@ typedef struct fn_program_memory {
   size_t naive;     /**< bytes if every value had its own memory */
   size_t workspace; /**< bytes of shared scratch (0 when plan_only) */
   int reorders;     /**< reorder kernels inserted */
+  int repeats;      /**< kernels that compute again what was dropped */
+  double extra;     /**< their part of a run's time, estimated from FLOPs and bytes */
 } fn_program_memory;
 void fn_program_memory_info(const fn_program *program, fn_program_memory *memory);
+
+/** Seconds that fn_program_create spent until memory was planned, and from there (allocation,
+ * kernels).
+ */
+void fn_program_create_times(const fn_program *program, double *plan, double *prepare);
 
 #endif

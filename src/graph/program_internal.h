@@ -23,6 +23,7 @@ typedef struct place {
   bool strided_out;     /**< its writer honours batch_stride */
   /* owners only: */
   void *external;  /**< memory that is not in the arena */
+  bool constant;   /**< computed from parameters and buffers alone: kept from run to run */
   bool pinned;     /**< lives through the whole run; never overwritten in place */
   int first, last; /**< steps of its life */
   size_t bytes, address;
@@ -32,6 +33,8 @@ typedef struct step {
   fn_node *node; /**< for reorders: a node of its own with one input and one output */
   const fn_backend *backend;
   bool is_reorder;
+  bool repeats;     /**< of an earlier step, for one of its storages */
+  bool is_constant; /**< runs only when the parameters have changed */
   const char *label;
   int *input, *output; /**< places; -1: absent */
   fn_node_plan plan;
@@ -75,10 +78,18 @@ struct fn_program {
   bool arena_borrowed, workspace_borrowed; /**< they belong to options.donor */
   size_t arena_bytes, naive_bytes, workspace_bytes;
   void *workspace;
+  void
+      *constants; /**< outputs of constant steps: other programs of the arena must not touch them */
+  size_t constants_bytes;
+  uint64_t constants_version; /**< of the parameters they were computed from */
   int reorders;
+  double extra_share; /**< time of repetitions / time of a run, estimated */
 
   fn_gradient_ready ready;
   void *ready_user;
+  fn_kernel_done done;
+  void *done_user;
+  double plan_seconds, prepare_seconds;
 };
 
 /** Owner of a place, and the place's offset in it (elements of its dtype). */
@@ -90,6 +101,10 @@ bool fn_readers_allow_strides(const fn_program *program, int index);
 /** Nodes to steps: layouts, views, reorders. */
 fn_status fn_program_lower(fn_program *program, const fn_program_output *outputs, int output_count,
                            fn_value *const *wrt, fn_value *const *gradients, int gradient_count);
+/** Order of steps, what is computed twice, and the memory plan. */
+fn_status fn_program_schedule(fn_program *program);
+/** Addresses of the constants in a buffer of their own; returns its size. */
+size_t fn_program_plan_constants(fn_program *program);
 /** Lifetimes, in-place results and addresses. */
 fn_status fn_program_plan_memory(fn_program *program);
 

@@ -388,6 +388,7 @@ static void clear_gaps(const fn_parameters *p) {
 
 void fn_optimizer_step(fn_optimizer *o, double lr, double scale) {
   o->steps++;
+  fn_parameters_changed(o->parameters);
   factors f = {.scale = (float)scale, .decay = (float)o->weight_decay, .shrink = 1};
   o->algorithm->prepare(o, lr, &f);
   float *weight = o->parameters->values;

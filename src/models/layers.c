@@ -88,6 +88,19 @@ static fn_status conv_transpose(builder *b, const fn_options *o) {
   return build_conv(b, o, true);
 }
 
+/** All channels and cells of a sample in one row, channels slowest, times a matrix. */
+static fn_status linear(builder *b, const fn_options *options) {
+  int64_t channels;
+  FN_TRY(channels_of(b, options, &channels));
+  const bool bias = fn_option_flag(options, "bias", true);
+  fn_shape row = {2, {fn_dim(b->x, 0), 1}};
+  for (int d = 1; d < fn_ndim(b->x); d++)
+    row.dim[1] *= fn_dim(b->x, d);
+  if (fn_ndim(b->x) > 2) b->x = fn_reshape(b->graph, b->x, &row);
+  b->x = fn_layer_dense(b->graph, b->x, channels, bias);
+  return FN_OK;
+}
+
 static fn_status batch_norm(builder *b, const fn_options *options) {
   b->x = fn_layer_batch_norm(b->graph, b->x, fn_option_real(options, "eps", 1e-5),
                              fn_option_real(options, "momentum", 0.1));
@@ -223,6 +236,7 @@ static fn_status concat(builder *b, const fn_options *options) {
 static const layer layers[] = {
     {"conv", conv},
     {"conv_transpose", conv_transpose},
+    {"linear", linear},
     {"batch_norm", batch_norm},
     {"leaky_relu", leaky_relu},
     {"relu", relu},

@@ -44,10 +44,17 @@ static fn_status check_bias(const char *what, const fn_value *bias, int64_t chan
   return fn_shape_check(what, "bias", &bias->shape, &(fn_shape){1, {channels}});
 }
 
+/** What is added to the result before the activation; NULL: nothing. */
+static const fn_value *residual_of(const fn_node *node) {
+  return node->input_count > 3 ? node->input[3] : NULL;
+}
+
 static fn_status conv_infer(const fn_node *node, fn_shape *shape) {
   const fn_conv_attrs *attrs = node->attrs;
   FN_TRY(conv_shape("convolution", &node->input[0]->shape, &node->input[1]->shape, &attrs->geometry,
                     &shape[0]));
+  const fn_value *residual = residual_of(node);
+  if (residual) FN_TRY(fn_shape_check("convolution", "residual", &residual->shape, &shape[0]));
   return check_bias("convolution", node->input[2], shape[0].dim[1]);
 }
 
@@ -116,13 +123,15 @@ static fn_status conv_gradient(fn_graph *graph, fn_node *node, fn_value *const *
   const fn_conv_geometry *geometry = &attrs_of(node)->geometry;
   fn_value *x = node->input[0], *w = node->input[1];
   fn_value *g = before_activation(graph, node, dy[0]);
-  if (wanted[0]) dx[0] = append_data(graph, geometry, g, w, NULL, &x->shape);
+  // Weights first: x may then die before its gradient is born.
   const bool bias_wanted = node->input[2] && wanted[2];
   if (wanted[1] || bias_wanted) {
     fn_node *adjoint = append_weight(graph, geometry, x, g, &w->shape);
     if (adjoint && wanted[1]) dx[1] = adjoint->output[0];
     if (adjoint && bias_wanted) dx[2] = adjoint->output[1];
   }
+  if (wanted[0]) dx[0] = append_data(graph, geometry, g, w, NULL, &x->shape);
+  if (residual_of(node) && wanted[3]) dx[3] = g;
   return fn_graph_status(graph);
 }
 
@@ -132,11 +141,11 @@ static fn_status data_gradient(fn_graph *graph, fn_node *node, fn_value *const *
   const fn_conv_geometry *geometry = &attrs_of(node)->geometry;
   fn_value *y = node->input[0], *w = node->input[1];
   fn_value *g = before_activation(graph, node, dy[0]);
-  if (wanted[0]) dx[0] = append_conv(graph, geometry, g, w, NULL);
   if (wanted[1]) {
     fn_node *adjoint = append_weight(graph, geometry, g, y, &w->shape);
     if (adjoint) dx[1] = adjoint->output[0];
   }
+  if (wanted[0]) dx[0] = append_conv(graph, geometry, g, w, NULL);
   if (node->input[2] && wanted[2]) dx[2] = fn_sum(graph, g, FN_ALL_AXES & ~(1u << 1), false);
   return fn_graph_status(graph);
 }
@@ -255,6 +264,7 @@ static fn_status conv_reference(const fn_node *node, const double *const *in, do
   const fn_conv_attrs *attrs = node->attrs;
   const problem p = problem_of(&node->input[0]->shape, &node->input[1]->shape,
                                &node->output[0]->shape, &attrs->geometry);
+  const double *residual = residual_of(node) ? in[3] : NULL;
 #pragma omp parallel for collapse(2) if (fn_worth_threads(node))
   for (int64_t n = 0; n < p.batch; n++) {
     for (int64_t k = 0; k < p.out_channels; k++) {
@@ -265,6 +275,8 @@ static fn_status conv_reference(const fn_node *node, const double *const *in, do
         const double *x = in[0] + (n * p.in_channels + group * p.group_in + j) * p.x_plane;
         add_product(&p, FORM_Y, x, in[1] + (k * p.group_in + j) * p.w_plane, NULL, y);
       }
+      for (int64_t i = 0; residual && i < p.y_plane; i++)
+        y[i] += residual[(n * p.out_channels + k) * p.y_plane + i];
       activate(y, p.y_plane, attrs->slope);
     }
   }

@@ -21,7 +21,8 @@ typedef struct fn_conv_attrs {
   fn_shape extent; /**< fn_op_conv_data: shape of the result; fn_op_conv_weight: of the kernel */
 } fn_conv_attrs;
 
-/** (x [N, C, s...], w [K, C/g, k...], bias? [K]) -> y [N, K, o...] */
+/** (x [N, C, s...], w [K, C/g, k...], bias? [K], residual? like y) -> y [N, K, o...]; three inputs
+ *  will do. y = leaky(w * x + bias + residual). */
 extern const fn_op fn_op_conv;
 /** Adjoint in x: (y [N, K, o...], w [K, C/g, k...], bias? [C]) -> x [N, C, s...] */
 extern const fn_op fn_op_conv_data;
@@ -51,8 +52,13 @@ typedef struct fn_batch_norm_attrs {
  *  y = leaky((x - mean) / sqrt(var + eps) * scale + shift + residual). var is biased. When fixed,
  *  mean and var are the last two inputs and outputs 1, 2 copies of them. */
 extern const fn_op fn_op_batch_norm;
-/** (dy, x, scale, mean, var, y?) -> dx like x, dscale [C], dshift [C], dresidual like x
- *  y is present when slope != 1 (its sign selects the branch). dresidual = dy times the slope of
+/** Statistics over ranks are rounded to f32, as they are stored, before use: the operator can then
+ *  be repeated with the stored ones (`fixed`), without a second sum over ranks, to the same bits.
+ */
+void fn_round_statistics(double *values, int64_t count);
+/** (dy, x, scale, mean, var, y?, shift? [C]) -> dx like x, dscale [C], dshift [C], dresidual like x
+ *  When slope != 1 the sign of y selects the branch, or, without a residual, that of the value
+ *  computed from x and shift; the last input may be left out. dresidual = dy times the slope of
  * the activation. Without `fixed`, dx accounts for mean and var depending on x. dscale and dshift
  * are this rank's sums, also when sync. */
 extern const fn_op fn_op_batch_norm_grad;
@@ -64,6 +70,24 @@ typedef struct fn_running_attrs {
   bool sync;
 } fn_running_attrs;
 extern const fn_op fn_op_running;
+
+/* ---- fold.c
+ * -------------------------------------------------------------------------------------- */
+
+typedef struct fn_fold_attrs {
+  double eps;
+  int64_t groups;  /**< of the convolution */
+  bool transposed; /**< the kernel is that of fn_op_conv_data: channels of its result on axis 1 */
+} fn_fold_attrs;
+/** (w, bias? [C], scale [C], shift [C], mean [C], var [C]) -> w like w, bias [C] of the convolution
+ *  that is followed by batch norm with these statistics. Made by fn_graph_fold_norms() in programs
+ *  without gradients: it has no gradient rule. */
+extern const fn_op fn_op_fold_norm;
+/** What one channel's weights are multiplied with, and its new bias. */
+void fn_fold_factors(const fn_fold_attrs *attrs, double bias, double scale, double shift,
+                     double mean, double var, double *factor, double *folded_bias);
+/** Channel of the result that w[row, column, ...] belongs to. */
+int64_t fn_fold_channel(const fn_fold_attrs *attrs, const fn_shape *w, int64_t row, int64_t column);
 
 /* ---- elementwise.c
  * --------------------------------------------------------------------------------- */

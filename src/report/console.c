@@ -1,26 +1,20 @@
 #include <inttypes.h>
 #include <math.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/system.h"
+#include "report/bar.h"
 #include "report/sinks.h"
 
-enum { BAR_WIDTH = 24 };
 static const double REDRAW_SECONDS = 0.1;
 
 /** Make the line empty that a progress line may occupy. */
 static void wipe(const fn_console *console) {
-  if (!console->terminal || console->drawn <= 0) return;
-  fputs("\r\033[K", stdout);
-  fflush(stdout);
+  if (console->terminal && console->drawn > 0) fn_bar_wipe();
 }
 
 void fn_console_start(fn_console *console, const char *summary, int64_t resumed_step) {
-  // Open MPI's launcher gives rank 0 a pseudo-terminal whatever its own output is; what stands
-  // there may be a log file. Its standard error tells: it is a pipe then.
-  console->terminal =
-      isatty(STDOUT_FILENO) && isatty(STDERR_FILENO) && fn_log_get_level() >= FN_INFO;
+  console->terminal = fn_bar_possible();
   console->started = fn_clock();
   console->drawn = 0;
   console->first_step = resumed_step;
@@ -51,15 +45,7 @@ static void draw(fn_console *console, const fn_step_event *e, const char *line) 
   const double now = fn_clock();
   if (now - console->drawn < REDRAW_SECONDS && e->epoch_step < e->epoch_steps) return;
   console->drawn = now;
-  char bar[BAR_WIDTH + 1];
-  const int64_t filled = e->epoch_steps > 0 ? BAR_WIDTH * e->epoch_step / e->epoch_steps : 0;
-  for (int i = 0; i < BAR_WIDTH; i++)
-    bar[i] = i < filled ? '=' : i == filled ? '>' : ' ';
-  bar[BAR_WIDTH] = '\0';
-  // Ends at the left edge, so that whatever is printed next begins there. No wrap at the right
-  // edge while it is drawn: a wrapped line could not be redrawn in place.
-  printf("\r\033[K\033[?7l[%s] %s\033[?7h\r", bar, line);
-  fflush(stdout);
+  fn_bar_draw(e->epoch_step, e->epoch_steps, line);
 }
 
 void fn_console_step(fn_console *console, const fn_step_event *event) {
@@ -74,13 +60,15 @@ void fn_console_step(fn_console *console, const fn_step_event *event) {
 }
 
 void fn_console_epoch(fn_console *console, const fn_epoch_event *e) {
-  char validation[64] = "", duration[64];
-  if (!isnan(e->validation_loss)) {
+  char validation[64] = "", metrics[96] = "", duration[64];
+  if (!isnan(e->validation_loss))
     snprintf(validation, sizeof validation, "  validation %.6g", e->validation_loss);
-  }
+  if (!isnan(e->validation_accuracy))
+    snprintf(metrics, sizeof metrics, ", accuracy %.4f, AUC %.4f, F1 %.4f", e->validation_accuracy,
+             e->validation_auc, e->validation_f1);
   wipe(console);
-  fn_log(FN_INFO, "epoch %" PRId64 "/%" PRId64 " done  training %.6g%s%s  lr %.3g  %s", e->epoch,
-         e->epochs, e->train_loss, validation, e->best ? "  (best so far)" : "", e->lr,
+  fn_log(FN_INFO, "epoch %" PRId64 "/%" PRId64 " done  training %.6g%s%s%s  lr %.3g  %s", e->epoch,
+         e->epochs, e->train_loss, validation, metrics, e->best ? "  (best so far)" : "", e->lr,
          fn_text_duration(e->seconds, duration, sizeof duration));
 }
 

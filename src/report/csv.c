@@ -10,6 +10,8 @@ static const char STEPS_HEADER[] =
     "step,epoch,epoch_step,loss,lr,gradient_norm,gradient_first,gradient_last,"
     "samples_per_second,seconds,input_wait,exposed_communication,memory_peak";
 static const char METRICS_HEADER[] = "epoch,step,train_loss,validation_loss,lr,seconds,best";
+static const char CLASSES_HEADER[] = "epoch,step,train_loss,validation_loss,lr,seconds,best,"
+                                     "validation_accuracy,validation_auc,validation_f1";
 
 typedef struct row_filter {
   const char *header;
@@ -50,12 +52,14 @@ static fn_status open_table(const char *path, row_filter *filter, FILE **file) {
   return FN_OK;
 }
 
-fn_status fn_csv_open(const char *folder, int64_t resumed_step, fn_csv *csv) {
+fn_status fn_csv_open(const char *folder, int64_t resumed_step, bool classes, fn_csv *csv) {
   memset(csv, 0, sizeof *csv);
+  csv->classes = classes;
   snprintf(csv->steps_path, sizeof csv->steps_path, "%s/steps.csv", folder);
   snprintf(csv->metrics_path, sizeof csv->metrics_path, "%s/metrics.csv", folder);
   row_filter steps = {.header = STEPS_HEADER, .column = 0, .last_step = resumed_step};
-  row_filter metrics = {.header = METRICS_HEADER, .column = 1, .last_step = resumed_step};
+  row_filter metrics = {
+      .header = classes ? CLASSES_HEADER : METRICS_HEADER, .column = 1, .last_step = resumed_step};
   FN_TRY(open_table(csv->steps_path, &steps, &csv->steps));
   FN_TRY(open_table(csv->metrics_path, &metrics, &csv->metrics));
   csv->epochs = metrics.last_epoch;
@@ -99,6 +103,9 @@ fn_status fn_csv_epoch(fn_csv *csv, const fn_epoch_event *e) {
   for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
     add_number(&row, values[i]);
   fn_text_add(&row, ",%d", e->best);
+  const double metrics[] = {e->validation_accuracy, e->validation_auc, e->validation_f1};
+  for (int i = 0; i < 3 && csv->classes; i++)
+    add_number(&row, metrics[i]);
   return put_row(csv->metrics, csv->metrics_path, &row);
 }
 

@@ -217,6 +217,31 @@ static fn_status draw_slices(const fn_figure_event *event, column *columns, fn_p
   return fn_drawing_finish(cr, picture);
 }
 
+fn_status fn_plot_plane(const char *title, const char *note, const float *values, int64_t rows,
+                        int64_t columns, fn_picture **picture) {
+  enum { LARGEST = 16384 };
+  FN_CHECK(rows > 0 && columns > 0 && rows <= LARGEST && columns <= LARGEST, FN_ERR_DATA,
+           "a plane of %lld x %lld cells cannot be drawn, at most %d x %d", (long long)rows,
+           (long long)columns, LARGEST, LARGEST);
+  const double cell = fmax(1, floor(3 * TILE / (double)(rows > columns ? rows : columns)));
+  window w = {.stride = columns, .rows = rows, .columns = columns, .cells = rows * columns};
+  w.width = cell * (double)columns;
+  w.height = cell * (double)rows;
+  column plane = {.title = title, .values = values, .channels = 1};
+  FN_TRY(fn_color_scale_choose(values, w.cells, &plane.scale));
+  const double width = fmax(w.width, 2 * TILE) + 2 * GAP, height = TOP + w.height + GAP + FOOT;
+  const double left = (width - w.width) / 2;
+  cairo_t *cr;
+  FN_TRY(fn_drawing_create(width, height, &cr, picture));
+  cairo_set_source_rgb(cr, 0.1, 0.1, 0.1);
+  fn_drawing_text(cr, width / 2, 16, 0.5, 12, title);
+  fn_drawing_text(cr, width / 2, 36, 0.5, 10.5, note);
+  // draw_tile centres in a tile's width
+  draw_tile(cr, &plane, &w, 0, left - (TILE - w.width) / 2, TOP);
+  draw_bar(cr, &plane.scale, (width - TILE) / 2, TOP + w.height + GAP);
+  return fn_drawing_finish(cr, picture);
+}
+
 /** One panel per channel with the three curves. */
 static fn_status draw_lines(const fn_figure_event *event, const column *columns,
                             fn_picture **picture) {

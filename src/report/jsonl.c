@@ -42,17 +42,8 @@ static void add_number(fn_text *line, const char *key, double value) {
 }
 
 static void add_string(fn_text *line, const char *key, const char *value) {
-  fn_text_add(line, ",\"%s\":\"", key);
-  for (const unsigned char *c = (const unsigned char *)value; *c; c++) {
-    if (*c == '"' || *c == '\\') {
-      fn_text_add(line, "\\%c", *c);
-    } else if (*c < 0x20) {
-      fn_text_add(line, "\\u%04x", *c);
-    } else {
-      fn_text_add(line, "%c", *c);
-    }
-  }
-  fn_text_add(line, "\"");
+  fn_text_add(line, ",\"%s\":", key);
+  fn_text_add_json(line, value);
 }
 
 static void add_time(fn_text *line) {
@@ -105,6 +96,11 @@ fn_status fn_jsonl_epoch(fn_jsonl *jsonl, const fn_epoch_event *e) {
   add_integer(&line, "step", e->step);
   add_number(&line, "train_loss", e->train_loss);
   add_number(&line, "validation_loss", e->validation_loss);
+  if (!isnan(e->validation_accuracy)) {
+    add_number(&line, "validation_accuracy", e->validation_accuracy);
+    add_number(&line, "validation_auc", e->validation_auc);
+    add_number(&line, "validation_f1", e->validation_f1);
+  }
   add_number(&line, "lr", e->lr);
   add_number(&line, "seconds", e->seconds);
   fn_text_add(&line, ",\"best\":%s", e->best ? "true" : "false");

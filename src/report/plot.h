@@ -69,6 +69,10 @@ fn_status fn_plot_figure_spectra(const fn_figure_event *event, fn_picture **pict
  *  Last two axes at the middle of the others, central 64 x 64 cells at most; curves in 1-d. */
 fn_status fn_plot_figure_slices(const fn_figure_event *event, fn_picture **picture);
 
+/** One plane [rows, columns] with its colour bar, first axis upwards; NaN is grey. */
+fn_status fn_plot_plane(const char *title, const char *note, const float *values, int64_t rows,
+                        int64_t columns, fn_picture **picture);
+
 /* ---- colours ----------------------------------------------------------------------------------
  */
 

@@ -51,7 +51,9 @@ static void on_start(void *self, const fn_run *run, const char *summary, int64_t
   r->events = run->report.tensorboard;
   r->plots = run->report.plots;
   const fn_status status = fn_make_directories(run->folder);
-  check_tables(r, status == FN_OK ? fn_csv_open(run->folder, resumed_step, &r->csv) : status);
+  check_tables(r, status == FN_OK
+                      ? fn_csv_open(run->folder, resumed_step, fn_run_has_cubes(run), &r->csv)
+                      : status);
   check_lines(r, fn_jsonl_open(run->folder, resumed_step, &r->jsonl));
   if (r->lines) check_lines(r, fn_jsonl_start(&r->jsonl, summary, resumed_step));
   if (r->events) {
@@ -127,8 +129,12 @@ static void on_epoch(void *self, const fn_epoch_event *e) {
   if (r->lines) check_lines(r, fn_jsonl_epoch(&r->jsonl, e));
   if (r->events) {
     const fn_scalar scalars[] = {{"loss/epoch/train", e->train_loss},
-                                 {"loss/epoch/val", e->validation_loss}};
-    check_events(r, fn_tensorboard_scalars(r->board, e->epoch, scalars, 2));
+                                 {"loss/epoch/val", e->validation_loss},
+                                 {"accuracy/epoch/val", e->validation_accuracy},
+                                 {"auc/epoch/val", e->validation_auc},
+                                 {"f1/epoch/val", e->validation_f1}};
+    check_events(
+        r, fn_tensorboard_scalars(r->board, e->epoch, scalars, sizeof scalars / sizeof scalars[0]));
   }
   if (r->plots && r->tables) check_plots(r, draw_losses(r));
 }

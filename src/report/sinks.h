@@ -32,9 +32,10 @@ typedef struct fn_csv {
   FILE *steps, *metrics;
   char steps_path[4096], metrics_path[4096];
   int64_t epochs; /**< last epoch already in metrics.csv; 0: none */
+  bool classes;   /**< metrics.csv has columns for metrics of two classes */
 } fn_csv;
 
-fn_status fn_csv_open(const char *folder, int64_t resumed_step, fn_csv *csv);
+fn_status fn_csv_open(const char *folder, int64_t resumed_step, bool classes, fn_csv *csv);
 fn_status fn_csv_step(fn_csv *csv, const fn_step_event *event);
 fn_status fn_csv_epoch(fn_csv *csv, const fn_epoch_event *event);
 void fn_csv_close(fn_csv *csv);
@@ -69,7 +70,7 @@ typedef struct fn_scalar {
 } fn_scalar;
 
 /** A new event file; those of earlier starts lose what is beyond resumed_step, or, for tags that
- *  count epochs (loss/epoch/..., fig/...), beyond `epochs`. */
+ *  count epochs (.../epoch/..., fig/...), beyond `epochs`. */
 fn_status fn_tensorboard_open(const char *folder, int64_t resumed_step, int64_t epochs,
                               fn_tensorboard **board);
 fn_status fn_tensorboard_scalars(fn_tensorboard *board, int64_t step, const fn_scalar *scalars,

@@ -134,7 +134,7 @@ typedef struct limits {
 } limits;
 
 static bool counts_epochs(const char *tag) {
-  return fn_text_starts(tag, "loss/epoch/") || fn_text_starts(tag, "fig/");
+  return strstr(tag, "/epoch/") || fn_text_starts(tag, "fig/");
 }
 
 static bool keep_event(const FnEvent__Event *event, const limits *limit) {

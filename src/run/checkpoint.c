@@ -493,6 +493,7 @@ static fn_status load_contents(hid_t file, const char *path, bool strict, fn_sta
   if (status == FN_OK) status = judge(&m, path, strict);
   misfits_free(&m);
   FN_TRY(status);
+  if (state->parameters) fn_parameters_changed(state->parameters);
   FN_TRY(visit_state(file, state, NULL, true));
   if (configuration && H5Lexists(file, "configuration", H5P_DEFAULT) > 0)
     FN_TRY(fn_state_get_text(file, "configuration", configuration));

@@ -33,9 +33,30 @@ static double product_flops(const fn_program *program) {
   for (int k = 0; k < fn_program_kernel_count(program); k++) {
     fn_kernel_info info;
     fn_program_kernel_info(program, k, &info);
-    if (is_product(info.op)) flops += info.flops;
+    if (is_product(info.op) && !info.repeats) flops += info.flops;
   }
   return flops;
+}
+
+/** "3 batch_norm, 1 conv": the operators that are computed twice. */
+static void list_repeats(const fn_program *program, char *text, size_t size) {
+  const int kernels = fn_program_kernel_count(program);
+  size_t used = 0;
+  text[0] = '\0';
+  for (int k = 0; k < kernels; k++) {
+    fn_kernel_info info, other;
+    fn_program_kernel_info(program, k, &info);
+    int count = info.repeats;
+    bool first = count > 0;
+    for (int j = 0; j < kernels && first; j++) {
+      fn_program_kernel_info(program, j, &other);
+      if (j == k || !other.repeats || strcmp(other.op, info.op) != 0) continue;
+      first = j > k;
+      count++;
+    }
+    if (!first || used >= size) continue;
+    used += (size_t)snprintf(text + used, size - used, used ? ", %d %s" : "%d %s", count, info.op);
+  }
 }
 
 fn_status fn_network_totals_find(fn_engine *engine, int64_t batch, fn_network_totals *totals) {
@@ -50,7 +71,10 @@ fn_status fn_network_totals_find(fn_engine *engine, int64_t batch, fn_network_to
                                 .training_flops = product_flops(training),
                                 .training_arena = memory[0].arena,
                                 .evaluation_arena = memory[1].arena,
-                                .kernels = fn_program_kernel_count(training)};
+                                .kernels = fn_program_kernel_count(training),
+                                .repeats = memory[0].repeats,
+                                .extra = memory[0].extra};
+  list_repeats(training, totals->repeated, sizeof totals->repeated);
   return FN_OK;
 }
 
@@ -166,15 +190,20 @@ static void print_totals(const fn_run *run, const fn_network_totals *totals, int
   fprintf(out, "memory          training %s, evaluation %s, without parameters and scratch\n",
           fn_text_bytes((double)totals->training_arena, a, sizeof a),
           fn_text_bytes((double)totals->evaluation_arena, b, sizeof b));
+  if (totals->repeats > 0)
+    fprintf(out, "computed twice  %s: about %.1f %% more time\n", totals->repeated,
+            100 * totals->extra);
 }
 
 static void print_json(const table *t, const fn_network_totals *totals, FILE *out) {
   char shape[96];
   fprintf(out,
           "{\"parameters\": %lld, \"forward_flops\": %.0f, \"training_flops\": %.0f,\n"
-          " \"training_arena\": %zu, \"evaluation_arena\": %zu, \"kernels\": %d,\n \"layers\": [",
+          " \"training_arena\": %zu, \"evaluation_arena\": %zu, \"kernels\": %d,\n"
+          " \"repeats\": %d, \"repeats_share\": %.4g,\n \"layers\": [",
           (long long)totals->parameters, totals->forward_flops, totals->training_flops,
-          totals->training_arena, totals->evaluation_arena, totals->kernels);
+          totals->training_arena, totals->evaluation_arena, totals->kernels, totals->repeats,
+          totals->extra);
   for (int i = 0; i < t->count; i++) {
     const row *r = &t->rows[i];
     fprintf(out,

@@ -21,6 +21,9 @@ typedef struct fn_network_totals {
   double training_flops; /**< the same of a training step: forward and both gradients */
   size_t training_arena, evaluation_arena; /**< bytes */
   int kernels;                             /**< of a training step */
+  int repeats;                             /**< of them, computing again what was dropped */
+  double extra;                            /**< their part of a training step's time, estimated */
+  char repeated[256];                      /**< their operators: "3 batch_norm, 1 conv" */
 } fn_network_totals;
 
 /** Plan both programs (nothing is allocated) and add up. */

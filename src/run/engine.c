@@ -84,11 +84,14 @@ fn_status fn_engine_check_sizes(const fn_run *run, const fn_dataset_info *info) 
     if (same_as_before(info, d)) continue;
     axis_name(info, d, axis, sizeof axis);
     if (!fits(&rule, edge)) {
-      key = run->data.crop.count ? "data.crop" : "data.input_pad";
+      key = info->cubes ? "data.cubes.file" : run->data.crop.count ? "data.crop" : "data.input_pad";
       fn_text_add(&text,
-                  "%s%s plus data.input_pad make %lld cells along %s, but the network needs %lld "
-                  "modulo %lld and at least %lld; %s",
-                  text.length ? "; " : "", run->data.crop.count ? "data.crop" : "the whole field",
+                  "%s%s %lld cells along %s, but the network needs %lld modulo %lld and at least "
+                  "%lld; %s",
+                  text.length ? "; " : "",
+                  info->cubes            ? "the cubes have"
+                  : run->data.crop.count ? "data.crop plus data.input_pad make"
+                                         : "the whole field plus data.input_pad make",
                   (long long)edge, axis, (long long)rule.remainder,
                   (long long)(rule.multiple > 1 ? rule.multiple : 1), (long long)rule.minimum,
                   fitting_text(&rule, edge, sizes, sizeof sizes));
@@ -169,6 +172,12 @@ static fn_program *find_donor(const fn_engine *engine) {
   return NULL;
 }
 
+static fn_recompute recompute_mode(const char *name) {
+  if (strcmp(name, "none") == 0) return FN_RECOMPUTE_NONE;
+  if (strcmp(name, "elementwise") == 0) return FN_RECOMPUTE_ELEMENTWISE;
+  return strcmp(name, "all") == 0 ? FN_RECOMPUTE_ALL : FN_RECOMPUTE_AUTO;
+}
+
 static fn_status compile(fn_engine *engine, entry *e) {
   const fn_run *run = engine->run;
   const bool bf16 = strcmp(run->compute.precision, "bf16") == 0;
@@ -177,7 +186,10 @@ static fn_status compile(fn_engine *engine, entry *e) {
   fn_value *keep[8];
   for (int i = 0; i < output_count; i++)
     keep[i] = outputs[i].value;
+  if (!e->training && run->compute.fold_norms)
+    FN_TRY(fn_graph_fold_norms(e->graph, keep, output_count));
   FN_TRY(fn_graph_fuse_forward(e->graph, keep, output_count));
+  if (!e->training) FN_TRY(fn_graph_fuse_evaluation(e->graph, keep, output_count));
   fn_value **wrt = NULL, **gradient = NULL;
   int gradient_count = 0;
   if (e->training) {
@@ -195,10 +207,16 @@ static fn_status compile(fn_engine *engine, entry *e) {
       .check = run->compute.check,
       .profile = e->profile,
       .plan_only = e->plan_only,
+      .recompute = recompute_mode(run->compute.recompute),
+      .memory_budget = (size_t)run->compute.memory_budget,
       .donor = find_donor(engine),
   };
-  return fn_program_create(e->graph, engine->parameters, &options, outputs, output_count, wrt,
-                           gradient, gradient_count, &e->program);
+  const fn_status status =
+      fn_program_create(e->graph, engine->parameters, &options, outputs, output_count, wrt,
+                        gradient, gradient_count, &e->program);
+  if (status != FN_ERR_MEMORY || !options.memory_budget) return status;
+  return fn_error_context(status, "%s: compute.memory_budget",
+                          fn_run_where(run, "compute.memory_budget"));
 }
 
 fn_status fn_engine_program_with(fn_engine *engine, bool training, bool has_target, int64_t batch,
@@ -275,11 +293,26 @@ fn_status fn_engine_warn_narrow(fn_engine *engine) {
 /* ---- engine
  * ------------------------------------------------------------------------------------------- */
 
+/** As many threads as cores, and pinned to them where that is safe. */
+static void start_threads(const fn_run *run, const fn_dist *dist) {
+  static const char *const variables[] = {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"};
+  const int threads = run->compute.threads > 0 ? (int)run->compute.threads : dist->cores;
+  fn_threads_set(threads);
+  bool pin = strcmp(run->compute.pin, "yes") == 0 ||
+             (strcmp(run->compute.pin, "auto") == 0 && dist->cores_given);
+  for (size_t i = 0; i < sizeof variables / sizeof *variables; i++)
+    pin &= getenv(variables[i]) == NULL;
+  if (!pin || dist->core_count < threads) return;
+  fn_threads_pin(dist->core, dist->core_count, threads);
+  fn_log(FN_DETAIL, "rank %d: %d threads pinned to %d cores from core %d on", dist->rank, threads,
+         dist->core_count, dist->core[0]);
+}
+
 fn_status fn_engine_create(const fn_run *run, const fn_dist *dist, const fn_dataset_info *info,
                            fn_engine **engine) {
   *engine = NULL;
   FN_TRY(fn_engine_check_sizes(run, info));
-  fn_threads_set(run->compute.threads > 0 ? (int)run->compute.threads : dist->cores);
+  start_threads(run, dist);
   fn_engine *e = calloc(1, sizeof *e);
   FN_CHECK(e, FN_ERR_MEMORY, "out of memory");
   e->run = run;

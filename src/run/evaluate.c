@@ -16,6 +16,7 @@
 #include "run/physical.h"
 #include "run/run_loop.h"
 #include "run/signals.h"
+#include "run/trained.h"
 
 /** Sums per file, over the crops of all ranks. */
 enum { SUM_LOSS, SUM_PHYSICAL, SUM_INPUT, SUM_COUNT, SUMS };
@@ -47,80 +48,6 @@ typedef struct tester {
 
 /* ---- start --------------------------------------------------------------------------------------
  */
-
-static fn_status find_state(const fn_run *run, char **path) {
-  if (run->test.state && run->test.state[0]) {
-    FN_CHECK(fn_file_exists(run->test.state), FN_ERR_CHECKPOINT, "%s: state %s does not exist",
-             fn_run_where(run, "test.state"), run->test.state);
-    *path = strdup(run->test.state);
-    return FN_OK;
-  }
-  FN_TRY(fn_checkpoint_find(run->folder, path));
-  FN_CHECK(*path, FN_ERR_CHECKPOINT,
-           "no state in folder %s: train first, or name one with test.state", run->folder);
-  return FN_OK;
-}
-
-/** Settings that give the network's numbers their meaning: others than in training are possible,
- *  but seldom meant. */
-static void on_change(void *user, const char *key, const char *before, const char *after) {
-  static const char *const meaning[] = {"data.input_norms", "data.target_norms",
-                                        "data.norm_options", "data.scale_factor", "model."};
-  for (size_t i = 0; i < sizeof meaning / sizeof meaning[0]; i++)
-    if (fn_text_starts(key, meaning[i]))
-      fn_log(FN_WARN, "%s is not as in training: %s was %s in %s", key, after, before,
-             (const char *)user);
-}
-
-static fn_status read_progress(tester *t, char **path) {
-  fn_state state = {.progress = &t->progress};
-  char *configuration = NULL;
-  FN_TRY(find_state(t->run, path));
-  FN_TRY(fn_checkpoint_load(*path, true, &state, &configuration));
-  if (configuration && fn_run_compare(configuration, t->run, on_change, *path) != FN_OK)
-    fn_error_clear(); // a state is used without knowing how it was made
-  free(configuration);
-  return FN_OK;
-}
-
-/** A run that keeps a moving average may go on from a state without one, a test of it may not. */
-static fn_status check_average(const char *path) {
-  fn_arena *arena = fn_arena_create();
-  FN_CHECK(arena, FN_ERR_MEMORY, "out of memory");
-  const char **name = NULL;
-  int count = 0;
-  bool found = false;
-  const fn_status status = fn_hdf5_list(path, arena, &name, &count);
-  for (int i = 0; i < count && !found; i++)
-    found = fn_text_starts(name[i], "/ema/");
-  fn_arena_destroy(arena);
-  FN_TRY(status);
-  FN_CHECK(found, FN_ERR_CHECKPOINT,
-           "test.use_ema: %s holds no moving average of the weights; train.ema_decay makes one",
-           path);
-  return FN_OK;
-}
-
-static fn_status read_weights(tester *t, const char *path) {
-  fn_parameters *p = fn_engine_parameters(t->engine);
-  const size_t bytes = (size_t)p->count * sizeof(float);
-  fn_state state = {.parameters = p};
-  if (t->run->test.use_ema) FN_TRY(check_average(path));
-  if (t->run->test.use_ema) FN_TRY(fn_pages_allocate(bytes, (void **)&state.ema));
-  const fn_status status = fn_checkpoint_load(path, t->run->train.load_strict, &state, NULL);
-  if (status == FN_OK && state.ema) memcpy(p->values, state.ema, bytes);
-  if (state.ema) fn_pages_free(state.ema, bytes);
-  if (status == FN_OK)
-    fn_log(FN_INFO, "%s of %s, epoch %lld", t->run->test.use_ema ? "averaged weights" : "weights",
-           path, (long long)t->progress.epoch);
-  return status;
-}
-
-static fn_status share_weights(const tester *t) {
-  fn_parameters *p = fn_engine_parameters(t->engine);
-  FN_TRY(fn_dist_broadcast(t->dist, p->values, p->count * (int64_t)sizeof(float)));
-  return fn_dist_broadcast(t->dist, p->buffers, p->buffer_count * (int64_t)sizeof(float));
-}
 
 static fn_status open_data(tester *t) {
   FN_TRY(fn_dataset_create(t->run, t->predict ? FN_STAGE_PREDICT : FN_STAGE_TEST, &t->dataset));
@@ -248,7 +175,8 @@ static fn_status check_outputs(const tester *t) {
 
 static fn_status start(tester *t) {
   char *path = NULL;
-  fn_status status = fn_dist_agree(t->dist, t->dist->rank == 0 ? read_progress(t, &path) : FN_OK);
+  fn_status status = fn_dist_agree(
+      t->dist, t->dist->rank == 0 ? fn_trained_find(t->run, &path, &t->progress) : FN_OK);
   if (status == FN_OK) status = fn_dist_broadcast(t->dist, &t->progress, sizeof t->progress);
   if (status == FN_OK) status = fn_dist_agree(t->dist, open_data(t));
   if (status == FN_OK)
@@ -256,10 +184,9 @@ static fn_status start(tester *t) {
   if (status == FN_OK)
     status = fn_dist_agree(t->dist, fn_engine_create(t->run, t->dist, &t->info, &t->engine));
   if (status == FN_OK)
-    status = fn_dist_agree(t->dist, t->dist->rank == 0 ? read_weights(t, path) : FN_OK);
+    status = fn_trained_load(t->run, t->dist, path, fn_engine_parameters(t->engine));
   free(path);
   FN_TRY(status);
-  FN_TRY(share_weights(t));
   FN_TRY(fn_dist_agree(t->dist, find_window(t)));
   FN_TRY(fn_dist_agree(t->dist, prepare_scores(t)));
   return fn_group_create(t->dist, t->info.files, &t->group);

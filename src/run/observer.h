@@ -24,6 +24,7 @@ typedef struct fn_epoch_event {
   int64_t epoch, epochs;              /**< 1-based, total */
   int64_t step;                       /**< steps so far */
   double train_loss, validation_loss; /**< validation NaN when not configured */
+  double validation_accuracy, validation_auc, validation_f1; /**< NaN without classes */
   double lr;
   double seconds;
   bool best;

@@ -35,11 +35,13 @@ static const change_rule rules[] = {
 typedef struct changes {
   bool inside_epoch;
   bool lenient; /**< what fits of another run's state is wanted: nothing that it tells is binding */
+  bool other_best; /**< checkpoint.best changed: what the state found best was something else */
   fn_text refused;
 } changes;
 
 static void on_change(void *user, const char *key, const char *before, const char *after) {
   changes *c = user;
+  if (strcmp(key, "checkpoint.best") == 0) c->other_best = true;
   for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
     if (!fn_text_starts(key, rules[i].prefix)) continue;
     if (rules[i].kind == REFUSE_INSIDE_EPOCH ? !c->inside_epoch : c->lenient) continue;
@@ -52,7 +54,8 @@ static void on_change(void *user, const char *key, const char *before, const cha
 
 /** The settings that the state at `path` was written with against those of this run; before
  * anything is loaded, so that a setting is named rather than the tensors that it changes. */
-static fn_status check_changes(const fn_run *run, const char *path, bool lenient) {
+static fn_status check_changes(const fn_run *run, const char *path, bool lenient,
+                               bool *other_best) {
   char *old = NULL;
   fn_progress progress;
   fn_state state = {.progress = &progress};
@@ -65,6 +68,7 @@ static fn_status check_changes(const fn_run *run, const char *path, bool lenient
                           "them back, or start in another folder",
                           path, c.refused.data);
   fn_text_free(&c.refused);
+  *other_best = c.other_best;
   free(old);
   return status;
 }
@@ -94,12 +98,12 @@ static fn_status choose_state(const fn_run *run, char **path, bool *foreign) {
 }
 
 fn_status fn_start_check(const fn_run *run, fn_parameters *parameters, char **path) {
-  bool foreign;
+  bool foreign, other_best;
   FN_TRY(choose_state(run, path, &foreign));
   if (!*path) return FN_OK;
   const bool strict = run->train.load_strict;
   fn_state state = {.parameters = parameters};
-  fn_status status = check_changes(run, *path, foreign && !strict);
+  fn_status status = check_changes(run, *path, foreign && !strict, &other_best);
   if (status == FN_OK && parameters) status = fn_checkpoint_load(*path, strict, &state, NULL);
   if (status == FN_OK) return FN_OK;
   free(*path);
@@ -109,7 +113,7 @@ fn_status fn_start_check(const fn_run *run, fn_parameters *parameters, char **pa
 
 static fn_status load_on_root(fn_session *s, bool *resumed) {
   char *path = NULL;
-  bool foreign;
+  bool foreign, other_best = false;
   *resumed = false;
   FN_TRY(choose_state(s->run, &path, &foreign));
   if (!path) return FN_OK;
@@ -120,13 +124,17 @@ static fn_status load_on_root(fn_session *s, bool *resumed) {
                     .progress = &s->progress};
   const double rate = s->schedule.base_lr;
   const bool strict = s->run->train.load_strict;
-  fn_status status = check_changes(s->run, path, foreign && !strict);
+  fn_status status = check_changes(s->run, path, foreign && !strict, &other_best);
   if (status == FN_OK) status = fn_checkpoint_load(path, strict, &state, NULL);
   if (status == FN_OK) {
     // A new optimizer.lr takes effect: what plateaus took off is kept as a factor.
     if (s->schedule.base_lr > 0) s->schedule.current *= rate / s->schedule.base_lr;
     s->schedule.base_lr = rate;
     *resumed = true;
+    if (other_best) { // judged anew from here
+      s->progress.best_metric = NAN;
+      s->progress.best_epoch = s->progress.epoch;
+    }
     fn_log(FN_INFO, "going on from %s: %lld epoch%s and %lld step%s done", path,
            (long long)s->progress.epoch, s->progress.epoch == 1 ? "" : "s",
            (long long)s->progress.step, s->progress.step == 1 ? "" : "s");
@@ -139,6 +147,7 @@ static fn_status share(fn_session *s, bool *resumed) {
   const fn_dist *dist = s->dist;
   fn_parameters *p = s->parameters;
   FN_TRY(fn_dist_broadcast(dist, resumed, sizeof *resumed));
+  fn_parameters_changed(p);
   FN_TRY(fn_dist_broadcast(dist, p->values, p->count * (int64_t)sizeof(float)));
   FN_TRY(fn_dist_broadcast(dist, p->buffers, p->buffer_count * (int64_t)sizeof(float)));
   FN_TRY(fn_dist_broadcast(dist, &s->progress, sizeof s->progress));
@@ -214,11 +223,12 @@ static bool has_state(const fn_session *s) {
 }
 
 fn_status fn_session_save(fn_session *session, bool is_best) {
+  fn_watchdog_enter(session->watchdog, FN_PHASE_SAVE, session->progress.step);
   fn_status status = session->dist->rank == 0 ? save_on_root(session, is_best) : FN_OK;
   session->last_save = fn_clock();
   // Losing a save is not losing the run, as long as an older state is there to go back to; the last
   // one before leaving must succeed.
-  const bool optional = status == FN_ERR_CHECKPOINT && !session->stopping &&
+  const bool optional = status == FN_ERR_CHECKPOINT && !session->stopping && !session->finished &&
                         session->progress.epoch < session->run->train.epochs && has_state(session);
   if (optional) {
     fn_log(FN_WARN, "%s; training goes on with the older states", fn_error_message());

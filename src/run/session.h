@@ -4,6 +4,7 @@
 #ifndef FN_RUN_SESSION_H
 #define FN_RUN_SESSION_H
 
+#include "dist/watchdog.h"
 #include "run/checkpoint.h"
 #include "run/engine.h"
 #include "run/folder_lock.h"
@@ -34,7 +35,9 @@ typedef struct fn_session {
   int64_t since_samples;
   double since_exposed;
   bool stopping;
+  bool finished; /**< all epochs are done, or stopped early */
   fn_limits limits;
+  fn_watchdog *watchdog;                                 /**< NULL: none */
   double longest_step, longest_save, longest_validation; /**< seconds, this start */
 } fn_session;
 

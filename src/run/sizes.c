@@ -10,10 +10,10 @@
 static void from_data(const fn_run *run, fn_dataset_info *info, bool *found, char *why,
                       size_t size) {
   const fn_stage stages[] = {FN_STAGE_TRAIN, FN_STAGE_TEST};
-  const fn_fileset *files[] = {&run->data.train, &run->data.test};
+  static const char *const names[] = {"train", "test"};
   snprintf(why, size, "the run names no data");
   for (int i = 0; i < 2; i++) {
-    if (files[i]->input.count == 0 || files[i]->target.count == 0) continue;
+    if (!fn_run_has_data(run, names[i], true)) continue;
     fn_dataset *dataset;
     if (fn_dataset_create(run, stages[i], &dataset) == FN_OK) {
       *info = *fn_dataset_get_info(dataset);

@@ -8,7 +8,10 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "base/text.h"
+#include "dist/placement.h"
+#include "run/best.h"
 #include "run/epoch.h"
+#include "run/open_data.h"
 #include "run/run_loop.h"
 #include "run/session.h"
 #include "run/signals.h"
@@ -25,6 +28,11 @@ typedef struct step_sums {
   double stop, save;    /**< requests */
   double failed;        /**< ranks whose kernels failed */
 } step_sums;
+
+/** Tell the watchdog what this rank is about to do. */
+static void enter(fn_session *s, fn_phase phase) {
+  fn_watchdog_enter(s->watchdog, phase, s->progress.step + 1);
+}
 
 static fn_run_context step_context(const fn_session *s, const fn_batch *batch) {
   return (fn_run_context){.seed = s->run->seed,
@@ -66,10 +74,12 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
   fn_parameters *p = s->parameters;
   for (int64_t m = 0; m < micro; m++) {
     double loss = 0;
+    enter(s, FN_PHASE_INPUT);
     // A rank that cannot read must not leave the others waiting for its gradients.
     FN_TRY(fn_dist_agree(s->dist, *failed != FN_OK ? *failed : next_batch(loader, last)));
     const fn_batch *batch = *last;
     if (micro == 1) FN_TRY(fn_reducer_begin(s->reducer, batch->count));
+    enter(s, FN_PHASE_COMPUTE);
     *failed = run_batch(s, batch, micro == 1, &loss);
     // With synchronised batch norm the others wait inside their programs: nothing can be agreed.
     if (*failed != FN_OK && s->run->train.sync_batch_norm) fn_dist_abort(s->dist, *failed);
@@ -84,6 +94,7 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
     for (int e = 0; e < p->entry_count; e++)
       if (!p->entry[e].is_buffer) fn_reducer_ready(s->reducer, e);
   }
+  enter(s, FN_PHASE_GRADIENTS);
   return fn_reducer_finish(s->reducer);
 }
 
@@ -218,6 +229,7 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
   fn_status failed = FN_OK;
   const fn_batch *last = NULL;
   FN_TRY(gradients(s, loader, micro, sums, &last, &failed));
+  enter(s, FN_PHASE_AGREE);
   sums->failed = failed != FN_OK;
   sums->stop = wants_stop(s);
   sums->save = fn_save_requested();
@@ -230,6 +242,7 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
     FN_TRY(diverged(s, sums, last, isfinite(norm) ? NULL : fn_gradient_not_finite(p)));
     if (s->buffers_before)
       memcpy(p->buffers, s->buffers_before, (size_t)p->buffer_count * sizeof(float));
+    fn_parameters_changed(p);
     sums->loss = sums->samples = 0; // does not count in the epoch's mean
   } else {
     const double clip = run->train.clip_norm;
@@ -281,18 +294,15 @@ static int64_t ceil_divide(int64_t a, int64_t b) {
 
 static fn_status plan_epoch(fn_session *s, epoch_plan *plan) {
   const fn_run *run = s->run;
-  const fn_dataset_info *info = fn_dataset_get_info(s->train);
+  const int64_t samples = fn_dataset_epoch_samples(s->train);
   FN_CHECK(fn_epoch_has_room(&s->progress, s->dist->size, run->train.batch), FN_ERR_CHECKPOINT,
            "this epoch was run on %d different job sizes already; go on with the last one",
            FN_STRETCHES_MOST);
-  int64_t *order = malloc((size_t)info->samples * sizeof *order);
-  FN_CHECK(order, FN_ERR_MEMORY, "out of memory for the order of %lld samples",
-           (long long)info->samples);
-  fn_status status =
-      fn_epoch_order(run->seed, s->progress.epoch, info->files, info->crops, run->data.shuffle,
-                     run->data.divide, run->data.shuffle_distance, order);
+  int64_t *order = malloc((size_t)samples * sizeof *order);
+  FN_CHECK(order, FN_ERR_MEMORY, "out of memory for the order of %lld samples", (long long)samples);
+  fn_status status = fn_dataset_order(s->train, s->progress.epoch, order);
   if (status == FN_OK)
-    status = fn_epoch_list(&s->progress, order, info->samples, s->dist->rank, s->dist->size,
+    status = fn_epoch_list(&s->progress, order, samples, s->dist->rank, s->dist->size,
                            run->train.batch, &plan->list, &plan->count, &plan->first);
   free(order);
   plan->batches = ceil_divide(plan->count, run->train.batch);
@@ -327,15 +337,28 @@ static fn_status agree_on_requests(fn_session *s, bool *save) {
   return FN_OK;
 }
 
+/** After an epoch or, `resumed`, before the first: all epochs done, or enough of them. */
+static void find_end(fn_session *s, bool resumed) {
+  char why[256];
+  const bool all = s->progress.epoch >= s->run->train.epochs;
+  const bool enough = !all && fn_best_suffices(s->run, &s->progress, why, sizeof why);
+  s->finished = all || enough;
+  if (enough)
+    fn_log(FN_INFO, "%s early after epoch %lld: %s", resumed ? "this run was stopped" : "stopped",
+           (long long)s->progress.epoch, why);
+}
+
 static fn_status end_of_epoch(fn_session *s, double seconds) {
   fn_progress *progress = &s->progress;
   const fn_run *run = s->run;
   progress->train_loss =
       progress->loss_count > 0 ? progress->loss_sum / progress->loss_count : (double)NAN;
-  progress->validation_loss = NAN;
   fn_draw_training(s);
   const double start = fn_clock();
-  if (s->validation) FN_TRY(fn_validate(s, &progress->validation_loss));
+  if (s->validation) enter(s, FN_PHASE_VALIDATE);
+  fn_validation validation = {.loss = NAN, .accuracy = NAN, .auc = NAN, .f1 = NAN};
+  if (s->validation) FN_TRY(fn_validate(s, &validation));
+  progress->validation_loss = validation.loss;
   s->longest_validation = fmax(s->longest_validation, fn_clock() - start);
   progress->epoch++;
   progress->stretches = 0;
@@ -348,15 +371,7 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
   const bool counts = !by_validation || isfinite(watched);
   if (counts && fn_schedule_epoch(run, &s->schedule, watched))
     fn_log(FN_INFO, "learning rate lowered from %g to %g", rate, s->schedule.current);
-  const double metric = strcmp(run->checkpoint.best, "validation") == 0 && s->validation
-                            ? progress->validation_loss
-                            : progress->train_loss;
-  const bool best = run->checkpoint.best[0] && isfinite(metric) &&
-                    (isnan(progress->best_metric) || metric < progress->best_metric);
-  if (best) {
-    progress->best_metric = metric;
-    progress->best_epoch = progress->epoch;
-  }
+  const bool best = fn_best_update(run, fn_best_value(run, progress, &validation), progress);
   if (s->observer && s->observer->epoch) {
     const fn_epoch_event event = {
         .epoch = progress->epoch,
@@ -364,6 +379,9 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
         .step = progress->step,
         .train_loss = progress->train_loss,
         .validation_loss = progress->validation_loss,
+        .validation_accuracy = validation.accuracy,
+        .validation_auc = validation.auc,
+        .validation_f1 = validation.f1,
         .lr = fn_schedule_rate(run, &s->schedule, progress->step, progress->epoch,
                                run->train.epochs * s->epoch_steps),
         .seconds = seconds,
@@ -374,7 +392,8 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
   bool asked;
   FN_TRY(agree_on_requests(s, &asked));
   const bool due = progress->epoch % run->checkpoint.every_epochs == 0;
-  if (!due && !best && !asked && !s->stopping && progress->epoch < run->train.epochs) return FN_OK;
+  find_end(s, false);
+  if (!due && !best && !asked && !s->stopping && !s->finished) return FN_OK;
   fn_save_done(); // before the save: a request from now on is for another one
   return fn_session_save(s, best);
 }
@@ -384,11 +403,12 @@ static fn_status run_epoch(fn_session *s, int64_t *steps_this_start, bool *stopp
   const double start = fn_clock();
   epoch_plan plan = {0};
   fn_loader *loader = NULL;
-  fn_status status = plan_epoch(s, &plan);
+  fn_status status = fn_dist_agree(s->dist, plan_epoch(s, &plan));
   if (status == FN_OK)
-    status = fn_loader_create(s->train, s->progress.epoch, plan.list, plan.count, run->train.batch,
-                              plan.first, run->data.prefetch, run->data.readers, &loader);
-  status = fn_dist_agree(s->dist, status);
+    status =
+        fn_dist_agree(s->dist, fn_loader_create(s->train, s->progress.epoch, plan.list, plan.count,
+                                                run->train.batch, plan.first, run->data.prefetch,
+                                                run->data.readers, &loader));
   s->since_clock = start;
   s->since_wait = 0;
   bool complete = false;
@@ -405,25 +425,31 @@ static fn_status run_epoch(fn_session *s, int64_t *steps_this_start, bool *stopp
 
 static fn_status check_samples(const fn_session *s) {
   const fn_dataset_info *info = fn_dataset_get_info(s->train);
-  FN_CHECK(info->samples >= s->dist->size, FN_ERR_CONFIG,
-           "%s: %lld samples (%lld files of %lld crops) are fewer than %d ranks; start fewer ranks",
-           fn_run_where(s->run, "data.train.input"), (long long)info->samples,
-           (long long)info->files, (long long)info->crops, s->dist->size);
+  const int64_t samples = fn_dataset_epoch_samples(s->train);
+  FN_CHECK(samples >= s->dist->size, FN_ERR_CONFIG,
+           "%s: %lld samples (%lld %s of %lld %s) are fewer than %d ranks; start fewer ranks",
+           fn_run_where(s->run, info->cubes ? "data.cubes.train_seeds" : "data.train.input"),
+           (long long)samples, (long long)info->files, info->cubes ? "cubes" : "files",
+           (long long)info->crops, info->cubes ? "samples" : "crops", s->dist->size);
   return FN_OK;
 }
 
-static fn_status open_data(fn_session *s) {
+static fn_status check_data(const fn_session *s) {
   const fn_run *run = s->run;
-  FN_TRY(fn_dataset_create(run, FN_STAGE_TRAIN, &s->train));
-  if (run->data.validation.input.count > 0) {
-    FN_TRY(fn_dataset_create(run, FN_STAGE_VALIDATION, &s->validation));
+  if (s->validation)
     FN_TRY(fn_sizes_agree(run, fn_dataset_get_info(s->train), fn_dataset_get_info(s->validation),
                           "data.validation.input", true));
-  }
   const int fields = fn_dataset_get_info(s->train)->target_fields;
   FN_CHECK(fields <= FN_TARGET_FIELDS_MOST, FN_ERR_CONFIG, "%s: %d target fields; at most %d",
            fn_run_where(run, "data.train.target"), fields, FN_TARGET_FIELDS_MOST);
   return check_samples(s);
+}
+
+static fn_status open_data(fn_session *s) {
+  FN_TRY(fn_data_open(s->run, FN_STAGE_TRAIN, s->dist, NULL, &s->train));
+  if (fn_run_has_data(s->run, "validation", false))
+    FN_TRY(fn_data_open(s->run, FN_STAGE_VALIDATION, s->dist, s->train, &s->validation));
+  return fn_dist_agree(s->dist, check_data(s));
 }
 
 static fn_status allocate_arrays(fn_session *s) {
@@ -453,7 +479,8 @@ static fn_status prepare(fn_session *s) {
   s->parameters = fn_engine_parameters(s->engine);
   fn_program *program;
   int64_t begin, count;
-  fn_rank_slice(info->samples, s->dist->rank, s->dist->size, true, &begin, &count);
+  fn_rank_slice(fn_dataset_epoch_samples(s->train), s->dist->rank, s->dist->size, true, &begin,
+                &count);
   const int64_t batch = count < run->train.batch ? count : run->train.batch;
   FN_TRY(fn_engine_program(s->engine, true, true, batch, &program));
   if (count % batch != 0) // the short last batch: made now, where a failure can still be agreed on
@@ -483,31 +510,46 @@ static void announce(const fn_session *s, bool resumed) {
   snprintf(summary, sizeof summary,
            "%s: %lld parameters, %lld samples (%s), %d rank%s of %d thread%s, %lld steps per epoch",
            s->run->model.layers ? "layers" : s->run->model.name,
-           (long long)s->parameters->parameter_total, (long long)info->samples,
+           (long long)s->parameters->parameter_total, (long long)fn_dataset_epoch_samples(s->train),
            fn_text_bytes((double)info->bytes, bytes, sizeof bytes), s->dist->size,
            s->dist->size > 1 ? "s" : "", fn_threads_get(), fn_threads_get() > 1 ? "s" : "",
            (long long)s->epoch_steps);
   s->observer->start(s->observer->self, s->run, summary, resumed ? s->progress.step : 0);
 }
 
+/** Where the ranks are, once, before anything takes long. Collective. */
+static fn_status show_placement(const fn_session *s) {
+  fn_text table = {0};
+  const fn_status status = fn_placement_table(s->dist, s->run->compute.backend, &table);
+  if (table.data) table.data[table.length - 1] = '\0'; // the log ends its lines itself
+  if (table.data) fn_log(s->dist->size > 1 ? FN_INFO : FN_DETAIL, "%s", table.data);
+  fn_text_free(&table);
+  return status;
+}
+
 static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(s->dist, fn_limits_start(s->run, &s->limits)));
-  FN_TRY(fn_dist_agree(s->dist, open_data(s)));
+  FN_TRY(open_data(s));
   FN_TRY(fn_dist_agree(s->dist, prepare(s)));
-  FN_TRY(fn_dist_agree(s->dist,
-                       fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,
-                                         s->run->train.bucket_bytes, &s->reducer)));
+  FN_TRY(fn_dist_agree(
+      s->dist, fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,
+                                 fn_reducer_bucket_bytes(s->parameters, s->run->train.bucket_bytes),
+                                 &s->reducer)));
   bool resumed, stopped = false;
   FN_TRY(fn_session_lock(s));
   FN_TRY(fn_session_restore(s, &resumed));
   // After the last thing that may refuse the run: what is refused leaves the folder as it was.
   FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
+  FN_TRY(show_placement(s));
   announce(s, resumed);
   s->last_save = fn_clock();
+  FN_TRY(
+      fn_dist_agree(s->dist, fn_watchdog_start(s->dist, s->run->run.hang_timeout, &s->watchdog)));
   int64_t steps = 0;
-  while (s->progress.epoch < s->run->train.epochs && !stopped)
+  find_end(s, true);
+  while (!s->finished && !stopped)
     FN_TRY(run_epoch(s, &steps, &stopped));
-  return s->progress.epoch < s->run->train.epochs ? FN_INTERRUPTED : FN_OK;
+  return s->finished ? FN_OK : FN_INTERRUPTED;
 }
 
 static void release(fn_session *s) {
@@ -516,6 +558,7 @@ static void release(fn_session *s) {
   if (s->accumulated) fn_pages_free(s->accumulated, bytes);
   if (s->buffers_before)
     fn_pages_free(s->buffers_before, (size_t)s->parameters->buffer_count * sizeof(float));
+  fn_watchdog_stop(s->watchdog);
   fn_reducer_destroy(s->reducer);
   fn_optimizer_destroy(s->optimizer);
   fn_engine_destroy(s->engine);

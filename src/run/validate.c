@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "run/logits.h"
+#include "run/validate_labels.h"
 
 static void draw(fn_session *s, fn_program *program, const char *stage) {
   if (!s->observer || !s->observer->figure) return;
@@ -71,7 +73,7 @@ static fn_status name_bad_sample(const fn_session *s, const fn_program *program,
 }
 
 /** *verdict: FN_ERR_DIVERGED with a message for the first batch whose loss is not finite. */
-static fn_status evaluate_batch(fn_session *s, const fn_batch *batch, double *sum,
+static fn_status evaluate_batch(fn_session *s, const fn_batch *batch, double *sum, float *logit,
                                 fn_program **program, fn_status *verdict) {
   FN_TRY(fn_engine_program(s->engine, false, true, batch->count, program));
   FN_TRY(fn_engine_feed(*program, batch));
@@ -81,17 +83,23 @@ static fn_status evaluate_batch(fn_session *s, const fn_batch *batch, double *su
   const double loss = (double)*(const float *)fn_program_output_data(*program, "loss");
   if (!isfinite(loss) && *verdict == FN_OK) *verdict = name_bad_sample(s, *program, batch);
   sum[0] += loss * (double)batch->count;
+  if (logit) {
+    FN_TRY(fn_logits_check(s->run, *program, batch->count));
+    memcpy(logit + (int64_t)sum[1], fn_program_output_data(*program, "output"),
+           (size_t)batch->count * sizeof *logit);
+  }
   sum[1] += (double)batch->count;
   return FN_OK;
 }
 
-static fn_status evaluate_slice(fn_session *s, double *sum, fn_status *verdict) {
+/** sum: of loss times samples, samples. logit [samples of this rank], NULL for fields. */
+static fn_status evaluate_slice(fn_session *s, double *sum, float *logit, fn_status *verdict) {
   const fn_dataset_info *info = fn_dataset_get_info(s->validation);
   int64_t begin, count;
   fn_rank_slice(info->samples, s->dist->rank, s->dist->size, false, &begin, &count);
-  if (count == 0) return FN_OK;
-  int64_t *list = malloc((size_t)count * sizeof *list);
-  FN_CHECK(list, FN_ERR_MEMORY, "out of memory");
+  int64_t *list = malloc((size_t)(count + 1) * sizeof *list);
+  FN_TRY(fn_dist_agree(
+      s->dist, list ? FN_OK : fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "out of memory")));
   for (int64_t i = 0; i < count; i++)
     list[i] = begin + i;
   fn_loader *loader = NULL;
@@ -103,7 +111,8 @@ static fn_status evaluate_slice(fn_session *s, double *sum, fn_status *verdict) 
   while (status == FN_OK) {
     status = fn_loader_next(loader, &batch);
     if (status != FN_OK || !batch) break;
-    status = evaluate_batch(s, batch, sum, &program, verdict);
+    fn_watchdog_enter(s->watchdog, FN_PHASE_VALIDATE, s->progress.step);
+    status = evaluate_batch(s, batch, sum, logit, &program, verdict);
   }
   if (status == FN_OK && program) draw(s, program, "val");
   fn_loader_destroy(loader);
@@ -111,10 +120,10 @@ static fn_status evaluate_slice(fn_session *s, double *sum, fn_status *verdict) 
   return status;
 }
 
-fn_status fn_validate(fn_session *session, double *loss) {
+static fn_status validate(fn_session *session, float *logit, fn_validation *result) {
   double sum[2] = {0, 0};
   fn_status verdict = FN_OK;
-  FN_TRY(fn_dist_agree(session->dist, evaluate_slice(session, sum, &verdict)));
+  FN_TRY(fn_dist_agree(session->dist, evaluate_slice(session, sum, logit, &verdict)));
   // Slices go up with the ranks: the lowest rank's bad sample is the first one.
   verdict = fn_dist_agree(session->dist, verdict);
   if (verdict == FN_ERR_DIVERGED && strcmp(session->run->train.on_nan, "skip") == 0) {
@@ -124,6 +133,23 @@ fn_status fn_validate(fn_session *session, double *loss) {
   }
   FN_TRY(verdict);
   FN_TRY(fn_dist_sum(session->dist, sum, 2));
-  *loss = sum[1] > 0 ? sum[0] / sum[1] : (double)NAN;
-  return FN_OK;
+  result->loss = sum[1] > 0 ? sum[0] / sum[1] : (double)NAN;
+  return logit ? fn_validate_labels(session, logit, result) : FN_OK;
+}
+
+fn_status fn_validate(fn_session *session, fn_validation *result) {
+  const fn_dataset_info *info = fn_dataset_get_info(session->validation);
+  int64_t begin, count;
+  float *logit = NULL;
+  fn_status status = FN_OK;
+  *result = (fn_validation){.loss = NAN, .accuracy = NAN, .auc = NAN, .f1 = NAN};
+  fn_rank_slice(info->samples, session->dist->rank, session->dist->size, false, &begin, &count);
+  if (info->cubes) {
+    logit = malloc((size_t)(count + 1) * sizeof *logit);
+    if (!logit) status = fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "out of memory");
+    status = fn_dist_agree(session->dist, status);
+  }
+  if (status == FN_OK) status = validate(session, logit, result);
+  free(logit);
+  return status;
 }

@@ -6,10 +6,15 @@
 
 #include "run/session.h"
 
+typedef struct fn_validation {
+  double loss;
+  double accuracy, auc, f1; /**< of two classes, against hard labels; NaN for fields */
+} fn_validation;
+
 /** Mean loss over all validation samples, each evaluated exactly once. A loss that is not finite is
- *  FN_ERR_DIVERGED, naming the first bad sample; with train.on_nan skip a warning, and *loss is not
- *  finite. Collective. */
-fn_status fn_validate(fn_session *session, double *loss);
+ *  FN_ERR_DIVERGED, naming the first bad sample; with train.on_nan skip a warning, and the loss is
+ * not finite. Collective. */
+fn_status fn_validate(fn_session *session, fn_validation *result);
 /** Hand the last training batch of rank 0 to the observer as a figure. Not collective. */
 void fn_draw_training(fn_session *session);
 

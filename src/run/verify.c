@@ -125,6 +125,7 @@ static void load_weights(const verification *v) {
                                        ? find(v->buffers, v->buffer_count, entry->name)
                                        : find(v->weights, v->weight_count, entry->name);
     float *data = fn_parameters_data(v->parameters, entry);
+    fn_parameters_changed(v->parameters);
     for (int64_t i = 0; i < entry->count; i++)
       data[i] = t ? (float)t->value[i] : 0;
   }

@@ -7,6 +7,7 @@
  * over the weights. */
 #include <stdlib.h>
 
+#include "backend/cpu/cells.h"
 #include "backend/cpu/conv.h"
 #include "backend/cpu/library.h"
 #include "base/log.h"
@@ -46,6 +47,7 @@ typedef struct choice {
   dnnl_data_type_t type[2]; /**< of x and y */
   int64_t samples;          /**< per execution */
   bool bias;                /**< inside the primitive */
+  bool sum;                 /**< the primitive adds to what lies in y */
 } choice;
 
 /** Weights [K, C/g, k...], or [g, K/g, C/g, k...] for groups. plain false: oneDNN chooses. */
@@ -63,15 +65,28 @@ static dnnl_status_t weight_desc(const conv_values *v, int64_t groups, bool plai
                                           plain ? tags[ndim - 3] : dnnl_format_tag_any);
 }
 
-static dnnl_status_t attributes(const conv_values *v, double slope, dnnl_primitive_attr_t *attr) {
+/** Added to the result of a forward convolution; NULL: nothing. */
+static const fn_value *residual_of(const fn_node *node) {
+  return node->op == &fn_op_conv && node->input_count > 3 ? node->input[3] : NULL;
+}
+
+/** The activation is the primitive's unless something is added in between by a pass of our own. */
+static bool activates(const fn_node *node, const choice *c) {
+  return node->op == &fn_op_conv && (c->sum || !residual_of(node));
+}
+
+static dnnl_status_t attributes(const choice *c, double slope, dnnl_primitive_attr_t *attr) {
   dnnl_status_t status = dnnl_primitive_attr_create(attr);
   if (status == dnnl_success) {
     status = dnnl_primitive_attr_set_scratchpad_mode(*attr, dnnl_scratchpad_mode_user);
   }
-  if (status == dnnl_success && v->role == CONV_FORWARD && slope != 1) {
+  if (status == dnnl_success && (c->sum || slope != 1)) {
     dnnl_post_ops_t ops = NULL;
     status = dnnl_post_ops_create(&ops);
-    if (status == dnnl_success) {
+    if (status == dnnl_success && c->sum) {
+      status = dnnl_post_ops_append_sum(ops, 1, 0, dnnl_data_type_undef);
+    }
+    if (status == dnnl_success && slope != 1) {
       status = dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_relu, (float)slope, 0);
     }
     if (status == dnnl_success) status = dnnl_primitive_attr_set_post_ops(*attr, ops);
@@ -108,7 +123,7 @@ static dnnl_status_t describe(const fn_node *node, const choice *c, dnnl_primiti
   if (!status && c->bias) {
     status = dnnl_memory_desc_create_with_tag(&b, 1, channels, dnnl_f32, dnnl_a);
   }
-  if (!status) status = attributes(&v, attrs->slope, &attr);
+  if (!status) status = attributes(c, activates(node, c) ? attrs->slope : 1, &attr);
   if (!status) {
     switch (v.role) {
       case CONV_FORWARD:
@@ -140,10 +155,8 @@ static bool is_slow(const_dnnl_primitive_desc_t pd) {
   return strncmp(name, "ref", 3) == 0;
 }
 
-/** Descriptor of the first candidate with a fast implementation, else of the plain layout. Blocks
- *  that are set already in *c are kept. Activation types are those of the values when the processor
- *  has them, else f32. */
-static dnnl_status_t choose(const fn_node *node, choice *c, dnnl_primitive_desc_t *pd) {
+/** The first candidate with a fast implementation; see choose(). */
+static bool find_fast(const fn_node *node, choice *c, dnnl_primitive_desc_t *pd) {
   conv_values v;
   fn_cpu_conv_ports(node, &v);
   const int64_t block = fn_cpu_block();
@@ -154,6 +167,7 @@ static dnnl_status_t choose(const fn_node *node, choice *c, dnnl_primitive_desc_
   const int64_t other_x = first_x == 1 ? block : 1;
   const int64_t candidate[][2] = {{first_x, block}, {other_x, block}, {first_x, 1}, {other_x, 1}};
   const int candidates = fixed[X] ? 1 : 4;
+  const bool want_sum = c->sum;
   const bool half = own[X] == FN_BF16 || own[Y] == FN_BF16;
   for (int pass = half ? 0 : 1; pass < 2; pass++) {
     for (int i = 0; i < candidates; i++) {
@@ -161,13 +175,30 @@ static dnnl_status_t choose(const fn_node *node, choice *c, dnnl_primitive_desc_
         c->block[a] = fixed[a] ? fixed[a] : candidate[i][a];
         c->type[a] = pass == 0 ? fn_cpu_type(own[a]) : dnnl_f32;
       }
+      // Copies in f32 are added to by the pass that converts.
+      c->sum = want_sum && c->type[Y] == fn_cpu_type(own[Y]);
       if (describe(node, c, pd) != dnnl_success) continue;
-      if (!is_slow(*pd)) return dnnl_success;
+      if (!is_slow(*pd)) return true;
       dnnl_primitive_desc_destroy(*pd);
     }
   }
+  for (int a = 0; a < 2; a++)
+    c->block[a] = fixed[a];
+  return false;
+}
+
+/** Descriptor of the first candidate with a fast implementation, else of the plain layout. Blocks
+ *  that are set already in *c are kept. Activation types are those of the values when the processor
+ *  has them, else f32. */
+static dnnl_status_t choose(const fn_node *node, choice *c, dnnl_primitive_desc_t *pd) {
+  if (residual_of(node)) {
+    c->sum = true;
+    if (find_fast(node, c, pd)) return dnnl_success;
+  }
+  c->sum = false;
+  if (find_fast(node, c, pd)) return dnnl_success;
   for (int a = 0; a < 2; a++) {
-    c->block[a] = fixed[a] ? fixed[a] : 1;
+    c->block[a] = c->block[a] ? c->block[a] : 1;
     c->type[a] = dnnl_f32;
   }
   return describe(node, c, pd);
@@ -178,6 +209,19 @@ static bool bias_inside(const conv_values *v) {
   return v->bias && v->role != CONV_DATA;
 }
 
+/** Weight gradients for which oneDNN would have a few channels padded to blocks. */
+static bool is_first(const fn_node *node) {
+  if (!fn_cpu_conv_first_fits(node)) return false;
+  conv_values v;
+  fn_cpu_conv_ports(node, &v);
+  choice c = {.samples = v.x->shape.dim[0], .bias = bias_inside(&v)};
+  dnnl_primitive_desc_t pd = NULL;
+  if (choose(node, &c, &pd) != dnnl_success) return true;
+  const bool good = c.block[X] == 1 && c.block[Y] > 1 && !is_slow(pd);
+  dnnl_primitive_desc_destroy(pd);
+  return !good;
+}
+
 /* ---- plan
  * ---------------------------------------------------------------------------------------- */
 
@@ -186,7 +230,7 @@ static bool supports(const fn_node *node) {
   fn_cpu_conv_ports(node, &v);
   if (v.x->shape.ndim < 3 || v.x->shape.ndim > 5) return false;
   if (v.w->dtype != FN_F32 || (v.bias && v.bias->dtype != FN_F32)) return false;
-  if (fn_cpu_conv_patch_fits(node)) return true;
+  if (fn_cpu_conv_patch_fits(node) || is_first(node)) return true;
   choice c = {.samples = v.x->shape.dim[0], .bias = bias_inside(&v)};
   dnnl_primitive_desc_t pd = NULL;
   if (choose(node, &c, &pd) != dnnl_success) return false;
@@ -202,6 +246,8 @@ static void plan(const fn_node *node, const int64_t *current, fn_node_plan *plan
   dnnl_primitive_desc_t pd = NULL;
   if (fn_cpu_conv_patch_fits(node)) {
     c.block[X] = c.block[Y] = fn_cpu_block();
+  } else if (is_first(node)) {
+    c.block[X] = 1, c.block[Y] = fn_cpu_block();
   } else if (choose(node, &c, &pd) == dnnl_success) {
     if (is_slow(pd)) {
       fn_log_once(FN_WARN, "oneDNN has no fast convolution for some layer (%s): it will be slow",
@@ -228,6 +274,11 @@ static void plan(const fn_node *node, const int64_t *current, fn_node_plan *plan
     plan->in_block[1] = 1;
     plan->strided_out[0] = true;
     plan->out_block[0] = v.role == CONV_FORWARD ? c.block[Y] : c.block[X];
+    if (residual_of(node)) {
+      plan->strided_in[3] = true;
+      plan->in_block[3] = c.block[Y];
+      if (fn_cpu_same(node, 3, 0)) plan->in_place[0] = 1u << 3;
+    }
   }
 }
 
@@ -242,12 +293,15 @@ typedef struct conv_state {
   dnnl_memory_t activation[2], packed, plain, bias, scratch, pack_scratch;
   const fn_tensor *tensor[2];      /**< x, y */
   const fn_tensor *weight, *extra; /**< extra: bias or NULL */
+  const fn_tensor *residual;       /**< added to y; NULL: nothing */
+  bool sum;                        /**< by the primitive, to what lies in y */
   bool same_weights;               /**< packed is the plain layout: no copy */
   bool pack_nothing;               /**< no plain weights to write */
   bool convert[2];                 /**< through an f32 copy in the workspace */
   int64_t executions;              /**< samples run one by one, or 1 */
-  double slope;                    /**< of the pass after a data gradient; 1: none */
+  double slope;                    /**< of the pass after the primitive; 1: none */
   size_t packed_at, scratch_at, copy_at[2], pack_scratch_at;
+  size_t keep_at; /**< of a residual that lies in y; SIZE_MAX: it does not */
 } conv_state;
 
 static void release(fn_cpu_state *base) {
@@ -400,12 +454,60 @@ static void views(const conv_state *s, int a, int64_t n, char *workspace, fn_ten
   copy->batch_stride = fn_tensor_sample_count(&own->shape, own->block);
 }
 
+/** y = leaky(from + residual) where the primitive cannot; from may be y. */
+static void add_residual(const fn_tensor *y, const fn_tensor *from, const fn_tensor *residual,
+                         float slope) {
+  const fn_tensor *all[] = {y, from, residual};
+  const fn_runs runs = fn_runs_of(all, 3);
+#pragma omp parallel for schedule(static) if (runs.items > 1)
+  for (int64_t i = 0; i < runs.items; i++) {
+    const fn_item it = fn_run_at(&runs, i);
+    const int64_t at = fn_offset(y, &it);
+    float left[FN_CHUNK], right[FN_CHUNK], out[FN_CHUNK];
+    const float *a = fn_load(from, fn_offset(from, &it), it.count, left);
+    const float *b = fn_load(residual, fn_offset(residual, &it), it.count, right);
+    float *to = fn_target(y, at, out);
+#pragma omp simd
+    for (int64_t e = 0; e < it.count; e++) {
+      const float value = a[e] + b[e];
+      to[e] = value > 0 ? value : slope * value;
+    }
+    fn_store(y, at, it.count, to);
+  }
+}
+
+/** Forward convolution whose primitive leaves the residual to us. A residual that lies where the
+ *  primitive writes waits in the workspace. */
+static fn_status run_then_add(const conv_state *s, char *workspace) {
+  fn_tensor residual = *s->residual;
+  if (s->keep_at != SIZE_MAX) {
+    residual.data = workspace + s->keep_at;
+    residual.batch_stride = fn_tensor_sample_count(&residual.shape, residual.block);
+    fn_cpu_copy(&residual, s->residual);
+  }
+  for (int64_t n = 0; n < s->executions; n++) {
+    fn_tensor own, copy, part = residual;
+    if (s->convert[X]) {
+      views(s, X, n, workspace, &own, &copy);
+      fn_cpu_conv_finish(&copy, &own, NULL, 1);
+    }
+    FN_TRY(execute(s, n, workspace));
+    views(s, Y, n, workspace, &own, &copy);
+    part.data = (char *)part.data + n * part.batch_stride * (int64_t)fn_dtype_size(part.dtype);
+    part.shape = own.shape;
+    add_residual(&own, s->convert[Y] ? &copy : &own, &part, (float)s->slope);
+  }
+  return FN_OK;
+}
+
 static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
   conv_state *s = kernel->state;
   char *workspace = s->base.workspace = context->workspace;
   const int result = s->role == CONV_FORWARD ? Y : s->role == CONV_DATA ? X : -1;
   const float *bias = s->role == CONV_DATA && s->extra ? s->extra->data : NULL;
   if (s->role != CONV_WEIGHT) FN_TRY(pack(s, workspace));
+  if (s->residual && !s->sum) return run_then_add(s, workspace);
+  if (s->sum && s->residual->data != s->tensor[Y]->data) fn_cpu_copy(s->tensor[Y], s->residual);
   for (int64_t n = 0; n < s->executions; n++) {
     fn_tensor own, copy;
     for (int a = 0; a < 2; a++) {
@@ -431,6 +533,7 @@ static void set_tensors(const fn_kernel *kernel, conv_state *s) {
     case CONV_FORWARD:
       s->tensor[X] = &kernel->input[0], s->tensor[Y] = &kernel->output[0];
       s->weight = &kernel->input[1], s->extra = third;
+      s->residual = residual_of(kernel->node) ? &kernel->input[3] : NULL;
       break;
     case CONV_DATA:
       s->tensor[Y] = &kernel->input[0], s->tensor[X] = &kernel->output[0];
@@ -446,6 +549,7 @@ static void set_tensors(const fn_kernel *kernel, conv_state *s) {
 
 static fn_status prepare(fn_kernel *kernel) {
   if (fn_cpu_conv_patch_fits(kernel->node)) return fn_cpu_conv_patch_prepare(kernel);
+  if (is_first(kernel->node)) return fn_cpu_conv_first_prepare(kernel);
   const fn_conv_attrs *attrs = kernel->node->attrs;
   conv_state *s = NULL;
   FN_TRY(fn_cpu_state_create(kernel, sizeof *s, (void **)&s));
@@ -466,6 +570,15 @@ static fn_status prepare(fn_kernel *kernel) {
   FN_TRY(fn_cpu_engine(&engine, &s->stream));
   dnnl_primitive_desc_t pd = NULL;
   FN_LIBRARY(choose(kernel->node, &c, &pd));
+  s->sum = c.sum;
+  s->keep_at = SIZE_MAX;
+  if (s->residual && !s->sum) {
+    s->slope = attrs->slope;
+    const fn_tensor *r = s->residual;
+    const int64_t count = batch * fn_tensor_sample_count(&r->shape, r->block);
+    if (r->data == s->tensor[Y]->data && c.type[Y] == fn_cpu_type(r->dtype))
+      s->keep_at = fn_cpu_carve(kernel, (size_t)count * fn_dtype_size(r->dtype));
+  }
   fn_status status = make_memories(kernel, s, &c, pd);
   if (status == FN_OK) {
     status =

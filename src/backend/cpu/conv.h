@@ -1,5 +1,5 @@
 /** @file conv.h
- *  Shared by the two convolution files of the cpu backend.
+ *  Shared by the convolution files of the cpu backend.
  */
 #ifndef FN_BACKEND_CPU_CONV_H
 #define FN_BACKEND_CPU_CONV_H
@@ -13,6 +13,10 @@ typedef struct conv_values {
   conv_role role;
   const fn_value *x, *y, *w, *bias; /**< bias may be NULL; CONV_WEIGHT: its gradient */
 } conv_values;
+
+/** Weight gradients that read few channels, plain, and blocks of dy. */
+bool fn_cpu_conv_first_fits(const fn_node *node);
+fn_status fn_cpu_conv_first_prepare(fn_kernel *kernel);
 
 void fn_cpu_conv_ports(const fn_node *node, conv_values *v);
 

@@ -5,7 +5,7 @@
  */
 #include "backend/cpu/conv.h"
 
-enum { CELLS = 6 };
+enum { CELLS = 6, PIECE = 48 };
 
 typedef struct patch_state {
   fn_cpu_state base;
@@ -76,93 +76,113 @@ static inline void product(const float *y, int64_t y_stride, int64_t block, int6
     sum[i][0] = acc[i][0], sum[i][1] = acc[i][1];
 }
 
-/** Where one row of y cells goes. */
-typedef struct row_job {
-  const float *y;   /**< first cell of the row, channel block 0 */
+/** Some cells of one sample of y, and where their patches go. */
+typedef struct piece_job {
+  const float *y;   /**< cell 0 of the sample, channel block 0 */
   int64_t y_stride; /**< between channel blocks */
-  int64_t cells, k_count, block;
-  float *x;         /**< cell of x under tap (.., .., 0) of the first cell, channel block 0 */
+  int64_t k_count, block;
+  float *x;         /**< the sample, channel block 0 */
   int64_t x_stride; /**< between channel blocks of x */
   int64_t blocks;   /**< channel blocks of x */
-  int64_t step;     /**< cells of x per cell of y along the row */
   float slope;
-} row_job;
+} piece_job;
 
-static void put(const row_job *job, int64_t group, int half, int64_t cell, const fn_lane8 *sum) {
-  const int64_t c = group * FN_LANES + half * 8;
-  const int64_t k = c / job->block;
-  if (k >= job->blocks) return;
-  float *to = job->x + k * job->x_stride + cell * job->block + c % job->block;
-  float value[8];
-  memcpy(value, sum, sizeof value);
-  const float slope = job->slope;
+/** Cell of x under tap 0 of cell `cell` of y. */
+static int64_t corner(const patch_state *s, int64_t cell) {
+  const int64_t w = cell % s->y_dim[2], h = cell / s->y_dim[2] % s->y_dim[1];
+  const int64_t d = cell / s->y_dim[2] / s->y_dim[1];
+  const int64_t height = s->y_dim[1] * s->stride[1], width = s->y_dim[2] * s->stride[2];
+  return (d * s->stride[0] * height + h * s->stride[1]) * width + w * s->stride[2];
+}
+
+/** Distance of a tap from tap 0, in cells of x. */
+static int64_t tap_offset(const patch_state *s, int64_t tap) {
+  const int64_t t2 = tap % s->stride[2], t1 = tap / s->stride[2] % s->stride[1];
+  const int64_t t0 = tap / s->stride[2] / s->stride[1];
+  const int64_t height = s->y_dim[1] * s->stride[1], width = s->y_dim[2] * s->stride[2];
+  return (t0 * height + t1) * width + t2;
+}
+
+/** leaky(sum) -> 8 channels of one cell of x. */
+static inline void put(float *to, const fn_lane8 *sum, float slope) {
+  *(fn_lane8 *)to = *sum;
+  if (slope == 1) return;
 #pragma omp simd
   for (int i = 0; i < 8; i++)
-    to[i] = value[i] > 0 ? value[i] : slope * value[i];
+    to[i] = to[i] > 0 ? to[i] : slope * to[i];
 }
 
-/** The same for one cell. */
-static void product_one(const row_job *job, int64_t cell, const float *w, const fn_lane8 *start,
-                        fn_lane8 *sum) {
-  const float *y = job->y + cell * job->block;
-  sum[0] = start[0], sum[1] = start[1];
-  for (int64_t k = 0; k < job->k_count; k++) {
-    const float value = y[k / job->block * job->y_stride + k % job->block];
-    sum[0] += *(const fn_lane8 *)(w + k * FN_LANES) * value;
-    sum[1] += *(const fn_lane8 *)(w + k * FN_LANES + 8) * value;
+/** The products of fewer cells than a tile. */
+static void product_few(const piece_job *job, int64_t first, int64_t cells, const float *w,
+                        const fn_lane8 *start, fn_lane8 (*sum)[2]) {
+  for (int64_t i = 0; i < cells; i++) {
+    const float *y = job->y + (first + i) * job->block;
+    sum[i][0] = start[0], sum[i][1] = start[1];
+    for (int64_t k = 0; k < job->k_count; k++) {
+      const float value = y[k / job->block * job->y_stride + k % job->block];
+      sum[i][0] += *(const fn_lane8 *)(w + k * FN_LANES) * value;
+      sum[i][1] += *(const fn_lane8 *)(w + k * FN_LANES + 8) * value;
+    }
   }
 }
 
-/** One row of y against the weights of one tap and 16 channels; tap is its offset along the row. */
-static void row(const row_job *job, const float *w, int64_t group, int64_t tap,
-                const float *start16) {
+/** Cells [first, first + cells) against the weights of one tap and 16 channels; to [cells]: where
+ *  tap 0 of each goes, tap: how far from there this one is. */
+static void panel(const piece_job *job, const float *w, int64_t group, int64_t tap,
+                  const float *start16, int64_t first, int64_t cells, const int64_t *to) {
   fn_lane8 start[2], sum[CELLS][2];
   memcpy(start, start16, sizeof start);
-  const bool narrow = job->cells < CELLS;
-  for (int64_t s = 0; s < job->cells; s += narrow ? 1 : CELLS) {
-    // The last tile of a row steps back to stay inside; some cells are computed twice.
-    const int64_t first = narrow ? s : fn_min_of(s, job->cells - CELLS);
-    if (narrow) {
-      product_one(job, first, w, start, sum[0]);
-    } else {
-      product(job->y + first * job->block, job->y_stride, job->block, job->k_count, w, start, sum);
-    }
-    for (int64_t i = 0; i < (narrow ? 1 : CELLS); i++) {
-      for (int h = 0; h < 2; h++)
-        put(job, group, h, (first + i) * job->step + tap, &sum[i][h]);
+  float *x[2];
+  for (int64_t h = 0; h < 2; h++) {
+    const int64_t c = group * FN_LANES + h * 8, k = c / job->block;
+    x[h] = k < job->blocks ? job->x + k * job->x_stride + tap * job->block + c % job->block : NULL;
+  }
+  const int64_t tile = fn_min_of(cells, CELLS);
+  for (int64_t s = 0; s < cells; s += tile) {
+    // The last tile steps back to stay inside; some cells are computed twice.
+    const int64_t from = fn_min_of(s, cells - tile);
+    const float *y = job->y + (first + from) * job->block;
+    if (tile < CELLS)
+      product_few(job, first, cells, w, start, sum);
+    else if (job->block == 8) // a constant is worth a tenth
+      product(y, job->y_stride, 8, job->k_count, w, start, sum);
+    else
+      product(y, job->y_stride, job->block, job->k_count, w, start, sum);
+    for (int64_t i = 0; i < tile; i++) {
+      put(x[0] + to[from + i] * job->block, &sum[i][0], job->slope);
+      if (x[1]) put(x[1] + to[from + i] * job->block, &sum[i][1], job->slope);
     }
   }
 }
 
+/** Pieces of cells small enough for y and its patches to stay in the cache while the weights pass
+ *  by. */
 static void multiply(const patch_state *s, const fn_tensor *x, const fn_tensor *y,
                      const float *packed, const float *bias, double slope) {
   const int64_t block = y->block, c_count = x->shape.dim[1], k_count = y->shape.dim[1];
-  const int64_t rows = s->y_dim[0] * s->y_dim[1], width = s->y_dim[2];
-  const int64_t batch = y->shape.dim[0];
-  const int64_t y_cells = fn_space(&y->shape), x_cells = fn_space(&x->shape);
-  const int64_t x_height = s->y_dim[1] * s->stride[1], x_width = width * s->stride[2];
+  const int64_t cells = fn_space(&y->shape), pieces = fn_ceil_div(cells, PIECE);
 #pragma omp parallel for schedule(static) collapse(2)
-  for (int64_t n = 0; n < batch; n++) {
-    for (int64_t r = 0; r < rows; r++) {
-      const int64_t d = r / s->y_dim[1], h = r % s->y_dim[1];
-      row_job job = {.y = (const float *)y->data + n * y->batch_stride + r * width * block,
-                     .y_stride = y_cells * block,
-                     .cells = width,
-                     .k_count = k_count,
-                     .block = block,
-                     .x_stride = x_cells * block,
-                     .blocks = fn_ceil_div(c_count, block),
-                     .step = s->stride[2],
-                     .slope = (float)slope};
+  for (int64_t n = 0; n < y->shape.dim[0]; n++) {
+    for (int64_t p = 0; p < pieces; p++) {
+      const piece_job job = {.y = (const float *)y->data + n * y->batch_stride,
+                             .y_stride = cells * block,
+                             .k_count = k_count,
+                             .block = block,
+                             .x = (float *)x->data + n * x->batch_stride,
+                             .x_stride = fn_space(&x->shape) * block,
+                             .blocks = fn_ceil_div(c_count, block),
+                             .slope = (float)slope};
+      const int64_t first = p * PIECE, count = fn_min_of(PIECE, cells - first);
+      int64_t to[PIECE];
+      for (int64_t i = 0; i < count; i++)
+        to[i] = corner(s, first + i);
       for (int64_t t = 0; t < s->taps; t++) {
-        const int64_t t2 = t % s->stride[2], t1 = t / s->stride[2] % s->stride[1];
-        const int64_t t0 = t / s->stride[2] / s->stride[1];
-        const int64_t x_row = (d * s->stride[0] + t0) * x_height + h * s->stride[1] + t1;
-        job.x = (float *)x->data + n * x->batch_stride + x_row * x_width * block;
+        const int64_t offset = tap_offset(s, t);
         for (int64_t g = 0; g < s->groups; g++) {
           float start[FN_LANES] = {0};
           if (bias) fn_pattern(bias, c_count, g, FN_LANES, start);
-          row(&job, packed + (t * s->groups + g) * k_count * FN_LANES, g, t2, start);
+          panel(&job, packed + (t * s->groups + g) * k_count * FN_LANES, g, offset, start, first,
+                count, to);
         }
       }
     }
@@ -182,17 +202,27 @@ static fn_tensor in_f32(const fn_tensor *t, bool convert, char *copy) {
   return view;
 }
 
-static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
+/** The product alone, on the f32 copies that run() makes. */
+static fn_status multiply_all(const fn_kernel *kernel, void *workspace) {
   const patch_state *s = kernel->state;
   const fn_conv_attrs *attrs = kernel->node->attrs;
-  char *memory = context->workspace;
+  char *memory = workspace;
+  const fn_tensor x = in_f32(&kernel->output[0], s->convert[0], memory + s->copy_at[0]);
+  const fn_tensor y = in_f32(&kernel->input[0], s->convert[1], memory + s->copy_at[1]);
+  multiply(s, &x, &y, (const float *)(memory + s->weights_at), bias_of(kernel), attrs->slope);
+  return FN_OK;
+}
+
+static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
+  patch_state *s = kernel->state;
+  char *memory = s->base.workspace = context->workspace;
   const fn_tensor *y = &kernel->input[0], *x = &kernel->output[0];
   pack(kernel->input[1].data, y->shape.dim[1], x->shape.dim[1], s->taps,
        (float *)(memory + s->weights_at));
   const fn_tensor y32 = in_f32(y, s->convert[1], memory + s->copy_at[1]);
   if (s->convert[1]) fn_cpu_conv_finish(&y32, y, NULL, 1);
+  FN_TRY(multiply_all(kernel, memory));
   const fn_tensor x32 = in_f32(x, s->convert[0], memory + s->copy_at[0]);
-  multiply(s, &x32, &y32, (const float *)(memory + s->weights_at), bias_of(kernel), attrs->slope);
   if (s->convert[0]) fn_cpu_conv_finish(x, &x32, NULL, 1);
   return FN_OK;
 }
@@ -220,6 +250,7 @@ fn_status fn_cpu_conv_patch_prepare(fn_kernel *kernel) {
     const int64_t count = t->shape.dim[0] * fn_tensor_sample_count(&t->shape, t->block);
     s->copy_at[a] = fn_cpu_carve(kernel, (size_t)count * 4);
   }
+  s->base.primitive = multiply_all;
   kernel->run = run;
   return FN_OK;
 }

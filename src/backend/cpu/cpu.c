@@ -8,9 +8,9 @@
 #include "backend/cpu/internal.h"
 
 static const fn_cpu_op *const tables[] = {
-    fn_cpu_conv_ops,   fn_cpu_matmul_ops,   fn_cpu_norm_ops,   fn_cpu_elementwise_ops,
-    fn_cpu_window_ops, fn_cpu_periodic_ops, fn_cpu_shape_ops,  fn_cpu_reduce_ops,
-    fn_cpu_pool_ops,   fn_cpu_resample_ops, fn_cpu_random_ops,
+    fn_cpu_conv_ops,        fn_cpu_matmul_ops, fn_cpu_norm_ops,     fn_cpu_fold_ops,
+    fn_cpu_elementwise_ops, fn_cpu_window_ops, fn_cpu_periodic_ops, fn_cpu_shape_ops,
+    fn_cpu_reduce_ops,      fn_cpu_pool_ops,   fn_cpu_resample_ops, fn_cpu_random_ops,
 };
 
 static const fn_cpu_op *entry_of(const fn_op *op) {

@@ -27,7 +27,7 @@ typedef struct fn_cpu_op {
 } fn_cpu_op;
 
 /** Tables of the files, each ended by an entry whose op is NULL. */
-extern const fn_cpu_op fn_cpu_conv_ops[], fn_cpu_matmul_ops[], fn_cpu_norm_ops[],
+extern const fn_cpu_op fn_cpu_conv_ops[], fn_cpu_matmul_ops[], fn_cpu_norm_ops[], fn_cpu_fold_ops[],
     fn_cpu_elementwise_ops[], fn_cpu_window_ops[], fn_cpu_periodic_ops[], fn_cpu_shape_ops[],
     fn_cpu_reduce_ops[], fn_cpu_pool_ops[], fn_cpu_resample_ops[], fn_cpu_random_ops[];
 

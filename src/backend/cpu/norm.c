@@ -8,15 +8,20 @@
 #include "backend/cpu/internal.h"
 
 enum { X, SCALE, SHIFT, RESIDUAL, MEAN, VAR };
-enum { GRAD_DY, GRAD_X, GRAD_SCALE, GRAD_MEAN, GRAD_VAR, GRAD_Y };
+enum { GRAD_DY, GRAD_X, GRAD_SCALE, GRAD_MEAN, GRAD_VAR, GRAD_Y, GRAD_SHIFT };
+enum { FACTORS = 6 }; // per channel, see run() and run_grad()
 
+/** Work is cut in items: a chunk of a row or, where rows are short, the rows of one channel block
+ * of `group` samples. */
 typedef struct norm_state {
   fn_cpu_state base;
   fn_rows rows;
   int64_t channels;
+  int64_t group, groups; /**< samples per item, items along the batch */
+  int64_t items;
   size_t partial_at; /**< double [items][2][block] */
   size_t total_at;   /**< double [2 channels + 1] */
-  size_t factor_at;  /**< float [4][channels] */
+  size_t factor_at;  /**< float [FACTORS][channels] */
 } norm_state;
 
 static fn_status make_state(fn_kernel *kernel, const fn_tensor *x, norm_state **state) {
@@ -24,11 +29,61 @@ static fn_status make_state(fn_kernel *kernel, const fn_tensor *x, norm_state **
   FN_TRY(fn_cpu_state_create(kernel, sizeof *s, (void **)&s));
   s->rows = fn_rows_of(&x->shape, x->block);
   s->channels = fn_channels(&x->shape);
-  s->partial_at = fn_cpu_carve(kernel, (size_t)(s->rows.items * 2 * s->rows.block) * 8);
+  s->group = fn_min_of(FN_CHUNK / fn_min_of(FN_CHUNK, s->rows.length), s->rows.batch);
+  s->groups = fn_ceil_div(s->rows.batch, s->group);
+  s->items = s->groups * s->rows.blocks * s->rows.chunks;
+  s->partial_at = fn_cpu_carve(kernel, (size_t)(s->items * 2 * s->rows.block) * 8);
   s->total_at = fn_cpu_carve(kernel, (size_t)(2 * s->channels + 1) * 8);
-  s->factor_at = fn_cpu_carve(kernel, (size_t)(4 * s->channels) * 4);
+  s->factor_at = fn_cpu_carve(kernel, (size_t)(FACTORS * s->channels) * 4);
   *state = s;
   return FN_OK;
+}
+
+/** One item: `count` elements of channel block k in `samples` pieces of equal length. */
+typedef struct span {
+  int64_t n, k, offset, samples, count;
+} span;
+
+static span span_at(const norm_state *s, int64_t index) {
+  const fn_rows *r = &s->rows;
+  const int64_t first = index % r->chunks * FN_CHUNK, row = index / r->chunks;
+  span p = {.n = row / r->blocks * s->group, .k = row % r->blocks};
+  p.offset = p.k * r->length + first;
+  p.samples = fn_min_of(s->group, r->batch - p.n);
+  p.count = fn_min_of(FN_CHUNK, r->length - first) * p.samples;
+  return p;
+}
+
+static int64_t piece_at(const fn_tensor *t, const span *p, int64_t i) {
+  return (p->n + i) * t->batch_stride + p->offset;
+}
+
+/** The elements as f32 in one piece: in place, or copied into scratch [FN_CHUNK]. */
+static const float *span_load(const fn_tensor *t, const span *p, float *scratch) {
+  if (p->samples == 1) return fn_load(t, piece_at(t, p, 0), p->count, scratch);
+  const int64_t length = p->count / p->samples;
+  for (int64_t i = 0; i < p->samples; i++) {
+    float *to = scratch + i * length;
+    const float *from = fn_load(t, piece_at(t, p, i), length, to);
+    if (from != to) memcpy(to, from, (size_t)length * sizeof *to);
+  }
+  return scratch;
+}
+
+/** Where to compute the elements: in place or scratch, to be followed by span_store(). */
+static float *span_target(const fn_tensor *t, const span *p, float *scratch) {
+  return p->samples == 1 ? fn_target(t, piece_at(t, p, 0), scratch) : scratch;
+}
+
+static void span_store(const fn_tensor *t, const span *p, const float *values) {
+  const int64_t length = p->count / p->samples;
+  for (int64_t i = 0; i < p->samples; i++) {
+    const int64_t at = piece_at(t, p, i);
+    if (t->dtype == FN_F32 && p->samples > 1)
+      memcpy((float *)t->data + at, values + i * length, (size_t)length * sizeof *values);
+    else
+      fn_store(t, at, length, values + i * length);
+  }
 }
 
 /** Add the lanes that belong to the same channel: result [block]. */
@@ -79,32 +134,35 @@ static void chunk_moments(const float *x, int64_t count, int64_t block, double *
   }
 }
 
-static const double *partial_of(const norm_state *s, const double *partial, int64_t n, int64_t k,
+/** Item `chunk` of group `g` of samples of channel block k. */
+static const double *partial_of(const norm_state *s, const double *partial, int64_t g, int64_t k,
                                 int64_t chunk) {
   const fn_rows *r = &s->rows;
-  return partial + ((n * r->blocks + k) * r->chunks + chunk) * 2 * r->block;
+  return partial + ((g * r->blocks + k) * r->chunks + chunk) * 2 * r->block;
 }
 
-/** Sum of entry `which` (0, 1) of channel c over all its chunks. */
+/** Sum of entry `which` (0, 1) of channel c over all its items. */
 static double channel_sum(const norm_state *s, const double *partial, int which, int64_t c) {
   const fn_rows *r = &s->rows;
   double total = 0;
-  for (int64_t n = 0; n < r->batch; n++) {
+  for (int64_t g = 0; g < s->groups; g++) {
     for (int64_t i = 0; i < r->chunks; i++) {
-      total += partial_of(s, partial, n, c / r->block, i)[which * r->block + c % r->block];
+      total += partial_of(s, partial, g, c / r->block, i)[which * r->block + c % r->block];
     }
   }
   return total;
 }
 
-/** Sum of squares about `mean` of channel c from sums and squares per chunk. */
+/** Sum of squares about `mean` of channel c from sums and squares per item. */
 static double channel_squares(const norm_state *s, const double *partial, int64_t c, double mean) {
   const fn_rows *r = &s->rows;
   double total = 0;
-  for (int64_t n = 0; n < r->batch; n++) {
+  for (int64_t g = 0; g < s->groups; g++) {
+    const int64_t samples = fn_min_of(s->group, r->batch - g * s->group);
     for (int64_t i = 0; i < r->chunks; i++) {
-      const double *p = partial_of(s, partial, n, c / r->block, i);
-      const double cells = (double)(fn_min_of(FN_CHUNK, r->length - i * FN_CHUNK) / r->block);
+      const double *p = partial_of(s, partial, g, c / r->block, i);
+      const int64_t length = fn_min_of(FN_CHUNK, r->length - i * FN_CHUNK);
+      const double cells = (double)(length / r->block * samples);
       const double apart = p[c % r->block] / cells - mean;
       total += p[r->block + c % r->block] + cells * apart * apart;
     }
@@ -123,21 +181,21 @@ static fn_status over_ranks(bool sync, const fn_run_context *context, double *va
 static fn_status statistics(const norm_state *s, const fn_tensor *x, bool sync,
                             const fn_run_context *context, double *partial, double *total) {
   const fn_rows *r = &s->rows;
-#pragma omp parallel for schedule(static) if (r->items > 1)
-  for (int64_t i = 0; i < r->items; i++) {
+#pragma omp parallel for schedule(static) if (s->items > 1)
+  for (int64_t i = 0; i < s->items; i++) {
     float scratch[FN_CHUNK];
-    const fn_item it = fn_item_at(r, i);
-    const float *values = fn_load(x, fn_offset(x, &it), it.count, scratch);
-    chunk_moments(values, it.count, r->block, partial + i * 2 * r->block);
+    const span p = span_at(s, i);
+    const float *values = span_load(x, &p, scratch);
+    chunk_moments(values, p.count, r->block, partial + i * 2 * r->block);
   }
   double *mean = total, *var = total + s->channels;
   double count[1] = {(double)(r->batch * r->cells)};
-#pragma omp parallel for schedule(static) if (s->rows.items > 64)
+#pragma omp parallel for schedule(static) if (s->items > 64)
   for (int64_t c = 0; c < s->channels; c++)
     mean[c] = channel_sum(s, partial, 0, c);
   FN_TRY(over_ranks(sync, context, count, 1));
   FN_TRY(over_ranks(sync, context, mean, s->channels));
-#pragma omp parallel for schedule(static) if (s->rows.items > 64)
+#pragma omp parallel for schedule(static) if (s->items > 64)
   for (int64_t c = 0; c < s->channels; c++) {
     mean[c] /= count[0];
     var[c] = channel_squares(s, partial, c, mean[c]);
@@ -180,20 +238,19 @@ static void apply(const norm_state *s, const fn_kernel *kernel, const float *mea
   const fn_rows *r = &s->rows;
   const fn_tensor *x = &kernel->input[X], *residual = &kernel->input[RESIDUAL];
   const fn_tensor *y = &kernel->output[0];
-#pragma omp parallel for schedule(static) if (r->items > 1)
-  for (int64_t i = 0; i < r->items; i++) {
+#pragma omp parallel for schedule(static) if (s->items > 1)
+  for (int64_t i = 0; i < s->items; i++) {
     float in[FN_CHUNK], extra[FN_CHUNK], out[FN_CHUNK];
     float lane_mean[FN_LANES], lane_a[FN_LANES], lane_b[FN_LANES];
-    const fn_item it = fn_item_at(r, i);
-    fn_pattern(mean, s->channels, it.k, r->block, lane_mean);
-    fn_pattern(a, s->channels, it.k, r->block, lane_a);
-    fn_pattern(b, s->channels, it.k, r->block, lane_b);
-    const float *values = fn_load(x, fn_offset(x, &it), it.count, in);
-    const float *added =
-        residual->data ? fn_load(residual, fn_offset(residual, &it), it.count, extra) : NULL;
-    float *result = fn_target(y, fn_offset(y, &it), out);
-    apply_chunk(values, added, it.count, lane_mean, lane_a, lane_b, (float)slope, result);
-    fn_store(y, fn_offset(y, &it), it.count, result);
+    const span p = span_at(s, i);
+    fn_pattern(mean, s->channels, p.k, r->block, lane_mean);
+    fn_pattern(a, s->channels, p.k, r->block, lane_a);
+    fn_pattern(b, s->channels, p.k, r->block, lane_b);
+    const float *values = span_load(x, &p, in);
+    const float *added = residual->data ? span_load(residual, &p, extra) : NULL;
+    float *result = span_target(y, &p, out);
+    apply_chunk(values, added, p.count, lane_mean, lane_a, lane_b, (float)slope, result);
+    span_store(y, &p, result);
   }
 }
 
@@ -212,6 +269,7 @@ static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
   } else {
     FN_TRY(statistics(s, &kernel->input[X], attrs->sync, context,
                       (double *)(memory + s->partial_at), total));
+    if (attrs->sync) fn_round_statistics(total, 2 * channels);
   }
   for (int64_t c = 0; c < channels; c++) {
     factor[c] = (float)total[c];
@@ -256,6 +314,21 @@ static void activation_chunk(const float *dy, const float *y, int64_t count, flo
     g[i] = y[i] > 0 ? dy[i] : slope * dy[i];
 }
 
+/** The same with y = (x - mean) a + b computed here; mean, a and b per lane. */
+static void branch_chunk(const float *dy, const float *x, int64_t count, const float *mean,
+                         const float *a, const float *b, float slope, float *g) {
+  int64_t i = 0;
+  for (; i + FN_LANES <= count; i += FN_LANES) {
+#pragma omp simd
+    for (int l = 0; l < FN_LANES; l++) {
+      const float y = (x[i + l] - mean[l]) * a[l] + b[l];
+      g[i + l] = y > 0 ? dy[i + l] : slope * dy[i + l];
+    }
+  }
+  for (int l = 0; i < count; i++, l++)
+    g[i] = (x[i] - mean[l]) * a[l] + b[l] > 0 ? dy[i] : slope * dy[i];
+}
+
 /** Sums of g and g (x - mean) per lane of a chunk. */
 static void chunk_products(const float *g, const float *x, int64_t count, int64_t block,
                            const float *mean, double *partial) {
@@ -293,40 +366,52 @@ static void gradient_chunk(const float *g, const float *x, int64_t count, const 
     dx[i] = a[l] * g[i] + (b[l] * (x[i] - mean[l]) + c[l]);
 }
 
-static const fn_tensor *y_of(const fn_kernel *kernel) {
+/** Input `index` of an activated norm, NULL when absent. */
+static const fn_tensor *branch_by(const fn_kernel *kernel, int index) {
   const fn_batch_norm_attrs *attrs = kernel->node->attrs;
-  const bool given = kernel->node->input_count > GRAD_Y && kernel->input[GRAD_Y].data;
-  return given && attrs->slope != 1 ? &kernel->input[GRAD_Y] : NULL;
+  const bool given = kernel->node->input_count > index && kernel->input[index].data;
+  return given && attrs->slope != 1 ? &kernel->input[index] : NULL;
 }
 
-/** g of one chunk: dy itself when there is no activation, else computed into `target`. */
-static const float *activated(const fn_kernel *kernel, const fn_item *it, float *scratch_dy,
-                              float *scratch_y, float *target) {
+/** Per lane: mean, a, b, c of gradient_chunk(), a and b of branch_chunk(). */
+typedef float lanes[FACTORS][FN_LANES];
+
+static void lanes_of(const norm_state *s, const float *factor, int64_t k, lanes lane) {
+  for (int f = 0; f < FACTORS; f++)
+    fn_pattern(factor + f * s->channels, s->channels, k, s->rows.block, lane[f]);
+}
+
+/** g of one item: dy itself when there is no activation, else computed into `target`. */
+static const float *activated(const fn_kernel *kernel, const span *p, const float *x,
+                              const lanes lane, float *scratch_dy, float *scratch_y,
+                              float *target) {
   const fn_batch_norm_attrs *attrs = kernel->node->attrs;
-  const fn_tensor *dy = &kernel->input[GRAD_DY], *y = y_of(kernel);
-  const float *g = fn_load(dy, fn_offset(dy, it), it->count, scratch_dy);
-  if (!y) return g;
-  const float *values = fn_load(y, fn_offset(y, it), it->count, scratch_y);
-  activation_chunk(g, values, it->count, (float)attrs->slope, target);
+  const fn_tensor *y = branch_by(kernel, GRAD_Y);
+  const float *g = span_load(&kernel->input[GRAD_DY], p, scratch_dy);
+  if (y)
+    activation_chunk(g, span_load(y, p, scratch_y), p->count, (float)attrs->slope, target);
+  else if (branch_by(kernel, GRAD_SHIFT))
+    branch_chunk(g, x, p->count, lane[0], lane[4], lane[5], (float)attrs->slope, target);
+  else
+    return g;
   return target;
 }
 
 /** total [2 channels + 1]: sums of g and g (x - mean), and the values per channel. */
-static void products(const norm_state *s, const fn_kernel *kernel, const float *mean,
+static void products(const norm_state *s, const fn_kernel *kernel, const float *factor,
                      double *partial, double *total) {
   const fn_rows *r = &s->rows;
-  const fn_tensor *x = &kernel->input[GRAD_X];
-#pragma omp parallel for schedule(static) if (r->items > 1)
-  for (int64_t i = 0; i < r->items; i++) {
-    float in[FN_CHUNK], grad[FN_CHUNK], out[FN_CHUNK], lane_mean[FN_LANES];
-    const fn_item it = fn_item_at(r, i);
-    fn_pattern(mean, s->channels, it.k, r->block, lane_mean);
-    // Two arrays are enough: y is used up before x is loaded.
-    const float *g = activated(kernel, &it, grad, in, out);
-    const float *values = fn_load(x, fn_offset(x, &it), it.count, in);
-    chunk_products(g, values, it.count, r->block, lane_mean, partial + i * 2 * r->block);
+#pragma omp parallel for schedule(static) if (s->items > 1)
+  for (int64_t i = 0; i < s->items; i++) {
+    float in[FN_CHUNK], grad[FN_CHUNK], y[FN_CHUNK], out[FN_CHUNK];
+    lanes lane;
+    const span p = span_at(s, i);
+    lanes_of(s, factor, p.k, lane);
+    const float *x = span_load(&kernel->input[GRAD_X], &p, in);
+    const float *g = activated(kernel, &p, x, lane, grad, y, out);
+    chunk_products(g, x, p.count, r->block, lane[0], partial + i * 2 * r->block);
   }
-#pragma omp parallel for schedule(static) if (s->rows.items > 64)
+#pragma omp parallel for schedule(static) if (s->items > 64)
   for (int64_t c = 0; c < s->channels; c++) {
     total[c] = channel_sum(s, partial, 0, c);
     total[s->channels + c] = channel_sum(s, partial, 1, c);
@@ -335,30 +420,24 @@ static void products(const norm_state *s, const fn_kernel *kernel, const float *
 }
 
 static void write_gradients(const norm_state *s, const fn_kernel *kernel, const float *factor) {
-  const fn_rows *r = &s->rows;
-  const int64_t channels = s->channels;
-  const fn_tensor *x = &kernel->input[GRAD_X];
   const fn_tensor *dx = &kernel->output[0], *dresidual = &kernel->output[3];
-#pragma omp parallel for schedule(static) if (r->items > 1)
-  for (int64_t i = 0; i < r->items; i++) {
-    float in[FN_CHUNK], grad[FN_CHUNK], out[FN_CHUNK], lane[4][FN_LANES];
-    const fn_item it = fn_item_at(r, i);
-    for (int f = 0; f < 4; f++) {
-      fn_pattern(factor + f * channels, channels, it.k, r->block, lane[f]);
-    }
-    float *target = dresidual->data ? fn_target(dresidual, fn_offset(dresidual, &it), out) : out;
-    const float *g = activated(kernel, &it, grad, in, target);
+#pragma omp parallel for schedule(static) if (s->items > 1)
+  for (int64_t i = 0; i < s->items; i++) {
+    float in[FN_CHUNK], grad[FN_CHUNK], y[FN_CHUNK], out[FN_CHUNK];
+    lanes lane;
+    const span p = span_at(s, i);
+    lanes_of(s, factor, p.k, lane);
+    const float *x = span_load(&kernel->input[GRAD_X], &p, in);
+    float *target = dresidual->data ? span_target(dresidual, &p, out) : out;
+    const float *g = activated(kernel, &p, x, lane, grad, y, target);
     if (dresidual->data) {
-      if (dresidual->dtype == FN_F32 && g != target) {
-        memmove(target, g, (size_t)it.count * sizeof *g);
-      }
-      fn_store(dresidual, fn_offset(dresidual, &it), it.count, g);
+      if (g != target) memmove(target, g, (size_t)p.count * sizeof *g);
+      span_store(dresidual, &p, target);
     }
     if (!dx->data) continue;
-    const float *values = fn_load(x, fn_offset(x, &it), it.count, in);
-    float *result = fn_target(dx, fn_offset(dx, &it), grad);
-    gradient_chunk(g, values, it.count, lane[0], lane[1], lane[2], lane[3], result);
-    fn_store(dx, fn_offset(dx, &it), it.count, result);
+    float *result = span_target(dx, &p, grad);
+    gradient_chunk(g, x, p.count, lane[0], lane[1], lane[2], lane[3], result);
+    span_store(dx, &p, result);
   }
 }
 
@@ -369,8 +448,14 @@ static fn_status run_grad(const fn_kernel *kernel, const fn_run_context *context
   double *total = (double *)(memory + s->total_at);
   float *factor = (float *)(memory + s->factor_at);
   const int64_t channels = s->channels;
+  const fn_tensor *shift = branch_by(kernel, GRAD_SHIFT);
+  memset(factor, 0, (size_t)(FACTORS * channels) * sizeof *factor);
   for (int64_t c = 0; c < channels; c++) {
     factor[c] = (float)fn_scalar(&kernel->input[GRAD_MEAN], c);
+    if (!shift) continue;
+    const double std = sqrt(fn_scalar(&kernel->input[GRAD_VAR], c) + attrs->eps);
+    factor[4 * channels + c] = (float)(fn_scalar(&kernel->input[GRAD_SCALE], c) / std);
+    factor[5 * channels + c] = (float)fn_scalar(shift, c);
   }
   products(s, kernel, factor, (double *)(memory + s->partial_at), total);
   for (int64_t c = 0; c < channels; c++) {

@@ -1,0 +1,170 @@
+/** @file bench_internal.h
+ *  Shared by the files of the bench command.
+ */
+#ifndef FN_RUN_BENCH_INTERNAL_H
+#define FN_RUN_BENCH_INTERNAL_H
+
+#include "base/text.h"
+#include "learn/learn.h"
+#include "run/bench.h"
+
+enum { BENCH_KINDS_MOST = 64, BENCH_NAME = 96, BENCH_BUCKETS_MOST = 8 };
+
+/** Parts of a step, one after the other: they add up to it. */
+typedef enum bench_phase {
+  BENCH_WAIT,      /**< for a batch to be read */
+  BENCH_FEED,      /**< batch copied into the program */
+  BENCH_FORWARD,   /**< up to the loss */
+  BENCH_BACKWARD,  /**< gradients */
+  BENCH_EXPOSED,   /**< waiting for reductions after the backward pass */
+  BENCH_AGREE,     /**< small collective calls: weights of ranks, loss, running statistics */
+  BENCH_OPTIMIZER, /**< gradient norm and update */
+  BENCH_PHASES
+} bench_phase;
+
+/** One kernel, or all kernels of one kind. Times in seconds per step, of this rank. */
+typedef struct bench_row {
+  char name[BENCH_NAME];
+  const char *backend;
+  fn_shape shape;
+  int kernels;
+  double seconds;
+  double alone; /**< of its library primitive timed alone; 0: none */
+  double flops, bytes;
+  double bound; /**< roofline: the larger of flops at peak rate and bytes at copy speed */
+  double least; /**< the larger of the primitive alone and bytes at copy speed */
+} bench_row;
+
+/** Rates of this rank's share of the machine, all ranks working at once. */
+typedef struct bench_machine {
+  double flops; /**< of the best convolution, per second */
+  double bytes; /**< read and written by a copy, per second */
+  char conv[64];
+} bench_machine;
+
+/** One mode with steps. Where ranks differ: means over ranks, and a step lasts as long as that of
+ *  the slowest rank. */
+typedef struct bench_steps {
+  fn_bench_mode mode;
+  bool inference;
+  bool measured;
+  int64_t batch;                      /**< samples of all ranks */
+  double *step;                       /**< seconds, ascending once finished; shape [steps] */
+  double *compute;                    /**< forward, backward and optimizer; shape [steps] */
+  double *ratio, *bound_ratio;        /**< compute over the two sums; shape [steps] */
+  double *each;                       /**< primitive alone; shape [steps][kernels] */
+  double step_time, compute_time;     /**< medians */
+  double step_mean;                   /**< over steps and ranks: what the phases add up to */
+  double phase[BENCH_PHASES];         /**< means over steps and ranks */
+  double busy;                        /**< mean time in which reductions were under way */
+  double exposed_least, exposed_most; /**< means over steps of the smallest and largest rank's */
+  double alone, least;                /**< sums over operators, means over steps */
+  double optimizer_least;             /**< bytes of the optimizer at copy speed; part of `least` */
+  double ratio_median, bound_ratio_median; /**< 0: nothing to compare with */
+  bench_row *kernel;                       /**< shape [kernel_count] */
+  int kernel_count;
+  bench_row kind[BENCH_KINDS_MOST];
+  int kind_count;
+  int backward_from; /**< first kernel of the backward pass */
+  size_t peak;       /**< bytes resident, largest rank */
+  fn_program_memory memory;
+} bench_steps;
+
+typedef struct bench_io {
+  bool measured;
+  double seconds;        /**< per batch, slowest rank, median */
+  double samples, bytes; /**< per second, of all ranks */
+} bench_io;
+
+typedef struct bench_bucket {
+  int64_t bytes; /**< train.bucket_bytes tried */
+  int buckets;
+  double seconds; /**< all gradients, median, slowest rank */
+} bench_bucket;
+
+typedef struct bench_comm {
+  bool measured;
+  int64_t gradient_bytes;
+  bench_bucket bucket[BENCH_BUCKETS_MOST];
+  int count, best;
+} bench_comm;
+
+/** From the start of the process to the end of the first step. */
+typedef struct bench_start {
+  double launch;  /**< until the measurement began: loading, MPI, configuration */
+  double data;    /**< files found, opened and checked */
+  double plan;    /**< graph, layouts, memory */
+  double prepare; /**< memory allocated, kernels and primitives created, optimizer */
+  double read;    /**< first batch */
+  double first_step;
+} bench_start;
+
+typedef struct bench {
+  const fn_run *run;
+  fn_dist *dist;
+  const fn_bench_options *options;
+  FILE *out; /**< NULL but on rank 0 */
+  fn_bench_mode mode;
+  fn_dataset *dataset; /**< NULL: none */
+  char source[512];    /**< where sizes come from */
+  fn_dataset_info info;
+  fn_engine *engine;
+  fn_program *program;
+  fn_parameters *parameters;
+  fn_optimizer *optimizer;
+  fn_reducer *reducer;
+  fn_timeline *timeline; /**< NULL: none wanted */
+  fn_batch random;       /**< for synthetic steps */
+  bench_machine machine;
+  bench_start start;
+  bench_steps steps[2]; /**< full, synthetic */
+  bench_io io;
+  bench_comm comm;
+} bench;
+
+/* bench_step.c */
+/** Program, optimizer, reducer. Not collective but for the reducer's creation. */
+fn_status fn_bench_prepare(bench *b);
+/** Steps of one mode, and their primitives alone. Collective. */
+fn_status fn_bench_take_steps(bench *b, bench_steps *s);
+/** Steps on request from standard input. */
+fn_status fn_bench_lockstep(bench *b);
+void fn_bench_release(bench *b);
+
+/* bench_rows.c */
+/** Fill kernels and kinds from the program's times, bounds from the machine's. */
+fn_status fn_bench_collect(bench *b, bench_steps *s);
+
+/* bench_machine.c */
+/** Rates of a convolution and a copy, all ranks at once. Collective. */
+fn_status fn_bench_measure_machine(const bench *b, bench_machine *machine);
+
+/* bench_io.c */
+fn_status fn_bench_open_loader(const bench *b, int64_t batches, fn_loader **loader);
+fn_status fn_bench_read(bench *b);
+fn_status fn_bench_reduce(bench *b);
+
+/* bench_print.c */
+void fn_bench_print_head(const bench *b);
+void fn_bench_print_steps(const bench *b, const bench_steps *s);
+void fn_bench_print_io(const bench *b);
+void fn_bench_print_comm(const bench *b);
+void fn_bench_print_start(const bench *b);
+void fn_bench_print_all(const bench *b);
+
+/* bench_json.c */
+void fn_bench_write_json(const bench *b, fn_text *text);
+/** Ratios of `after` over `before`, texts of fn_bench_write_json; names are for messages. */
+fn_status fn_bench_compare(const char *before, const char *before_name, const char *after,
+                           const char *after_name, FILE *out);
+
+extern const char *const fn_bench_phase_names[BENCH_PHASES]; /**< as in JSON */
+
+double fn_bench_median(double *values, int64_t count); /**< sorts */
+/** Least, mean and largest over the ranks of one number per rank. Collective. */
+typedef struct bench_spread {
+  double least, mean, most;
+} bench_spread;
+fn_status fn_bench_over_ranks(const fn_dist *dist, double value, bench_spread *spread);
+
+#endif

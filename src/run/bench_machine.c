@@ -1,0 +1,131 @@
+/* What this machine can do: the rates that a roofline is drawn from. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+#include "base/arena.h"
+#include "base/system.h"
+#include "run/bench_internal.h"
+
+enum { REPEATS = 5 };
+
+/** A convolution [1, channels, edge...] -> [1, channels, ...], kernel 3. */
+typedef struct conv_size {
+  int spatial;
+  int64_t channels, edge;
+} conv_size;
+
+/** Large enough for the library's best, small enough to take a moment. */
+static const conv_size sizes_cpu[] = {{3, 64, 26}, {3, 128, 18}, {2, 128, 66}, {2, 256, 34}};
+/** The reference backend is thousands of times slower. */
+static const conv_size sizes_plain[] = {{2, 8, 18}};
+
+static fn_status build_conv(const bench *b, const conv_size *size, fn_graph *graph,
+                            fn_parameters **parameters, fn_program **program) {
+  const bool bf16 = strcmp(b->run->compute.precision, "bf16") == 0;
+  fn_shape shape = {.ndim = size->spatial + 2, .dim = {1, size->channels}};
+  int64_t kernel[FN_MAX_SPATIAL];
+  for (int d = 0; d < size->spatial; d++) {
+    shape.dim[2 + d] = size->edge;
+    kernel[d] = 3;
+  }
+  fn_value *y =
+      fn_layer_conv(graph, fn_input(graph, "input", &shape), size->channels, kernel, NULL, false);
+  FN_TRY(fn_graph_status(graph));
+  if (bf16) FN_TRY(fn_graph_apply_bf16(graph, false));
+  FN_TRY(fn_parameters_create(graph, FN_F32, parameters));
+  fn_parameters_initialise(*parameters, 1, -1);
+  const fn_program_output output = {"output", y};
+  const fn_program_options options = {.backend = b->run->compute.backend,
+                                      .precision = bf16 ? FN_BF16 : FN_F32};
+  return fn_program_create(graph, *parameters, &options, &output, 1, NULL, NULL, 0, program);
+}
+
+static void kernel_done(void *user, int kernel, double start, double end) {
+  double *seconds = user;
+  seconds[kernel] = end - start;
+}
+
+/** Best rate of the convolution in the program: of its primitive, or of the whole kernel where the
+ *  backend has none. */
+static fn_status time_conv(fn_program *program, double *rate) {
+  double seconds[16] = {0};
+  const int kernels = fn_program_kernel_count(program);
+  FN_CHECK(kernels <= 16, FN_ERR_INTERNAL, "a convolution became %d kernels", kernels);
+  memset(fn_program_input(program, "input"), 0,
+         (size_t)fn_shape_count(fn_program_input_shape(program, "input")) * sizeof(float));
+  fn_program_on_kernel(program, kernel_done, seconds);
+  const fn_run_context context = {0};
+  FN_TRY(fn_program_run(program, &context));
+  *rate = 0;
+  for (int k = 0; k < kernels; k++) {
+    fn_kernel_info info;
+    fn_program_kernel_info(program, k, &info);
+    if (strcmp(info.op, "conv") != 0) continue;
+    for (int i = 0; i < 3; i++) {
+      double alone;
+      FN_TRY(fn_cpu_time_primitive(fn_program_kernel(program, k), 1, &alone));
+      if (alone == 0) alone = seconds[k];
+      if (alone > 0 && info.flops / alone > *rate) *rate = info.flops / alone;
+    }
+  }
+  return FN_OK;
+}
+
+static fn_status try_conv(const bench *b, const conv_size *size, bench_machine *machine) {
+  fn_graph *graph;
+  const fn_graph_options options = {.training = false};
+  FN_TRY(fn_graph_create(&options, &graph));
+  fn_parameters *parameters = NULL;
+  fn_program *program = NULL;
+  double rate = 0;
+  fn_status status = build_conv(b, size, graph, &parameters, &program);
+  if (status == FN_OK) status = time_conv(program, &rate);
+  fn_program_destroy(program);
+  fn_parameters_destroy(parameters);
+  fn_graph_destroy(graph);
+  if (status == FN_OK && rate > machine->flops) {
+    machine->flops = rate;
+    snprintf(machine->conv, sizeof machine->conv, "%lld -> %lld channels, %lld^%d cells, kernel 3",
+             (long long)size->channels, (long long)size->channels, (long long)size->edge,
+             size->spatial);
+  }
+  return status;
+}
+
+/** Bytes read and written per second by a copy far larger than the caches. */
+static fn_status time_copy(double *rate) {
+  const size_t bytes = (size_t)1 << 27;
+  const int64_t pieces = 64;
+  char *from, *to;
+  *rate = 0;
+  FN_TRY(fn_pages_allocate(bytes, (void **)&from));
+  const fn_status status = fn_pages_allocate(bytes, (void **)&to);
+  for (int i = 0; i <= REPEATS && status == FN_OK; i++) {
+    const double start = fn_clock();
+#pragma omp parallel for schedule(static)
+    for (int64_t k = 0; k < pieces; k++)
+      memcpy(to + k * (int64_t)bytes / pieces, from + k * (int64_t)bytes / pieces,
+             bytes / (size_t)pieces);
+    const double found = 2 * (double)bytes / (fn_clock() - start);
+    if (i > 0 && found > *rate) *rate = found;
+  }
+  fn_pages_free(from, bytes);
+  if (status == FN_OK) fn_pages_free(to, bytes);
+  return status;
+}
+
+static fn_status measure(const bench *b, bench_machine *machine) {
+  const bool cpu = strcmp(b->run->compute.backend, "cpu") == 0;
+  const conv_size *sizes = cpu ? sizes_cpu : sizes_plain;
+  const size_t count = cpu ? sizeof sizes_cpu / sizeof *sizes_cpu : 1;
+  for (size_t i = 0; i < count; i++)
+    FN_TRY(try_conv(b, &sizes[i], machine));
+  return time_copy(&machine->bytes);
+}
+
+fn_status fn_bench_measure_machine(const bench *b, bench_machine *machine) {
+  *machine = (bench_machine){0};
+  fn_dist_max(b->dist, 0);
+  return fn_dist_agree(b->dist, measure(b, machine));
+}

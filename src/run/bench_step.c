@@ -1,0 +1,345 @@
+/* Steps as the training loop takes them, cut into phases. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/cpu.h"
+#include "base/random.h"
+#include "base/system.h"
+#include "run/bench_internal.h"
+
+const char *const fn_bench_phase_names[BENCH_PHASES] = {
+    "input_wait",          "feed",      "forward", "backward", "communication_exposed",
+    "communication_agree", "optimizer",
+};
+
+/** Clock of one step. */
+typedef struct watch {
+  bench *b;
+  bench_steps *s;
+  double start, last;
+  double forward_end; /**< 0: not there yet */
+  double phase[BENCH_PHASES];
+  bool recorded; /**< into the timeline */
+} watch;
+
+/* ---- preparing ---------------------------------------------------------------------------------
+ */
+
+/** Normal numbers; every rank its own. The same batch in every step. */
+static fn_status make_random_batch(bench *b) {
+  const char *names[] = {"input", "target"};
+  float **to[] = {&b->random.input, &b->random.target};
+  int64_t *values[] = {&b->random.input_values, &b->random.target_values};
+  b->random.count = b->options->batch;
+  for (int i = 0; i < 2; i++) {
+    const fn_shape *shape = fn_program_input_shape(b->program, names[i]);
+    if (!shape) continue;
+    const int64_t count = fn_shape_count(shape);
+    *values[i] = count / b->options->batch;
+    *to[i] = malloc((size_t)count * sizeof(float));
+    FN_CHECK(*to[i], FN_ERR_MEMORY, "out of memory for a random batch");
+    fn_random random =
+        fn_random_stream(1, FN_RANDOM_TEST, (uint64_t)b->dist->rank, (uint64_t)i + 1);
+    for (int64_t k = 0; k < count; k++)
+      (*to[i])[k] = (float)fn_random_normal(&random);
+    // Targets without space are labels.
+    for (int64_t k = 0; i == 1 && b->info.target_spatial == 0 && k < count; k++)
+      (*to[i])[k] = (*to[i])[k] > 0 ? 1 : 0;
+  }
+  return FN_OK;
+}
+
+static fn_status prepare_alone(bench *b) {
+  const bool training = !b->options->inference;
+  const double start = fn_clock();
+  FN_TRY(fn_engine_create(b->run, b->dist, &b->info, &b->engine));
+  FN_TRY(fn_engine_program(b->engine, training, training, b->options->batch, &b->program));
+  b->parameters = fn_engine_parameters(b->engine);
+  FN_TRY(fn_optimizer_create(b->run, b->parameters, &b->optimizer));
+  double plan;
+  fn_program_create_times(b->program, &plan, &b->start.prepare);
+  b->start.plan = fn_clock() - start - b->start.prepare;
+  return make_random_batch(b);
+}
+
+fn_status fn_bench_prepare(bench *b) {
+  FN_TRY(fn_dist_agree(b->dist, prepare_alone(b)));
+  const int64_t bytes = fn_reducer_bucket_bytes(b->parameters, b->run->train.bucket_bytes);
+  return fn_dist_agree(b->dist,
+                       fn_reducer_create(b->dist, b->parameters, b->run->train.first_bucket_bytes,
+                                         bytes, &b->reducer));
+}
+
+void fn_bench_release(bench *b) {
+  for (size_t i = 0; i < sizeof b->steps / sizeof *b->steps; i++) {
+    bench_steps *s = &b->steps[i];
+    free(s->step);
+    free(s->compute);
+    free(s->ratio);
+    free(s->bound_ratio);
+    free(s->each);
+    free(s->kernel);
+  }
+  free(b->random.input);
+  free(b->random.target);
+  fn_reducer_destroy(b->reducer);
+  fn_optimizer_destroy(b->optimizer);
+  fn_engine_destroy(b->engine);
+  fn_dataset_destroy(b->dataset);
+  fn_timeline_destroy(b->timeline);
+}
+
+/** The kernel that writes the loss is the last of the forward pass. */
+static int find_backward(const bench *b) {
+  const void *loss = fn_program_output_data(b->program, "loss");
+  const int count = fn_program_kernel_count(b->program);
+  for (int k = 0; k < count && loss; k++) {
+    const fn_kernel *kernel = fn_program_kernel(b->program, k);
+    if (kernel->node->output_count > 0 && kernel->output[0].data == loss) return k + 1;
+  }
+  return count;
+}
+
+static fn_status allocate(bench *b, bench_steps *s) {
+  const size_t steps = (size_t)b->options->steps + 1;
+  s->kernel_count = fn_program_kernel_count(b->program);
+  s->kernel = calloc((size_t)s->kernel_count + 1, sizeof *s->kernel);
+  s->each = calloc(steps * (size_t)(s->kernel_count + 1), sizeof *s->each);
+  s->step = calloc(steps, sizeof *s->step);
+  s->compute = calloc(steps, sizeof *s->compute);
+  s->ratio = calloc(steps, sizeof *s->ratio);
+  s->bound_ratio = calloc(steps, sizeof *s->bound_ratio);
+  FN_CHECK(s->kernel && s->each && s->step && s->compute && s->ratio && s->bound_ratio,
+           FN_ERR_MEMORY, "out of memory");
+  s->backward_from = find_backward(b);
+  s->inference = b->options->inference;
+  fn_program_memory_info(b->program, &s->memory);
+  return FN_OK;
+}
+
+/* ---- one step
+ * ------------------------------------------------------------------------------------- */
+
+/** What went by since the last mark belongs to the phase. */
+static void mark(watch *w, bench_phase phase) {
+  const double now = fn_clock();
+  w->phase[phase] += now - w->last;
+  if (w->recorded && now > w->last)
+    fn_timeline_add(w->b->timeline, FN_TIMELINE_MAIN, "phase", w->last, now, "%s",
+                    fn_bench_phase_names[phase]);
+  w->last = now;
+}
+
+static void kernel_done(void *user, int kernel, double start, double end) {
+  watch *w = user;
+  if (w->recorded) {
+    fn_kernel_info info;
+    fn_program_kernel_info(w->b->program, kernel, &info);
+    fn_timeline_add(w->b->timeline, FN_TIMELINE_MAIN, "kernel", start, end, "%s %s", info.op,
+                    info.label);
+  }
+  if (kernel + 1 != w->s->backward_from || w->s->inference) return;
+  mark(w, BENCH_FORWARD);
+  w->forward_end = w->last;
+}
+
+static fn_status compute(watch *w, const fn_batch *batch) {
+  bench *b = w->b;
+  fn_program_on_kernel(b->program, kernel_done, w);
+  fn_program_on_gradient(b->program, b->dist->size > 1 ? fn_reducer_ready : NULL, b->reducer);
+  const fn_run_context context = {.seed = b->run->seed,
+                                  .sample = batch->sample,
+                                  .collectives = b->dist->size > 1 ? &b->dist->collectives : NULL};
+  w->forward_end = 0;
+  const fn_status status = fn_program_run(b->program, &context);
+  mark(w, w->forward_end > 0 ? BENCH_BACKWARD : BENCH_FORWARD);
+  fn_program_on_kernel(b->program, NULL, NULL);
+  return status;
+}
+
+/** What the training loop agrees on after every step: loss, requests, running statistics. */
+static fn_status agree(const bench *b) {
+  double v[6] = {0};
+  FN_TRY(fn_dist_sum(b->dist, v, 6));
+  fn_dist_max(b->dist, 0);
+  return fn_dist_average_buffers(b->dist, b->parameters);
+}
+
+static void record_buckets(const watch *w) {
+  for (int k = 0; k < fn_reducer_bucket_count(w->b->reducer); k++) {
+    fn_bucket_times times;
+    fn_reducer_bucket(w->b->reducer, k, &times);
+    if (times.end > 0)
+      fn_timeline_add(w->b->timeline, FN_TIMELINE_REDUCTION + k % 4, "communication", times.start,
+                      times.end, "bucket %d, %lld bytes", k, (long long)times.bytes);
+  }
+}
+
+static fn_status training_step(watch *w, const fn_batch *batch) {
+  bench *b = w->b;
+  const bool many = b->dist->size > 1;
+  FN_TRY(fn_reducer_begin(b->reducer, batch->count));
+  if (many) mark(w, BENCH_AGREE);
+  const fn_status failed = compute(w, batch);
+  if (failed != FN_OK && b->run->train.sync_batch_norm) fn_dist_abort(b->dist, failed);
+  FN_TRY(fn_reducer_finish(b->reducer));
+  if (many) mark(w, BENCH_EXPOSED);
+  FN_TRY(fn_dist_agree(b->dist, failed));
+  if (many) {
+    FN_TRY(agree(b));
+    mark(w, BENCH_AGREE);
+  }
+  // Random targets must not make the weights diverge: what is not finite is slow in some kernels.
+  const double norm = fn_gradient_norm(b->parameters);
+  const double rate = b->run->optimizer.lr > 0 ? b->run->optimizer.lr : 1e-4;
+  fn_optimizer_step(b->optimizer, rate, isfinite(norm) ? 1 : 0);
+  mark(w, BENCH_OPTIMIZER);
+  return FN_OK;
+}
+
+/** One step of any kind; with `loader` the batch is waited for and copied within the step. */
+static fn_status take_step(watch *w, fn_loader *loader) {
+  bench *b = w->b;
+  const fn_batch *batch = &b->random;
+  if (!loader) FN_TRY(fn_engine_feed(b->program, batch));
+  fn_dist_max(b->dist, 0); // all ranks begin together
+  w->start = w->last = fn_clock();
+  if (loader) {
+    const fn_status status = fn_loader_next(loader, &batch);
+    mark(w, BENCH_WAIT);
+    FN_TRY(fn_dist_agree(b->dist, status));
+    if (b->dist->size > 1) mark(w, BENCH_AGREE);
+    FN_CHECK(batch, FN_ERR_INTERNAL, "the list of samples ended early");
+    FN_TRY(fn_engine_feed(b->program, batch));
+    mark(w, BENCH_FEED);
+  }
+  FN_TRY(w->s->inference ? compute(w, batch) : training_step(w, batch));
+  if (!w->recorded) return FN_OK;
+  record_buckets(w);
+  fn_timeline_add(b->timeline, FN_TIMELINE_MAIN, "step", w->start, w->last, "step");
+  return FN_OK;
+}
+
+/** Every primitive of the step once more, alone. Overwrites outputs of kernels, which the next step
+ *  writes again. */
+static fn_status time_primitives(const bench *b, const bench_steps *s, double *each, double *sum) {
+  *sum = 0;
+  for (int k = 0; k < s->kernel_count; k++) {
+    FN_TRY(fn_cpu_time_primitive(fn_program_kernel(b->program, k), 1, &each[k]));
+    *sum += each[k];
+  }
+  return FN_OK;
+}
+
+/* ---- many steps
+ * ------------------------------------------------------------------------------------- */
+
+/** Fold one step of all ranks into the results. Collective. */
+static fn_status account(const watch *w, int64_t i, double exposed, double busy) {
+  const bench *b = w->b;
+  bench_steps *s = w->s;
+  const double part = 1.0 / (double)b->options->steps;
+  const double *phase = w->phase;
+  bench_spread spread;
+  FN_TRY(fn_bench_over_ranks(b->dist, w->last - w->start, &spread));
+  s->step[i] = spread.most;
+  s->step_mean += part * spread.mean;
+  for (int p = 0; p < BENCH_PHASES; p++) {
+    FN_TRY(fn_bench_over_ranks(b->dist, phase[p], &spread));
+    s->phase[p] += part * spread.mean;
+  }
+  s->compute[i] = phase[BENCH_FORWARD] + phase[BENCH_BACKWARD] + phase[BENCH_OPTIMIZER];
+  FN_TRY(fn_bench_over_ranks(b->dist, exposed, &spread));
+  s->exposed_least += part * spread.least;
+  s->exposed_most += part * spread.most;
+  FN_TRY(fn_bench_over_ranks(b->dist, busy, &spread));
+  s->busy += part * spread.mean;
+  return FN_OK;
+}
+
+static void note_first_step(bench *b, const watch *w) {
+  if (b->start.first_step > 0) return;
+  b->start.read = w->phase[BENCH_WAIT];
+  b->start.first_step = w->last - w->start - w->phase[BENCH_WAIT];
+}
+
+static void on_read(void *user, int reader, int64_t sample, double start, double end) {
+  fn_timeline_add(user, FN_TIMELINE_READER + reader, "input", start, end, "sample %lld",
+                  (long long)sample);
+}
+
+/** Steps and primitives alternate, so that both see the same machine: other programs, clock rates
+ *  and temperatures change over minutes. */
+static fn_status run_steps(bench *b, bench_steps *s, fn_loader *loader) {
+  const int64_t warmup = b->options->warmup, steps = b->options->steps;
+  for (int64_t i = -warmup; i < steps; i++) {
+    watch w = {.b = b, .s = s, .recorded = i >= 0 && b->timeline};
+    double busy[2] = {0}, exposed[2] = {0};
+    if (i == 0) {
+      fn_program_profile_reset(b->program);
+      if (loader && b->timeline) fn_loader_on_read(loader, on_read, b->timeline);
+    }
+    fn_reducer_times(b->reducer, &busy[0], &exposed[0]);
+    FN_TRY(take_step(&w, loader));
+    fn_reducer_times(b->reducer, &busy[1], &exposed[1]);
+    note_first_step(b, &w);
+    if (i < 0) continue;
+    FN_TRY(account(&w, i, w.phase[BENCH_EXPOSED], busy[1] - busy[0]));
+    if (b->dist->size > 1) continue; // primitives of several ranks would disturb each other
+    double alone;
+    FN_TRY(time_primitives(b, s, &s->each[i * s->kernel_count], &alone));
+    s->alone += alone / (double)steps;
+    s->ratio[i] = alone > 0 ? s->compute[i] / alone : 0;
+    s->bound_ratio[i] = s->compute[i]; // divided when the machine has been measured
+  }
+  return FN_OK;
+}
+
+static fn_status largest_rank_peak(const bench *b, size_t *peak) {
+  bench_spread spread;
+  FN_TRY(fn_bench_over_ranks(b->dist, (double)fn_memory_peak(), &spread));
+  *peak = (size_t)spread.most;
+  return FN_OK;
+}
+
+fn_status fn_bench_take_steps(bench *b, bench_steps *s) {
+  FN_TRY(fn_dist_agree(b->dist, allocate(b, s)));
+  fn_loader *loader = NULL;
+  if (s->mode == FN_BENCH_FULL)
+    FN_TRY(fn_dist_agree(b->dist,
+                         fn_bench_open_loader(b, b->options->warmup + b->options->steps, &loader)));
+  s->batch = b->options->batch * b->dist->size;
+  fn_status status = run_steps(b, s, loader);
+  if (loader) fn_loader_on_read(loader, NULL, NULL);
+  fn_loader_destroy(loader);
+  if (status == FN_OK) status = largest_rank_peak(b, &s->peak);
+  if (status != FN_OK) return status;
+  s->step_time = fn_bench_median(s->step, b->options->steps);
+  s->compute_time = fn_bench_median(s->compute, b->options->steps);
+  return FN_OK;
+}
+
+/* ---- steps on request
+ * ------------------------------------------------------------------------------------- */
+
+fn_status fn_bench_lockstep(bench *b) {
+  char line[64];
+  bench_steps s = {.mode = FN_BENCH_SYNTHETIC,
+                   .inference = b->options->inference,
+                   .backward_from = find_backward(b)};
+  printf("{\"ready\": true, \"parameters\": %lld, \"threads\": %d}\n",
+         (long long)b->parameters->parameter_total, fn_threads_get());
+  fflush(stdout);
+  while (fgets(line, sizeof line, stdin)) {
+    line[strcspn(line, "\n")] = '\0';
+    if (strcmp(line, "quit") == 0) break;
+    FN_CHECK(strcmp(line, "step") == 0, FN_ERR_CONFIG,
+             "--lockstep: expected the line step or quit, found '%s'", line);
+    watch w = {.b = b, .s = &s};
+    FN_TRY(take_step(&w, NULL));
+    printf("{\"seconds\": %.9g, \"peak_resident\": %zu}\n", w.last - w.start, fn_memory_peak());
+    fflush(stdout);
+  }
+  return FN_OK;
+}

@@ -1,0 +1,67 @@
+#include "run/open_data.h"
+
+#include <stdlib.h>
+
+#include "data/cube_queue.h"
+#include "data/cubes.h"
+
+/** Metadata as bytes on rank 0. */
+static fn_status read_metadata(const char *path, void **bytes, size_t *size) {
+  fn_cube_file *file;
+  FN_TRY(fn_cube_file_open(path, &file));
+  const fn_status status = fn_cube_file_pack(file, bytes, size);
+  fn_cube_file_close(file);
+  return status;
+}
+
+/** The same bytes on every rank, malloc'ed. Collective. */
+static fn_status share_metadata(const char *path, const fn_dist *dist, void **bytes, size_t *size) {
+  *bytes = NULL;
+  *size = 0;
+  FN_TRY(fn_dist_agree(dist, dist->rank == 0 ? read_metadata(path, bytes, size) : FN_OK));
+  uint64_t count = *size;
+  fn_status status = fn_dist_broadcast(dist, &count, sizeof count);
+  *size = (size_t)count;
+  if (status == FN_OK && dist->rank != 0) *bytes = malloc(*size);
+  if (status == FN_OK && !*bytes)
+    status = fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "no memory for %zu bytes", *size);
+  status = fn_dist_agree(dist, status);
+  if (status == FN_OK) status = fn_dist_broadcast(dist, *bytes, (int64_t)*size);
+  if (status == FN_OK) return FN_OK;
+  free(*bytes);
+  return status;
+}
+
+/** Metadata of the file, or of its copy on a disk of each node (data.stage). Collective. */
+static fn_status find_metadata(const fn_run *run, const fn_dist *dist, void **bytes, size_t *size) {
+  char *copy = NULL;
+  if (run->data.stage)
+    FN_TRY(fn_dist_agree(dist,
+                         fn_cube_stage(run->data.cubes.file, run->data.stage, dist->comm, &copy)));
+  const fn_status status = share_metadata(copy ? copy : run->data.cubes.file, dist, bytes, size);
+  free(copy);
+  return status;
+}
+
+static fn_status open_cubes(const fn_run *run, fn_stage stage, const fn_dist *dist,
+                            fn_dataset *sibling, fn_dataset **dataset) {
+  void *bytes = NULL;
+  size_t size;
+  fn_cube_file *file = NULL;
+  if (sibling)
+    FN_TRY(fn_dist_agree(dist, fn_cube_file_pack(fn_dataset_cube_file(sibling), &bytes, &size)));
+  else
+    FN_TRY(find_metadata(run, dist, &bytes, &size));
+  fn_status status = fn_cube_file_unpack(bytes, size, &file);
+  if (status == FN_OK) status = fn_dataset_create_cubes(run, stage, file, dataset);
+  free(bytes);
+  FN_TRY(fn_dist_agree(dist, status));
+  return fn_dist_agree(dist, fn_dataset_join(*dataset, dist->comm));
+}
+
+fn_status fn_data_open(const fn_run *run, fn_stage stage, const fn_dist *dist, fn_dataset *sibling,
+                       fn_dataset **dataset) {
+  *dataset = NULL;
+  if (!fn_run_has_cubes(run)) return fn_dist_agree(dist, fn_dataset_create(run, stage, dataset));
+  return open_cubes(run, stage, dist, sibling, dataset);
+}
