@@ -532,8 +532,13 @@ static void add_perf_cases(op_suite *s, int d) {
     pool.kernel[a] = pool.geometry.stride[a] = 2;
   add_case(s, &fn_op_average_pool, d, &pool, 1, &x, "kernel 2");
   add_case(s, &fn_op_max_pool, d, &pool, 1, &x, "kernel 2");
-  add_case(s, &fn_op_resample, d, &(fn_resample_attrs){.factor = 2, .extent = x}, 1, &x,
-           "factor 2");
+  const fn_shape pooled = infer_shape(&fn_op_average_pool, &pool, 1, &x);
+  add_case(s, &fn_op_average_pool_grad, d, &pool, 1, &pooled, "kernel 2");
+  add_case(s, &fn_op_max_pool_grad, d, &pool, 2, (fn_shape[]){pooled, x}, "kernel 2");
+  const fn_resample_attrs twice = {.factor = 2, .extent = x};
+  const fn_shape larger = infer_shape(&fn_op_resample, &twice, 1, &x);
+  add_case(s, &fn_op_resample, d, &twice, 1, &x, "factor 2");
+  add_case(s, &fn_op_resample_grad, d, &twice, 1, &larger, "factor 2");
   add_case(s, &fn_op_log_softmax, d, NULL, 1, &x, "channels");
   add_case(s, &fn_op_normal, d, &(fn_random_attrs){.shape = x}, 0, NULL, "field");
   add_case(s, &fn_op_dropout_mask, d, &(fn_random_attrs){.shape = x, .p = 0.1}, 0, NULL, "field");

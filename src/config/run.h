@@ -167,7 +167,9 @@ typedef struct fn_run {
     bool use_ema;
     double box_size; /**< Mpc/h for wave numbers; <= 0: box units */
     bool write_fields;
-    bool overwrite; /**< replace outputs of an earlier test or prediction */
+    bool spectra;     /**< power spectra of whole fields, which are then kept in memory */
+    fn_integers tile; /**< edges of crops; none: chosen; 0: data.crop */
+    bool overwrite;   /**< replace outputs of an earlier test or prediction */
     /* of cubes */
     bool without_mean;       /**< test again with cube means removed */
     int64_t baseline_seeds;  /**< training seeds for the baseline; 0: none */

@@ -368,6 +368,15 @@ static const fn_key keys[] = {
          "Edge of the whole field, for wave numbers of power spectra; null: in units of the box."},
     {KEY("test.write_fields", FLAG, test.write_fields), .fallback = "true",
      .meaning = "Write re-assembled output fields."},
+    {KEY("test.spectra", FLAG, test.spectra), .fallback = "true",
+     .meaning =
+         "Measure power spectra. That takes whole fields in memory; without them, as in "
+         "predictions, crops are written as they come and memory does not grow with fields."},
+    {KEY("test.tile", INTEGERS, test.tile), OFF(0), FROM(0), .unit = "cells", .derived = "chosen",
+     .meaning = "Edge of the crops that test and predict cut, one for all axes or one per axis; 0: "
+                "data.crop. When not set, larger ones than data.crop, which need fewer operations "
+                "for their margins, where half of the memory is enough and the network's rule of "
+                "sizes ensures equal results."},
     {KEY("test.overwrite", FLAG, test.overwrite), .fallback = "false",
      .meaning =
          "Replace fields and tables of an earlier test or prediction; else they are kept and "

@@ -246,10 +246,27 @@ fn_status fn_dataset_create_cubes(const fn_run *run, fn_stage stage, fn_cube_fil
 
 void fn_dataset_destroy(fn_dataset *dataset) {
   if (!dataset) return;
+  for (int f = 0; dataset->column && f < dataset->columns; f++)
+    fn_slab_destroy(dataset->column[f].slab);
   fn_cubes_destroy(dataset->cubes);
   fn_handles_destroy(dataset->handles);
   fn_arena_destroy(dataset->arena);
   free(dataset);
+}
+
+fn_status fn_dataset_stream(fn_dataset *dataset, const int64_t *tile, size_t most) {
+  if (tile) FN_TRY(fn_dataset_set_tile(dataset, tile));
+  for (int f = 0; f < dataset->columns && dataset->info.crops > 1; f++) {
+    fn_column *column = &dataset->column[f];
+    const fn_kind *kind = &dataset->kind[column->source[0].kind];
+    fn_field_info info = {.channels = kind->channels, .spatial = kind->spatial};
+    memcpy(info.size, kind->size, sizeof info.size);
+    if (column->slab) continue;
+    FN_TRY(fn_slab_create(&info,
+                          column->target ? dataset->info.target_extent : dataset->info.input_extent,
+                          most, &column->slab));
+  }
+  return FN_OK;
 }
 
 const fn_dataset_info *fn_dataset_get_info(const fn_dataset *dataset) {

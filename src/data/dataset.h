@@ -42,6 +42,13 @@ typedef struct fn_dataset_info {
 } fn_dataset_info;
 const fn_dataset_info *fn_dataset_get_info(const fn_dataset *dataset);
 
+/** Prepare for samples that are asked for in order, as test and prediction do: files are then read
+ *  a few planes at a time and each plane about once, whatever the crops' margins.
+ *  @param[in] tile  crops of this size, side by side, instead of data.crop; NULL: as configured
+ *  @param[in] most  bytes per field that may be kept; fields that would need more are read crop by
+ *                   crop */
+fn_status fn_dataset_stream(fn_dataset *dataset, const int64_t *tile, size_t most);
+
 /** Anchor of crop `crop` per spatial axis, input resolution. */
 void fn_dataset_anchor(const fn_dataset *dataset, int64_t crop, int64_t *anchor);
 /** Path of input field `field` (target fields follow the input fields) of file tuple `file`. */

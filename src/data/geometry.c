@@ -81,11 +81,21 @@ static fn_status count_anchors(fn_dataset *dataset, const int64_t *stop) {
   return FN_OK;
 }
 
+/** Cells of a sample: crop and margins. */
+static void set_extents(fn_dataset *dataset) {
+  fn_dataset_info *info = &dataset->info;
+  const int64_t scale = dataset->run->data.scale_factor > 0 ? dataset->run->data.scale_factor : 1;
+  for (int d = 0; d < info->spatial; d++) {
+    const fn_margins *in = &dataset->input_pad, *out = &dataset->target_pad;
+    info->input_extent[d] = in->low[d] + dataset->crop[d] + in->high[d];
+    info->target_extent[d] = scale * (out->low[d] + dataset->crop[d] + out->high[d]);
+  }
+}
+
 fn_status fn_dataset_set_geometry(fn_dataset *dataset) {
   const fn_run *run = dataset->run;
   fn_dataset_info *info = &dataset->info;
   const int spatial = info->spatial;
-  const int64_t scale = run->data.scale_factor > 0 ? run->data.scale_factor : 1;
   const int64_t origin[FN_MAX_SPATIAL] = {0};
   int64_t stop[FN_MAX_SPATIAL], shift[FN_MAX_SPATIAL];
   FN_TRY(per_axis(run, "data.crop", &run->data.crop, spatial, info->size, 1, dataset->crop));
@@ -102,11 +112,20 @@ fn_status fn_dataset_set_geometry(fn_dataset *dataset) {
                        "data.augment flips and permutes axes, which needs at least 2; the fields "
                        "have 1");
   FN_TRY(count_anchors(dataset, stop));
-  for (int d = 0; d < spatial; d++) {
-    const fn_margins *in = &dataset->input_pad, *out = &dataset->target_pad;
-    info->input_extent[d] = in->low[d] + dataset->crop[d] + in->high[d];
-    info->target_extent[d] = scale * (out->low[d] + dataset->crop[d] + out->high[d]);
-  }
+  set_extents(dataset);
+  return FN_OK;
+}
+
+fn_status fn_dataset_set_tile(fn_dataset *dataset, const int64_t *tile) {
+  const fn_run *run = dataset->run;
+  const int spatial = dataset->info.spatial;
+  int64_t stop[FN_MAX_SPATIAL];
+  FN_TRY(
+      per_axis(run, "data.crop_stop", &run->data.crop_stop, spatial, dataset->info.size, 1, stop));
+  for (int d = 0; d < spatial; d++)
+    dataset->crop[d] = dataset->step[d] = tile[d];
+  FN_TRY(count_anchors(dataset, stop));
+  set_extents(dataset);
   return FN_OK;
 }
 

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "data/dataset.h"
 #include "data/handles.h"
+#include "data/slabs.h"
 
 /** Header of a field file, shared by all files with equal headers. */
 typedef struct fn_kind {
@@ -37,7 +38,8 @@ typedef struct fn_column {
   int64_t count;
   int64_t channels;
   const fn_norm *norm;
-  bool vector; /**< components turn with the axes */
+  bool vector;   /**< components turn with the axes */
+  fn_slab *slab; /**< planes that crops in order of their anchors share; NULL: read from the file */
 } fn_column;
 
 typedef struct fn_margins {
@@ -82,6 +84,8 @@ fn_status fn_dataset_find(fn_dataset *dataset);
 void fn_dataset_pair(fn_dataset *dataset, fn_problem_list *problems);
 /** Crops, pads, anchors and extents. */
 fn_status fn_dataset_set_geometry(fn_dataset *dataset);
+/** Crops of `tile` cells, as far apart, instead of data.crop and data.crop_step. */
+fn_status fn_dataset_set_tile(fn_dataset *dataset, const int64_t *tile);
 /** Spatial axes that lists of the configuration speak of, and the key of the first one; 0 and NULL
  *  when they leave it open. */
 fn_status fn_dataset_axes_wanted(const fn_run *run, int *axes, const char **key);

@@ -46,8 +46,9 @@ static int64_t cells(const region *r, int spatial) {
   return count;
 }
 
-static fn_status read_source(fn_dataset *dataset, const fn_source *source, const region *r,
-                             float *out) {
+static fn_status read_source(fn_dataset *dataset, const fn_column *column, int64_t file,
+                             const region *r, float *out) {
+  const fn_source *source = &column->source[file];
   fn_field *field;
   const bool packed = source->sample >= 0;
   FN_TRY(fn_handles_take(dataset->handles, source->key, source->path, packed, &field));
@@ -56,10 +57,15 @@ static fn_status read_source(fn_dataset *dataset, const fn_source *source, const
   bool same = found->channels == kind->channels && found->spatial == kind->spatial;
   for (int d = 0; same && d < kind->spatial; d++)
     same = found->size[d] == kind->size[d];
-  const fn_status status =
-      same ? fn_field_read(field, packed ? source->sample : 0, r->start, r->extent, out)
-           : fn_error_set(FN_ERR_DATA, __FILE__, __LINE__,
+  const int64_t sample = packed ? source->sample : 0;
+  fn_status status;
+  if (!same)
+    status = fn_error_set(FN_ERR_DATA, __FILE__, __LINE__,
                           "%s: the file has changed its shape since it was checked", source->shown);
+  else if (column->slab)
+    status = fn_slab_read(column->slab, field, file, sample, r->start, r->extent, out);
+  else
+    status = fn_field_read(field, sample, r->start, r->extent, out);
   fn_handles_return(dataset->handles, field);
   return status;
 }
@@ -72,7 +78,7 @@ static fn_status make_field(fn_dataset *dataset, const fn_column *column, int64_
   const int spatial = dataset->info.spatial;
   const fn_source *source = &column->source[file];
   float *raw = scratch ? scratch : out;
-  FN_TRY(read_source(dataset, source, r, raw));
+  FN_TRY(read_source(dataset, column, file, r, raw));
   const fn_status status = fn_norm_apply(column->norm, raw, column->channels, cells(r, spatial),
                                          false, dataset->run->data.norm_options);
   if (status != FN_OK) return fn_error_context(status, "%s", source->shown);

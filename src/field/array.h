@@ -18,6 +18,7 @@ struct fn_array {
   /** Read extent[ndim] cells from start[ndim], every axis periodic, as float32 in C order. */
   fn_status (*read)(fn_array *array, const int64_t *start, const int64_t *extent, float *out);
   void (*close)(fn_array *array);
+  void (*forget)(fn_array *array); /**< see fn_field_forget(); may be NULL */
 };
 
 /** The file is mapped, not read. A file that shrinks or cannot be read any more makes the read fail

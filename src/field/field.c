@@ -192,6 +192,10 @@ fn_status fn_field_read(fn_field *field, int64_t sample, const int64_t *start,
   return field->array->read(field->array, from, count, out);
 }
 
+void fn_field_forget(fn_field *field) {
+  if (field->array->forget) field->array->forget(field->array);
+}
+
 fn_status fn_field_samples(const char *path, int spatial, int64_t *samples) {
   fn_array *array;
   *samples = 1;

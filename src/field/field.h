@@ -54,6 +54,31 @@ fn_status fn_npy_write(const char *path, const float *values, int ndim, const in
 fn_status fn_hdf5_write(const char *path, const char *dataset, const float *values, int ndim,
                         const int64_t *shape);
 
+/** A field written block by block, so that it need not fit in memory: as npy, or as one dataset of
+ * a new HDF5 file. The file appears under its name when it is committed. */
+typedef struct fn_field_writer fn_field_writer;
+
+/** Reserve the file under a temporary name; cells that are never written are 0.
+ *  @param[in] dataset  NULL: npy
+ *  @param[in] size     cells per spatial axis
+ *  @return FN_ERR_DATA when the disk has no room for it or the file cannot be made */
+fn_status fn_field_writer_create(const char *path, const char *dataset, int64_t channels,
+                                 int spatial, const int64_t *size, fn_field_writer **writer);
+/** Write one block.
+ *  @param[in] start   first cell per spatial axis; any integer, wrapped to the field
+ *  @param[in] extent  cells per spatial axis; later blocks replace earlier ones
+ *  @param[in] values  [channels, extent...] */
+fn_status fn_field_writer_put(fn_field_writer *writer, const int64_t *start, const int64_t *extent,
+                              const float *values);
+/** Flush to disk and rename. */
+fn_status fn_field_writer_commit(fn_field_writer *writer);
+/** Without a commit before it nothing is left of the file. NULL is fine. */
+void fn_field_writer_destroy(fn_field_writer *writer);
+
+/** Tell that what was read will not be read again soon: mapped pages of the file stop counting as
+ *  memory of this process. */
+void fn_field_forget(fn_field *field);
+
 /** Paths matching a glob (or file.h5:/dataset with a glob in the file part, or a glob over dataset
  *  names after the colon), sorted bytewise. FN_ERR_DATA naming the pattern when nothing matches. */
 fn_status fn_field_glob(struct fn_arena *arena, const char *pattern, const char ***paths,

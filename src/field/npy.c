@@ -125,6 +125,11 @@ static fn_status npy_read(fn_array *array, const int64_t *start, const int64_t *
           npy->path);
 }
 
+static void npy_forget(fn_array *array) {
+  const npy_array *npy = (const npy_array *)array;
+  if (npy->map) madvise((void *)npy->map, npy->map_size, MADV_DONTNEED);
+}
+
 static void npy_close(fn_array *array) {
   npy_array *npy = (npy_array *)array;
   if (npy->map) munmap((void *)npy->map, npy->map_size);
@@ -188,6 +193,7 @@ fn_status fn_npy_open(const char *path, fn_array **array) {
   FN_CHECK(npy && (npy->path = strdup(path)), FN_ERR_MEMORY, "out of memory opening %s", path);
   npy->array.read = npy_read;
   npy->array.close = npy_close;
+  npy->array.forget = npy_forget;
   const fn_status status = describe(npy, path);
   if (status != FN_OK) {
     npy_close(&npy->array);

@@ -53,8 +53,7 @@ static fn_status write_bytes(int fd, const char *path, const void *bytes, size_t
   return FN_OK;
 }
 
-/** Header of format 1.0, padded with blanks so that the values start at a multiple of 64. */
-static size_t npy_header(char *text, size_t size, int ndim, const int64_t *shape) {
+size_t fn_npy_header_text(char *text, size_t size, int ndim, const int64_t *shape) {
   char dims[256];
   int used = 0;
   for (int i = 0; i < ndim; i++)
@@ -89,7 +88,8 @@ fn_status fn_npy_write(const char *path, const float *values, int ndim, const in
   FN_TRY(fn_temporary_name(path, temporary, sizeof temporary));
   const int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   FN_CHECK(fd >= 0, FN_ERR_DATA, "cannot create %s: %s", path, strerror(errno));
-  fn_status status = write_bytes(fd, path, header, npy_header(header, sizeof header, ndim, shape));
+  fn_status status =
+      write_bytes(fd, path, header, fn_npy_header_text(header, sizeof header, ndim, shape));
   if (status == FN_OK) status = write_bytes(fd, path, values, (size_t)bytes);
   if (close(fd) != 0 && status == FN_OK)
     status =

@@ -345,10 +345,29 @@ static fn_status lower_outputs(fn_program *p, const fn_program_output *outputs, 
   return FN_OK;
 }
 
-static fn_status lower_assignments(fn_program *p) {
+/** Whether the new value of a buffer can be written over the old one: a single elementwise node
+ * reads the one and makes the other, and nobody else looks at either. */
+static bool updates_in_place(const fn_program *p, const fn_assignment *a, const int *uses) {
+  const fn_node *node = a->value->node;
+  const place *v = &p->place[p->value_place[a->value->id]];
+  bool reads = false;
+  for (int i = 0; i < node->input_count; i++)
+    reads |= node->input[i] == a->buffer;
+  return (node->op == &fn_op_running || node->op == &fn_op_unary) && reads &&
+         uses[a->value->id] == 1 && uses[a->buffer->id] == 1 && v->parent < 0 && !v->external &&
+         !v->pinned && v->writer >= 0 && v->block == 1 && v->dtype == p->parameters->dtype;
+}
+
+static fn_status lower_assignments(fn_program *p, const int *uses) {
   for (int i = 0; i < fn_graph_assignment_count(p->graph); i++) {
     const fn_assignment *a = fn_graph_assignment(p->graph, i);
     if (p->value_place[a->buffer->id] < 0) FN_TRY(lower_leaf(p, a->buffer));
+    if (updates_in_place(p, a, uses)) {
+      place *v = &p->place[p->value_place[a->value->id]];
+      v->external = p->place[p->value_place[a->buffer->id]].external;
+      v->pinned = true;
+      continue;
+    }
     FN_TRY(add_reorder(p, p->value_place[a->value->id], p->value_place[a->buffer->id],
                        a->buffer->label));
     p->reorders--; // a state update, not a layout change
@@ -389,5 +408,5 @@ fn_status fn_program_lower(fn_program *p, const fn_program_output *outputs, int 
         FN_TRY(land_gradient(p, wrt[g], gradients[g], uses[gradients[g]->id]));
   }
   FN_TRY(lower_outputs(p, outputs, output_count));
-  return lower_assignments(p);
+  return lower_assignments(p, uses);
 }

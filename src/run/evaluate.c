@@ -16,6 +16,7 @@
 #include "run/physical.h"
 #include "run/run_loop.h"
 #include "run/signals.h"
+#include "run/tile.h"
 #include "run/trained.h"
 
 /** Sums per file, over the crops of all ranks. */
@@ -37,6 +38,10 @@ typedef struct tester {
   int64_t whole[FN_MAX_SPATIAL]; /**< cells of the program's windows, of which that is the middle */
   int64_t offset[FN_MAX_SPATIAL]; /**< first of them from anchor * scale_factor */
   int64_t window_cells;
+  fn_tile tile;             /**< crops instead of data.crop */
+  int64_t batch;            /**< crops computed together */
+  fn_field_writer **writer; /**< [target_fields] output files that crops go to as they come; NULL:
+                               the field is put together in memory */
   bool
       has_input; /**< the input, interpolated if coarser, can stand for the output: same channels */
   int parts;     /**< canvases: output, and when testing target and input */
@@ -89,7 +94,7 @@ static fn_status find_window(tester *t) {
   for (int d = 0; d < spatial; d++) {
     const int64_t low = pad_low(&run->data.input_pad, spatial, d);
     const int64_t crop = t->info.input_extent[d] - low - pad_high(&run->data.input_pad, spatial, d);
-    const int64_t step = run->data.crop_step.count
+    const int64_t step = run->data.crop_step.count && !t->tile.given
                              ? run->data.crop_step.value[run->data.crop_step.count > 1 ? d : 0]
                              : crop;
     // Without targets the network's output may reach beyond what a target would cover: cut to it,
@@ -113,9 +118,12 @@ static fn_status find_window(tester *t) {
 static fn_status prepare_scores(tester *t) {
   t->sums = calloc((size_t)(t->info.files * SUMS), sizeof *t->sums);
   FN_CHECK(t->sums, FN_ERR_MEMORY, "out of memory");
+  t->writer = calloc((size_t)t->info.target_fields + 1, sizeof(fn_field_writer *));
+  FN_CHECK(t->writer, FN_ERR_MEMORY, "out of memory");
   if (t->predict) return FN_OK;
   FN_TRY(fn_physical_create(t->run, &t->info, t->window, &t->physical));
   // Spectra need whole fields.
+  if (!t->run->test.spectra) return FN_OK;
   if (t->run->data.crop_start.count || t->run->data.crop_stop.count) return FN_OK;
   int64_t size[FN_MAX_SPATIAL], smallest = INT64_MAX;
   for (int d = 0; d < t->info.spatial; d++) {
@@ -126,6 +134,27 @@ static fn_status prepare_scores(tester *t) {
   FN_TRY(fn_spectrum_create(t->info.spatial, size, t->run->test.box_size, &t->spectrum));
   t->power = calloc((size_t)(SPECTRA * t->spectrum->bins), sizeof *t->power);
   FN_CHECK(t->power, FN_ERR_MEMORY, "out of memory");
+  return FN_OK;
+}
+
+/** Crops of the size that serves this field and machine best, the same on all ranks. */
+static fn_status set_tile(tester *t) {
+  const size_t memory = fn_tile_memory(t->dist);
+  const int64_t files = t->info.files, size = t->dist->size;
+  const int ranks = files < size ? (int)((size + files - 1) / files) : 1;
+  fn_status status = FN_OK;
+  if (t->dist->rank == 0)
+    status = fn_tile_choose(t->run, t->dist, &t->info, !t->predict, ranks, memory / 2, &t->tile);
+  FN_TRY(fn_dist_agree(t->dist, status));
+  FN_TRY(fn_dist_broadcast(t->dist, &t->tile, sizeof t->tile));
+  status = fn_dataset_stream(t->dataset, t->tile.given ? t->tile.edge : NULL, memory / 8);
+  FN_TRY(fn_dist_agree(t->dist, status));
+  const fn_dataset_info *cut = fn_dataset_get_info(t->dataset);
+  t->info.crops = cut->crops;
+  t->info.samples = cut->samples;
+  memcpy(t->info.input_extent, cut->input_extent, sizeof cut->input_extent);
+  memcpy(t->info.target_extent, cut->target_extent, sizeof cut->target_extent);
+  t->batch = t->tile.given ? 1 : t->run->train.batch;
   return FN_OK;
 }
 
@@ -181,6 +210,7 @@ static fn_status start(tester *t) {
   if (status == FN_OK) status = fn_dist_agree(t->dist, open_data(t));
   if (status == FN_OK)
     status = fn_dist_agree(t->dist, t->dist->rank == 0 ? check_outputs(t) : FN_OK);
+  if (status == FN_OK) status = set_tile(t);
   if (status == FN_OK)
     status = fn_dist_agree(t->dist, fn_engine_create(t->run, t->dist, &t->info, &t->engine));
   if (status == FN_OK)
@@ -211,7 +241,7 @@ static fn_status source_open(tester *t, int64_t file, source *s) {
     list[count++] = file * crops + c;
   *s = (source){0};
   const fn_status status =
-      fn_loader_create(t->dataset, 0, list, count, t->run->train.batch, 0, t->run->data.prefetch,
+      fn_loader_create(t->dataset, 0, list, count, t->batch, 0, t->run->data.prefetch,
                        t->run->data.readers, &s->loader);
   free(list);
   return status;
@@ -306,9 +336,22 @@ static fn_status add_spectra(tester *t, const fn_canvas *canvas) {
   return FN_OK;
 }
 
+static const int64_t *output_channels(const tester *t) {
+  return t->predict ? t->progress.target_field_channels
+                    : t->info.field_channels + t->info.input_fields;
+}
+
+static fn_status open_path(const tester *t, int64_t file, int field, char *path, size_t size) {
+  char folder[4096];
+  FN_TRY(output_path(t, file, field, path, size));
+  snprintf(folder, sizeof folder, "%s", path);
+  *strrchr(folder, '/') = '\0';
+  return fn_make_directories(folder);
+}
+
+/** A field that was put together in memory. */
 static fn_status write_fields(tester *t, int64_t file, const fn_canvas *canvas) {
-  const int64_t *channels = t->predict ? t->progress.target_field_channels
-                                       : t->info.field_channels + t->info.input_fields;
+  const int64_t *channels = output_channels(t);
   int64_t shape[1 + FN_MAX_SPATIAL], cells = 1;
   for (int d = 0; d < canvas->spatial; d++) {
     shape[1 + d] = canvas->size[d];
@@ -316,11 +359,8 @@ static fn_status write_fields(tester *t, int64_t file, const fn_canvas *canvas) 
   }
   const float *values = canvas->values;
   for (int f = 0; f < t->info.target_fields; f++) {
-    char path[4096], folder[4096];
-    FN_TRY(output_path(t, file, f, path, sizeof path));
-    snprintf(folder, sizeof folder, "%s", path);
-    *strrchr(folder, '/') = '\0';
-    FN_TRY(fn_make_directories(folder));
+    char path[4096];
+    FN_TRY(open_path(t, file, f, path, sizeof path));
     shape[0] = channels[f];
     FN_TRY(strcmp(t->run->test.format, "hdf5") == 0
                ? fn_hdf5_write(path, "output", values, 1 + canvas->spatial, shape)
@@ -331,14 +371,48 @@ static fn_status write_fields(tester *t, int64_t file, const fn_canvas *canvas) 
   return FN_OK;
 }
 
-static void paste(const tester *t, int64_t crop, const float *patch, fn_canvas *canvas) {
+static fn_status open_writers(tester *t, int64_t file) {
+  const char *dataset = strcmp(t->run->test.format, "hdf5") == 0 ? "output" : NULL;
+  int64_t size[FN_MAX_SPATIAL];
+  for (int d = 0; d < t->info.spatial; d++)
+    size[d] = t->info.size[d] * t->run->data.scale_factor;
+  for (int f = 0; f < t->info.target_fields; f++) {
+    char path[4096];
+    FN_TRY(open_path(t, file, f, path, sizeof path));
+    FN_TRY(fn_field_writer_create(path, dataset, output_channels(t)[f], t->info.spatial, size,
+                                  &t->writer[f]));
+  }
+  return FN_OK;
+}
+
+/** Give the files their names when the field is `whole`, else leave nothing. */
+static fn_status close_writers(tester *t, bool whole) {
+  fn_status status = FN_OK;
+  for (int f = 0; f < t->info.target_fields; f++) {
+    if (t->writer[f] && whole && status == FN_OK) {
+      status = fn_field_writer_commit(t->writer[f]);
+      t->written++;
+    }
+    fn_field_writer_destroy(t->writer[f]);
+    t->writer[f] = NULL;
+  }
+  return status;
+}
+
+/** Put a crop where it belongs: in memory, or in the files. */
+static fn_status paste(const tester *t, int64_t crop, const float *patch, fn_canvas *canvas) {
   int64_t anchor[FN_MAX_SPATIAL], first[FN_MAX_SPATIAL];
+  const int64_t part = t->info.target_channels * t->window_cells;
   fn_dataset_anchor(t->dataset, crop, anchor);
   for (int d = 0; d < t->info.spatial; d++)
     first[d] = anchor[d] * t->run->data.scale_factor + t->offset[d];
-  for (int p = 0; p < t->parts; p++)
-    fn_canvas_paste(&canvas[p], patch + p * t->info.target_channels * t->window_cells, t->window,
-                    first);
+  for (int p = 0; p < t->parts && canvas[p].values; p++)
+    fn_canvas_paste(&canvas[p], patch + p * part, t->window, first);
+  for (int f = 0; f < t->info.target_fields && t->writer[f]; f++) {
+    FN_TRY(fn_field_writer_put(t->writer[f], first, t->window, patch));
+    patch += output_channels(t)[f] * t->window_cells;
+  }
+  return FN_OK;
 }
 
 /** The group's first rank takes the crops in order, its own and those of the others. A rank that
@@ -361,7 +435,8 @@ static fn_status collect(tester *t, int64_t file, source *s, float *patch, fn_ca
         MPI_Get_count(&info, MPI_FLOAT, &received);
       }
       *whole &= received > 0 && status == FN_OK;
-      if (*whole) paste(t, c, patch, canvas);
+      if (*whole) status = paste(t, c, patch, canvas);
+      *whole &= status == FN_OK;
     }
   }
   return status;
@@ -370,12 +445,17 @@ static fn_status collect(tester *t, int64_t file, source *s, float *patch, fn_ca
 static fn_status evaluate_file(tester *t, int64_t file, fn_canvas *canvas, float *patch) {
   source s = {0};
   bool whole = true;
+  const bool write = (t->run->test.write_fields || t->predict) && t->group.rank == 0;
   fn_status status = source_open(t, file, &s);
+  if (write && !t->spectrum && status == FN_OK) status = open_writers(t, file);
   status = collect(t, file, &s, patch, canvas, status, &whole);
   fn_loader_destroy(s.loader);
-  if (status != FN_OK || t->group.rank != 0 || !whole) return status;
-  if (t->spectrum) FN_TRY(add_spectra(t, canvas));
-  return t->run->test.write_fields || t->predict ? write_fields(t, file, &canvas[0]) : FN_OK;
+  whole &= status == FN_OK;
+  const fn_status closed = close_writers(t, whole);
+  if (status == FN_OK) status = closed;
+  if (status != FN_OK || t->group.rank != 0 || !whole || !t->spectrum) return status;
+  FN_TRY(add_spectra(t, canvas));
+  return write ? write_fields(t, file, &canvas[0]) : FN_OK;
 }
 
 static fn_status evaluate_files(tester *t) {
@@ -388,7 +468,7 @@ static fn_status evaluate_files(tester *t) {
   fn_canvas canvas[3] = {{0}};
   float *patch = NULL;
   fn_status status = fn_pages_allocate((size_t)count * sizeof *patch, (void **)&patch);
-  for (int p = 0; p < t->parts && status == FN_OK && t->group.rank == 0; p++)
+  for (int p = 0; p < t->parts && status == FN_OK && t->spectrum && t->group.rank == 0; p++)
     status = fn_canvas_create(t->info.spatial, t->info.target_channels, size, &canvas[p]);
   status = fn_dist_agree(t->dist, status);
   for (int64_t f = t->group.index; f < t->info.files && status == FN_OK; f += t->group.groups)
@@ -497,6 +577,7 @@ fn_status fn_evaluate(const fn_run *run, fn_dist *dist, bool predict, fn_test_re
   fn_engine_destroy(t.engine);
   fn_dataset_destroy(t.dataset);
   free(t.sums);
+  free(t.writer);
   free(t.power);
   return status;
 }

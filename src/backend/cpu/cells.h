@@ -25,8 +25,6 @@ typedef struct fn_scatter {
 } fn_scatter;
 
 fn_status fn_cpu_scatter_prepare(fn_kernel *kernel);
-/** The same for a kernel whose state exists and starts with fn_scatter. */
-void fn_cpu_scatter_reserve(fn_kernel *kernel);
 /** Zeroed f32 tensor to add to. */
 fn_tensor fn_cpu_scatter_begin(const fn_kernel *kernel, const fn_run_context *context);
 void fn_cpu_scatter_end(const fn_kernel *kernel, const fn_tensor *sums);
