@@ -70,11 +70,12 @@ static int64_t consume(fn_cube_file *file, const cube_spec *spec, fn_cube_queue 
   return wrong;
 }
 
-/** Uneven lists: rank r has r * 2 + 1 cubes, the last rank none when there are several. */
+/** Uneven lists with repetitions, also near each other; the last rank has no cube when there are
+ *  several. */
 static int64_t make_list(int64_t cubes, int64_t *list) {
-  const int64_t count = dist.size > 1 && dist.rank == dist.size - 1 ? 0 : 2 * dist.rank + 3;
+  const int64_t count = dist.size > 1 && dist.rank == dist.size - 1 ? 0 : 6 * dist.rank + 7;
   for (int64_t i = 0; i < count; i++)
-    list[i] = (i * 7 + dist.rank * 3 + 1) % cubes;
+    list[i] = (i * i * 3 + i / 4 + dist.rank * 3 + 1) % cubes;
   return count;
 }
 
@@ -95,11 +96,12 @@ static void all_paths_give_the_cells_that_were_written(void **state) {
   for (int s = 0; s < SPECS; s++) {
     fn_cube_file *file = shared_file(at("paths.h5"), &specs[s]);
     const fn_cube_file_info *info = fn_cube_file_get_info(file);
-    int64_t list[16];
+    int64_t list[32];
     const int64_t count = make_list(info->cubes, list);
-    for (fn_cube_path path = FN_CUBES_AUTO; path <= FN_CUBES_DIRECT; path++) {
+    for (int turn = 0; turn < 8; turn++) { // a small ring, and one that takes several at a time
+      const fn_cube_path path = (fn_cube_path)(turn / 2);
       if (path == FN_CUBES_DIRECT && !info->direct) continue;
-      fn_cube_queue *queue = start(file, path, list, count, 2);
+      fn_cube_queue *queue = start(file, path, list, count, turn % 2 ? 11 : 2);
       assert_int_equal(consume(file, &specs[s], queue, list, count), 0);
       fn_cube_queue_figures figures;
       fn_cube_queue_get_figures(queue, &figures);
@@ -120,24 +122,34 @@ static void collective_is_collective(void **state) {
   for (int s = 0; s < SPECS; s++) {
     fn_cube_file *file = shared_file(at("collective.h5"), &specs[s]);
     const fn_cube_file_info *info = fn_cube_file_get_info(file);
-    int64_t list[16], rounds, wanted;
+    int64_t list[32], most, wanted;
     int64_t count = make_list(info->cubes, list);
-    MPI_Allreduce(&count, &rounds, 1, MPI_INT64_T, MPI_MAX, dist.comm);
+    MPI_Allreduce(&count, &most, 1, MPI_INT64_T, MPI_MAX, dist.comm);
     MPI_Allreduce(&count, &wanted, 1, MPI_INT64_T, MPI_SUM, dist.comm);
-    fn_cube_queue *queue = start(file, FN_CUBES_COLLECTIVE, list, count, 3);
+    fn_cube_queue *queue = start(file, FN_CUBES_COLLECTIVE, list, count, 5);
     assert_int_equal(consume(file, &specs[s], queue, list, count), 0);
     assert_int_equal(fn_dist_agree(&dist, FN_OK), FN_OK);
-    // Ranks without cubes count the last round a little later.
+    // Ranks without cubes count the last round a little later. Packed cubes in one piece are read
+    // several at a time, by all ranks alike.
+    const bool several = info->packed && info->direct;
     fn_cube_queue_figures figures;
-    const int64_t expected = info->packed ? rounds : wanted;
+    int64_t reads[2], range[2];
     for (int tries = 0; tries < 2000; tries++) {
       fn_cube_queue_get_figures(queue, &figures);
-      if (figures.collective_reads + figures.independent_reads >= expected) break;
+      reads[0] = figures.collective_reads + figures.independent_reads;
+      reads[1] = -reads[0];
+      MPI_Allreduce(reads, range, 2, MPI_INT64_T, MPI_MIN, dist.comm);
+      if (range[0] == -range[1] && (several || range[0] >= (info->packed ? most : wanted))) break;
       usleep(1000);
     }
     if (figures.cause[0]) fail_msg("case %d: %s", s, figures.cause);
-    assert_int_equal(figures.collective_reads, expected);
     assert_int_equal(figures.independent_reads, 0);
+    assert_int_equal(range[0], -range[1]);
+    if (several) {
+      assert_true(figures.collective_reads >= (most + 15) / 16 && figures.collective_reads <= most);
+    } else {
+      assert_int_equal(figures.collective_reads, info->packed ? most : wanted);
+    }
     fn_cube_queue_destroy(queue);
     fn_cube_file_close(file);
     MPI_Barrier(dist.comm);
@@ -174,7 +186,7 @@ static void a_fall_back_is_told(void **state) {
   fn_cube_queue_figures figures;
   fn_cube_queue_get_figures(queue, &figures);
   assert_int_equal(figures.collective_reads, 0);
-  assert_int_equal(figures.independent_reads, 2);
+  assert_in_range(figures.independent_reads, 1, 2);
   assert_non_null(strstr(figures.cause, "converted"));
   fn_cube_queue_destroy(queue);
   fn_cube_file_close(file);
@@ -356,7 +368,9 @@ static void one_bad_cube_is_everybodys_error(void **state) {
       for (int i = 0; i < 30; i++)
         list[i] = i == 2 && dist.rank == dist.size - 1 ? bad : (bad + 1 + i % 4) % info->cubes;
       fn_cube_queue *queue = start(file, path, list, 30, 2);
-      assert_int_equal(consume_until_failure(queue, 30), 2);
+      // Cubes of the round in which it failed are nobody's; the first may be in a round before it.
+      const int64_t failed = consume_until_failure(queue, 30);
+      assert_in_range(failed, 0, 2);
       same_message("cube newton_seed0005 is not finite: cell [");
       same_message("nan.h5");
       char rank[64];

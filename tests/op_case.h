@@ -26,7 +26,6 @@ typedef enum op_fill {
 enum {
   CASE_NO_GRADIENT = 1, /**< the operator is a state update or cuts the gradient on purpose */
   CASE_TRAINING = 2,    /**< graph made for training */
-  CASE_BY_SHIFT = 4,    /**< batch_norm_grad: finds the activation's branch without y */
 };
 
 typedef struct op_case op_case;

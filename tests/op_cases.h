@@ -138,31 +138,22 @@ static void build_batch_norm_grad(fn_graph *graph, const op_case *c, fn_value *c
       in[1], in[2], in[3], NULL, attrs->fixed ? in[4] : NULL, attrs->fixed ? in[5] : NULL};
   fn_value *y = fn_node_append(graph, &fn_op_batch_norm, forward, 6, 3, attrs, 0x38);
   if (!y) return;
-  const bool active = attrs->slope != 1, by_shift = c->flags & CASE_BY_SHIFT;
-  fn_value *inputs[] = {in[0],
-                        in[1],
-                        in[2],
-                        y->node->output[1],
-                        y->node->output[2],
-                        active && !by_shift ? y : NULL,
-                        active && by_shift ? in[3] : NULL};
-  fn_value *dx = fn_node_append(graph, &fn_op_batch_norm_grad, inputs, 7, 4, attrs, 3u << 5);
+  fn_value *inputs[] = {
+      in[0], in[1], in[2], y->node->output[1], y->node->output[2], attrs->slope == 1 ? NULL : y};
+  fn_value *dx = fn_node_append(graph, &fn_op_batch_norm_grad, inputs, 6, 4, attrs, 1u << 5);
   for (int o = 0; dx && o < 4; o++)
     out[o] = dx->node->output[o];
 }
 
 static void add_batch_norm_grad_cases(op_suite *s, int d) {
-  for (int flags = 0; flags < 8; flags++) {
-    const bool leaky = flags & 1, fixed = flags & 2, by_shift = flags & 4;
-    if (by_shift && !leaky) continue;
+  for (int flags = 0; flags < 4; flags++) {
+    const bool leaky = flags & 1, fixed = flags & 2;
     const int64_t n = flags & 1 ? 3 : 1, channels = flags & 1 ? 20 : 3;
     const fn_batch_norm_attrs attrs = {.eps = 1e-5, .slope = leaky ? 0.01 : 1, .fixed = fixed};
     const fn_shape x = small_field(n, channels, d), v = vector_shape(channels);
-    op_case *c =
-        add_case(s, &fn_op_batch_norm_grad, d, &attrs, fixed ? 6 : 4,
-                 (fn_shape[]){x, x, v, v, v, v}, "n%d c%d%s%s%s", (int)n, (int)channels,
-                 leaky ? " leaky" : "", fixed ? " fixed" : "", by_shift ? " by shift" : "");
-    if (by_shift) c->flags |= CASE_BY_SHIFT;
+    op_case *c = add_case(s, &fn_op_batch_norm_grad, d, &attrs, fixed ? 6 : 4,
+                          (fn_shape[]){x, x, v, v, v, v}, "n%d c%d%s%s", (int)n, (int)channels,
+                          leaky ? " leaky" : "", fixed ? " fixed" : "");
     c->build = build_batch_norm_grad;
     c->output_count = 4;
     c->fill[5] = FILL_POSITIVE;

@@ -1,6 +1,5 @@
 /* fieldnet bench --io: the part of bench that reads. */
 #include <stdio.h>
-#include <string.h>
 
 #include "base/text.h"
 #include "cli/commands.h"
@@ -26,8 +25,15 @@ static fn_status measure_file(const fn_command_line *line) {
   return status;
 }
 
+static fn_status measure_run(const fn_command_line *line, const fn_run *run, fn_dist *dist) {
+  FN_CHECK(fn_run_has_cubes(run) && run->data.cubes.file, FN_ERR_CONFIG,
+           "bench --io reads files of cubes: expected data.kind: cubes and data.cubes.file in %s",
+           run->path);
+  return measure(line, run->data.cubes.file, dist);
+}
+
 fn_status fn_command_bench_cubes(const fn_command_line *line) {
-  FN_CHECK(fn_text_ends(line->run_path, ".h5") || fn_text_ends(line->run_path, ".hdf5"),
-           FN_ERR_CONFIG, "bench --io: expected a file of cubes (.h5), found %s", line->run_path);
-  return measure_file(line);
+  if (fn_text_ends(line->run_path, ".h5") || fn_text_ends(line->run_path, ".hdf5"))
+    return measure_file(line);
+  return fn_cli_run(line, FN_COMMAND_OTHER, measure_run);
 }

@@ -26,7 +26,7 @@ bool fn_cube_feed_needed(const fn_dataset *dataset) {
 }
 
 fn_status fn_cube_feed_agree(const fn_dataset *dataset, fn_status status) {
-  return fn_cube_agree(dataset->cubes->comm, status, false, NULL);
+  return fn_cube_agree(dataset->cubes->comm, status);
 }
 
 /* ---- which cubes, in which order --------------------------------------------------------------

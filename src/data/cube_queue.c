@@ -1,6 +1,7 @@
 /* Cubes read ahead by one thread per rank. */
 #include "data/cube_queue.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,7 +12,7 @@
 #include "base/system.h"
 #include "data/cube_reader.h"
 
-enum { NOT_READ = -1, RELEASED = -2 };
+enum { NOT_READ = -1, RELEASED = -2, WANTS_NO_MORE = INT_MAX };
 
 struct fn_cube_queue {
   fn_cube_reader *reader;
@@ -19,11 +20,10 @@ struct fn_cube_queue {
   MPI_Comm comm;
   bool lock_step; // rounds are agreed over the ranks; else MPI is not called by the thread
   int64_t *list;
-  int64_t count, rounds; // of this rank, and the largest of all ranks
-  int64_t cells;         // of a cube
-  float *memory;         // shape [slots, cells]
+  int64_t count;
+  int64_t cells;     // of a cube
+  fn_cube_ring ring; // shape [slots, cells]
   size_t memory_bytes;
-  int64_t slots;
   pthread_t thread;
   bool started;
   pthread_mutex_t lock;
@@ -76,71 +76,90 @@ fn_cube_path fn_cube_path_choose(const fn_cube_file_info *info, int ranks, bool 
 /* ---- the reading thread ------------------------------------------------------------------------
  */
 
-/** A slot for the cube of round k; -1 when this rank wants none (any more). */
-static int32_t take_slot(fn_cube_queue *q, int64_t k) {
-  int32_t slot = -1;
-  if (k >= q->count) return -1;
+/** Cubes that this rank has room for, at least one, after waiting for it; a large number when it
+ *  wants no more. */
+static int wait_for_room(fn_cube_queue *q, int64_t next) {
+  int room = WANTS_NO_MORE;
   pthread_mutex_lock(&q->lock);
-  while (!q->stop && q->free_count == 0)
+  while (!q->stop && next < q->count && q->free_count == 0)
     pthread_cond_wait(&q->room, &q->lock);
-  if (!q->stop) slot = q->free[--q->free_count];
+  if (!q->stop && next < q->count) room = (int)q->free_count;
   pthread_mutex_unlock(&q->lock);
-  return slot;
+  return room;
 }
 
-static fn_status read_round(fn_cube_queue *q, int64_t k, int32_t slot) {
-  const int64_t cube = slot < 0 ? -1 : q->list[k];
-  float *cells = slot < 0 ? NULL : q->memory + slot * q->cells;
-  const double start = fn_clock();
-  if (cube >= 0 && k + 1 < q->count) fn_cube_reader_announce(q->reader, q->list[k + 1]);
-  FN_TRY(fn_cube_reader_round(q->reader, cube, cells));
-  const double seconds = fn_clock() - start;
-  if (cube < 0) return FN_OK;
-  if (q->options.prepare) q->options.prepare(q->options.user, cube, cells);
+/** Positions next ... next + count - 1, as far as this rank wants them. */
+static void fill_round(fn_cube_queue *q, int64_t next, int count, fn_cube_round *round) {
+  round->count = count;
   pthread_mutex_lock(&q->lock);
-  q->figures.cubes++;
-  q->figures.bytes += q->cells * (int64_t)sizeof *cells;
-  q->figures.reading += seconds;
+  for (int i = 0; i < count; i++) {
+    const bool wanted = next + i < q->count && q->free_count > 0 && !q->stop;
+    round->cube[i] = wanted ? q->list[next + i] : -1;
+    round->slot[i] = wanted ? q->free[--q->free_count] : -1;
+  }
+  pthread_mutex_unlock(&q->lock);
+}
+
+static fn_status read_round(fn_cube_queue *q, int64_t next, fn_cube_round *round) {
+  const double start = fn_clock();
+  int64_t cubes = 0;
+  for (int64_t p = next + 1; p <= next + round->count && p < q->count; p++)
+    fn_cube_reader_announce(q->reader, q->list[p]);
+  FN_TRY(fn_cube_reader_round(q->reader, round));
+  const double seconds = fn_clock() - start;
+  for (int i = 0; i < round->count; i++) {
+    if (round->cube[i] < 0) continue;
+    cubes++;
+    if (q->options.prepare)
+      q->options.prepare(q->options.user, round->cube[i],
+                         q->ring.memory + round->slot[i] * q->cells);
+  }
+  pthread_mutex_lock(&q->lock);
+  q->figures.cubes += cubes;
+  q->figures.bytes += cubes * q->cells * (int64_t)sizeof(float);
+  if (cubes) q->figures.reading += seconds;
   pthread_mutex_unlock(&q->lock);
   return FN_OK;
 }
 
-/** Hand the cube of round k to the consumer, or a failure. */
-static void publish(fn_cube_queue *q, int64_t k, int32_t slot, fn_status status) {
+/** Hand the cubes of a round to the consumer, or a failure. */
+static void publish(fn_cube_queue *q, int64_t next, const fn_cube_round *round, fn_status status) {
   pthread_mutex_lock(&q->lock);
   if (status != FN_OK) {
     q->status = status;
     snprintf(q->message, sizeof q->message, "%s", fn_error_message());
-  } else if (slot >= 0 && q->slot[k] == RELEASED) {
-    q->free[q->free_count++] = slot;
-  } else if (slot >= 0) {
-    q->slot[k] = slot;
+  }
+  for (int i = 0; i < round->count && status == FN_OK; i++) {
+    if (round->slot[i] < 0) continue;
+    if (q->slot[next + i] == RELEASED)
+      q->free[q->free_count++] = round->slot[i];
+    else
+      q->slot[next + i] = round->slot[i];
   }
   fn_cube_reader_figures(q->reader, &q->figures);
   pthread_cond_broadcast(&q->ready);
   pthread_mutex_unlock(&q->lock);
 }
 
-static bool is_stopped(fn_cube_queue *q) {
-  pthread_mutex_lock(&q->lock);
-  const bool stopped = q->stop;
-  pthread_mutex_unlock(&q->lock);
-  return stopped;
-}
-
-/** Each round ends with an agreement, so that all ranks leave after the same one: after a failure
- *  anywhere at once, after a stop when everybody wants it. A rank that is to stop, or has no more
- *  cubes, goes on taking part in what the others read. */
+/** Ranks go through their lists in lock step, position by position, a few of them in a round: as
+ *  many as every rank has room for. Each round ends with an agreement, so that after a failure
+ *  anywhere all leave. A rank that is to stop, or has no more cubes, goes on taking part in what
+ * the others read, until nobody wants any. */
 static void *read_ahead(void *argument) {
   fn_cube_queue *q = argument;
-  bool all_stopped = false;
-  for (int64_t k = 0; k < q->rounds && !all_stopped; k++) {
-    const int32_t slot = take_slot(q, k);
-    fn_status status = read_round(q, k, slot);
-    all_stopped = is_stopped(q);
-    if (q->lock_step) status = fn_cube_agree(q->comm, status, all_stopped, &all_stopped);
-    publish(q, k, slot, status);
-    if (status != FN_OK) break;
+  const int batch = fn_cube_reader_batch(q->reader);
+  fn_status status = FN_OK;
+  fn_cube_round round = {0};
+  for (int64_t next = 0; status == FN_OK; next += round.count) {
+    int room = wait_for_room(q, next);
+    if (q->lock_step) status = fn_cube_least(q->comm, room, &room);
+    if (room == WANTS_NO_MORE && status == FN_OK) break;
+    if (status == FN_OK) {
+      fill_round(q, next, room < batch ? room : batch, &round);
+      status = read_round(q, next, &round);
+      if (q->lock_step) status = fn_cube_agree(q->comm, status);
+    }
+    publish(q, next, &round, status);
   }
   return NULL;
 }
@@ -182,26 +201,26 @@ static fn_status copy_list(fn_cube_queue *q, const fn_cube_file_info *info, cons
   for (int64_t i = 0; i < count; i++)
     FN_CHECK(list[i] >= 0 && list[i] < info->cubes, FN_ERR_INTERNAL, "%s has no cube number %lld",
              info->path, (long long)list[i]);
-  q->count = q->rounds = count;
-  q->slots = q->options.resident < count ? q->options.resident : count;
+  q->count = count;
+  q->ring.slots = q->options.resident < count ? q->options.resident : count;
   q->list = malloc(((size_t)count + 1) * sizeof *q->list);
   q->slot = malloc(((size_t)count + 1) * sizeof *q->slot);
-  q->free = malloc(((size_t)q->slots + 1) * sizeof *q->free);
+  q->free = malloc(((size_t)q->ring.slots + 1) * sizeof *q->free);
   FN_CHECK(q->list && q->slot && q->free, FN_ERR_MEMORY, "no memory for a list of %lld cubes",
            (long long)count);
   if (count) memcpy(q->list, list, (size_t)count * sizeof *list);
   for (int64_t i = 0; i < count; i++)
     q->slot[i] = NOT_READ;
-  for (int64_t i = 0; i < q->slots; i++)
-    q->free[q->free_count++] = (int32_t)(q->slots - 1 - i);
-  q->memory_bytes = (size_t)q->slots * (size_t)q->cells * sizeof *q->memory;
-  if (q->slots && fn_pages_allocate(q->memory_bytes, (void **)&q->memory) != FN_OK)
-    return fn_error_context(FN_ERR_MEMORY, "%lld cubes read ahead", (long long)q->slots);
+  for (int64_t i = 0; i < q->ring.slots; i++)
+    q->free[q->free_count++] = (int32_t)(q->ring.slots - 1 - i);
+  q->memory_bytes = (size_t)q->ring.slots * (size_t)q->cells * sizeof *q->ring.memory;
+  if (q->ring.slots && fn_pages_allocate(q->memory_bytes, (void **)&q->ring.memory) != FN_OK)
+    return fn_error_context(FN_ERR_MEMORY, "%lld cubes read ahead", (long long)q->ring.slots);
   return FN_OK;
 }
 
 static fn_status agree(const fn_cube_queue *q, fn_status status) {
-  return q->lock_step ? fn_cube_agree(q->comm, status, false, NULL) : status;
+  return q->lock_step ? fn_cube_agree(q->comm, status) : status;
 }
 
 static fn_status set_up(fn_cube_queue *q, fn_cube_file *file, const int64_t *list, int64_t count,
@@ -209,13 +228,9 @@ static fn_status set_up(fn_cube_queue *q, fn_cube_file *file, const int64_t *lis
   const fn_cube_file_info *info = fn_cube_file_get_info(file);
   q->cells = info->size[0] * info->size[1] * info->size[2];
   FN_TRY(agree(q, copy_list(q, info, list, count)));
-  if (q->lock_step &&
-      MPI_Allreduce(&count, &q->rounds, 1, MPI_INT64_T, MPI_MAX, q->comm) != MPI_SUCCESS)
-    FN_FAIL(FN_ERR_INTERNAL, "MPI failed while counting rounds of reading");
-  FN_TRY(fn_cube_reader_create(file, q->comm, path, q->lock_step, &q->reader));
+  FN_TRY(fn_cube_reader_create(file, q->comm, path, q->lock_step, q->ring, &q->reader));
   fn_cube_reader_figures(q->reader, &q->figures);
-  fn_status status = FN_OK;
-  if (q->rounds) status = start_thread(q);
+  const fn_status status = start_thread(q);
   // A rank without a thread would be missed by the others for ever.
   if (status != FN_OK && q->lock_step) MPI_Abort(q->comm, status);
   return status;
@@ -262,7 +277,7 @@ fn_status fn_cube_queue_destroy(fn_cube_queue *q) {
   if (q->started) pthread_join(q->thread, NULL);
   fn_cube_reader_destroy(q->reader);
   if (q->comm != MPI_COMM_NULL) MPI_Comm_free(&q->comm);
-  if (q->memory) fn_pages_free(q->memory, q->memory_bytes);
+  if (q->ring.memory) fn_pages_free(q->ring.memory, q->memory_bytes);
   pthread_mutex_destroy(&q->lock);
   pthread_cond_destroy(&q->room);
   pthread_cond_destroy(&q->ready);
@@ -295,7 +310,7 @@ fn_status fn_cube_queue_get(fn_cube_queue *q, int64_t position, const float **ce
     fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "%s", q->message);
     return status;
   }
-  *cells = q->memory + slot * q->cells;
+  *cells = q->ring.memory + slot * q->cells;
   return FN_OK;
 }
 

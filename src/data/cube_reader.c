@@ -27,8 +27,13 @@
 #include "base/system.h"
 #include "field/cube_read.h"
 
+/** Bytes per rank and round: enough that the ranks' waiting for each other is small beside reading
+ *  them, few enough that the check for finite values still finds them in the processor's cache. */
+enum { ROUND_BYTES = 8 << 20 };
+
 struct fn_cube_reader {
   fn_cube_file *file;
+  fn_cube_ring ring;
   const fn_cube_file_info *info;
   MPI_Comm comm;
   int rank, size;
@@ -79,22 +84,25 @@ typedef struct verdict {
   char message[4092];
 } verdict;
 
-fn_status fn_cube_agree(MPI_Comm comm, fn_status status, bool flag, bool *all) {
-  int rank, size;
+fn_status fn_cube_least(MPI_Comm comm, int value, int *least) {
+  MPI_Request request = MPI_REQUEST_NULL;
+  const char *doing = "waiting for the other ranks";
+  *least = value;
+  FN_TRY(check_mpi(MPI_Iallreduce(&value, least, 1, MPI_INT, MPI_MIN, comm, &request), doing));
+  return wait_quietly(&request, doing);
+}
+
+fn_status fn_cube_agree(MPI_Comm comm, fn_status status) {
+  int rank, size, failing;
   MPI_Comm_rank(comm, &rank);
   MPI_Comm_size(comm, &size);
-  int mine[2] = {status == FN_OK ? size : rank, flag}, least[2] = {mine[0], flag};
-  const char *doing = "agreeing on errors";
-  MPI_Request request = MPI_REQUEST_NULL;
-  FN_TRY(check_mpi(MPI_Iallreduce(mine, least, 2, MPI_INT, MPI_MIN, comm, &request), doing));
-  FN_TRY(wait_quietly(&request, doing));
-  if (all) *all = least[1] != 0;
-  if (least[0] == size) return FN_OK;
+  FN_TRY(fn_cube_least(comm, status == FN_OK ? size : rank, &failing));
+  if (failing == size) return FN_OK;
   verdict v = {0};
-  if (rank == least[0]) {
-    v.status = status;
+  if (rank == failing) {
     int earlier = 0;
     char host[8] = "";
+    v.status = status;
     // What was agreed before has rank and host already.
     if (size == 1 || sscanf(fn_error_message(), "rank %d on %7s", &earlier, host) == 2) {
       snprintf(v.message, sizeof v.message, "%s", fn_error_message());
@@ -103,20 +111,14 @@ fn_status fn_cube_agree(MPI_Comm comm, fn_status status, bool flag, bool *all) {
                fn_error_message());
     }
   }
-  FN_TRY(check_mpi(MPI_Bcast(&v, (int)sizeof v, MPI_BYTE, least[0], comm), doing));
+  FN_TRY(check_mpi(MPI_Bcast(&v, (int)sizeof v, MPI_BYTE, failing, comm), "agreeing on errors"));
   // FN_ERR_INTERNAL would have this place added to the message, which names its own already.
   fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "%s", v.message);
   return (fn_status)v.status;
 }
 
-/** Wait until all ranks are here: rule 1. */
-static fn_status meet(const fn_cube_reader *r) {
-  MPI_Request request = MPI_REQUEST_NULL;
-  FN_TRY(check_mpi(MPI_Ibarrier(r->comm, &request), "starting to read"));
-  return wait_quietly(&request, "starting to read");
-}
-
-/** Take the HDF5 lock on all ranks for a collective call: rule 2. Taken also on failure. */
+/** Take the HDF5 lock on all ranks for a collective call: rule 2.
+ *  Taken also on failure. */
 static fn_status lock_together(const fn_cube_reader *r) {
   char go = 1;
   MPI_Request request = MPI_REQUEST_NULL;
@@ -174,48 +176,102 @@ static void ask_what_happened(fn_cube_reader *r) {
 /* ---- collective, packed ------------------------------------------------------------------------
  */
 
-/** Read the hyperslab start[axes], count[axes] of a dataset, or take part without wanting any
- *  (cells NULL). Collective. HDF5 lock held; `text`: reason of a failure. */
-static herr_t read_slab(fn_cube_reader *r, hid_t dataset, hid_t type, int axes,
-                        const hsize_t *start, const hsize_t *count, void *cells, char *text,
-                        size_t size) {
+/** One H5Dread of what is selected in both spaces. Collective. HDF5 lock held; `text`: reason of a
+ *  failure. */
+static herr_t read_selected(fn_cube_reader *r, hid_t dataset, hid_t type, hid_t memory, hid_t space,
+                            void *cells, char *text, size_t size) {
   static char nothing;
-  const hid_t space = H5Dget_space(dataset), memory = H5Screate_simple(axes, count, NULL);
-  if (cells) {
-    H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL);
-  } else {
-    H5Sselect_none(space);
-    H5Sselect_none(memory);
-  }
   const herr_t result =
       H5Dread(dataset, type, memory, space, r->transfer, cells ? cells : (void *)&nothing);
   if (result < 0) fn_hdf5_reason(text, size);
-  H5Sclose(space);
-  H5Sclose(memory);
   if (result >= 0) ask_what_happened(r);
   return result;
 }
 
-static fn_status round_packed(fn_cube_reader *r, int64_t cube, float *cells) {
-  const int64_t *size = r->info->size;
-  const hsize_t start[4] = {cube < 0 ? 0 : (hsize_t)r->info->cube[cube].row, 0, 0, 0};
-  const hsize_t count[4] = {1, (hsize_t)size[0], (hsize_t)size[1], (hsize_t)size[2]};
-  void *to = cube < 0 ? NULL : r->wide ? (void *)r->scratch64 : (void *)cells;
+/** Select the whole cubes row[0..count) of a space [n, D, H, W]; none when count is 0. */
+static void select_rows(hid_t space, const int64_t *row, int count, const int64_t *size) {
+  const hsize_t block[4] = {1, (hsize_t)size[0], (hsize_t)size[1], (hsize_t)size[2]};
+  if (count == 0) H5Sselect_none(space);
+  for (int i = 0; i < count; i++) {
+    const hsize_t start[4] = {(hsize_t)row[i], 0, 0, 0};
+    H5Sselect_hyperslab(space, i ? H5S_SELECT_OR : H5S_SELECT_SET, start, NULL, block, NULL);
+  }
+}
+
+static int ascending(const void *a, const void *b) {
+  const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+  return (x > y) - (x < y);
+}
+
+/** Rows and slots in ascending order, each row once: HDF5 goes through both selections in that
+ *  order. Slots are exchanged accordingly; a cube that is wanted again keeps its slot and goes into
+ *  `again`. Returns the number of rows. */
+static int order_rows(const fn_cube_reader *r, fn_cube_round *round, int64_t *row, int64_t *slot,
+                      int *again) {
+  int rows = 0, found;
+  for (int i = 0; i < round->count; i++) {
+    again[i] = -1;
+    if (round->cube[i] < 0) continue;
+    for (found = 0; found < i && round->cube[found] != round->cube[i]; found++)
+      continue;
+    if (found < i) {
+      again[i] = found;
+      continue;
+    }
+    row[rows] = r->info->cube[round->cube[i]].row;
+    slot[rows++] = round->slot[i];
+  }
+  qsort(row, (size_t)rows, sizeof *row, ascending);
+  qsort(slot, (size_t)rows, sizeof *slot, ascending);
+  for (int i = 0; i < round->count; i++)
+    for (int j = 0; j < rows && round->cube[i] >= 0 && again[i] < 0; j++)
+      if (row[j] == r->info->cube[round->cube[i]].row) round->slot[i] = (int32_t)slot[j];
+  return rows;
+}
+
+static float *cells_of(const fn_cube_reader *r, const fn_cube_round *round, int i) {
+  return r->ring.memory + round->slot[i] * r->file->cells;
+}
+
+/** What is left to do on this rank with cubes that were read, in the order of the round. */
+static fn_status check_round(fn_cube_reader *r, const fn_cube_round *round, const int *again) {
+  for (int i = 0; i < round->count; i++) {
+    if (round->cube[i] < 0) continue;
+    float *cells = cells_of(r, round, i);
+    // Converted here: HDF5 does not read collectively when it has to convert.
+    for (int64_t c = 0; r->wide && c < r->file->cells; c++)
+      cells[c] = (float)r->scratch64[c];
+    if (again[i] >= 0)
+      memcpy(cells, cells_of(r, round, again[i]), (size_t)r->file->cells * sizeof *cells);
+    FN_TRY(fn_cube_check_cells(r->file, round->cube[i], 0, cells, r->file->cells));
+  }
+  return FN_OK;
+}
+
+static fn_status round_packed(fn_cube_reader *r, fn_cube_round *round) {
+  const int64_t *size = r->info->size, first = 0;
+  int64_t row[FN_ROUND_MOST], slot[FN_ROUND_MOST];
+  int again[FN_ROUND_MOST];
+  const int rows = order_rows(r, round, row, slot, again);
+  const int64_t slots = r->wide || r->ring.slots == 0 ? 1 : r->ring.slots;
+  const hsize_t shape[4] = {(hsize_t)slots, (hsize_t)size[0], (hsize_t)size[1], (hsize_t)size[2]};
   char why[512] = "";
-  FN_TRY(meet(r));
   const fn_status locked = lock_together(r);
-  const herr_t result = read_slab(r, r->dataset, r->wide ? H5T_NATIVE_DOUBLE : H5T_NATIVE_FLOAT, 4,
-                                  start, count, to, why, sizeof why);
+  const hid_t space = H5Dget_space(r->dataset), memory = H5Screate_simple(4, shape, NULL);
+  select_rows(space, row, rows, size);
+  select_rows(memory, r->wide ? &first : slot, rows, size);
+  void *to = r->wide ? (void *)r->scratch64 : (void *)r->ring.memory;
+  const hid_t type = r->wide ? H5T_NATIVE_DOUBLE : H5T_NATIVE_FLOAT;
+  const herr_t result =
+      read_selected(r, r->dataset, type, memory, space, rows ? to : NULL, why, sizeof why);
+  H5Sclose(space);
+  H5Sclose(memory);
   fn_hdf5_unlock();
   FN_TRY(locked);
-  if (cube < 0) return FN_OK;
+  if (rows == 0) return FN_OK;
   FN_TRY(fn_cube_check_length(r->file));
-  FN_CHECK(result >= 0, FN_ERR_DATA, "cannot read cube %s of %s: %s", r->info->cube[cube].name,
-           r->info->path, why);
-  // Converted here: HDF5 does not read collectively when it has to convert.
-  for (int64_t i = 0; r->wide && i < r->file->cells; i++)
-    cells[i] = (float)r->scratch64[i];
-  return fn_cube_check_cells(r->file, cube, 0, cells, r->file->cells);
+  FN_CHECK(result >= 0, FN_ERR_DATA, "cannot read cubes of %s: %s", r->info->path, why);
+  return check_round(r, round, again);
 }
 
 /* ---- collective, many datasets -----------------------------------------------------------------
@@ -256,10 +312,19 @@ static fn_status read_parts(fn_cube_reader *r) {
   float *to = r->scratch;
   for (int i = 0; i < r->size; i++) {
     if (r->wanted[i] < 0) continue;
+    const hid_t space = H5Dget_space(r->part[i]), memory = H5Screate_simple(3, count, NULL);
+    if (planes) {
+      H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL);
+    } else {
+      H5Sselect_none(space);
+      H5Sselect_none(memory);
+    }
+    const herr_t result = read_selected(r, r->part[i], H5T_NATIVE_FLOAT, memory, space,
+                                        planes ? to : NULL, text, sizeof text);
+    H5Sclose(space);
+    H5Sclose(memory);
     // After a failure the others still need this rank to take part.
-    if (read_slab(r, r->part[i], H5T_NATIVE_FLOAT, 3, start, count, planes ? to : NULL, text,
-                  sizeof text) < 0 &&
-        failed < 0) {
+    if (result < 0 && failed < 0) {
       failed = r->wanted[i];
       memcpy(why, text, sizeof why);
     }
@@ -294,7 +359,7 @@ static fn_status round_original(fn_cube_reader *r, int64_t cube, float *cells) {
       MPI_Iallgather(&cube, 1, MPI_INT64_T, r->wanted, 1, MPI_INT64_T, r->comm, &request), doing));
   FN_TRY(wait_quietly(&request, doing));
   const fn_status locked = lock_together(r);
-  fn_status status = fn_cube_agree(r->comm, open_datasets(r), false, NULL);
+  fn_status status = fn_cube_agree(r->comm, open_datasets(r));
   const bool opened = status == FN_OK;
   if (opened) status = read_parts(r);
   for (int i = 0; i < r->size; i++)
@@ -369,23 +434,24 @@ static fn_status allocate(fn_cube_reader *r) {
 
 static fn_status open_together(fn_cube_reader *r) {
   // A file that one rank cannot open is found before HDF5 opens it together, and said in words.
-  FN_TRY(fn_cube_agree(r->comm, fn_cube_check_length(r->file), false, NULL));
+  FN_TRY(fn_cube_agree(r->comm, fn_cube_check_length(r->file)));
   fn_status status = lock_together(r);
   if (status == FN_OK) status = open_locked(r);
   fn_hdf5_unlock();
-  FN_TRY(fn_cube_agree(r->comm, status, false, NULL));
-  return fn_cube_agree(r->comm, allocate(r), false, NULL);
+  FN_TRY(fn_cube_agree(r->comm, status));
+  return fn_cube_agree(r->comm, allocate(r));
 }
 
 fn_status fn_cube_reader_create(fn_cube_file *file, MPI_Comm comm, fn_cube_path path,
-                                bool lock_step, fn_cube_reader **reader) {
+                                bool lock_step, fn_cube_ring ring, fn_cube_reader **reader) {
   fn_cube_reader *r = calloc(1, sizeof *r);
   fn_status status = FN_OK;
   *reader = r;
   if (!r) status = fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "no memory for reading cubes");
-  if (lock_step) status = fn_cube_agree(comm, status, false, NULL);
+  if (lock_step) status = fn_cube_agree(comm, status);
   if (status == FN_OK) {
     *r = (fn_cube_reader){.file = file,
+                          .ring = ring,
                           .info = fn_cube_file_get_info(file),
                           .comm = comm,
                           .size = 1,
@@ -412,7 +478,8 @@ void fn_cube_reader_destroy(fn_cube_reader *r) {
   if (!r) return;
   if (r->path == FN_CUBES_COLLECTIVE) {
     // Closing goes on whatever MPI says.
-    fn_status status = meet(r);
+    int ignored;
+    fn_status status = fn_cube_least(r->comm, 0, &ignored); // rule 1
     const fn_status locked = lock_together(r);
     if (status == FN_OK) status = locked;
     if (status != FN_OK) fn_log(FN_ERROR, "closing %s: %s", r->info->path, fn_error_message());
@@ -433,12 +500,29 @@ void fn_cube_reader_destroy(fn_cube_reader *r) {
 /* ---- all paths ---------------------------------------------------------------------------------
  */
 
-fn_status fn_cube_reader_round(fn_cube_reader *r, int64_t cube, float *cells) {
-  if (r->path == FN_CUBES_COLLECTIVE)
-    return r->info->packed ? round_packed(r, cube, cells) : round_original(r, cube, cells);
+int fn_cube_reader_batch(const fn_cube_reader *r) {
+  // What is read several cubes at a time is one selection; elsewhere it is one after another, and
+  // only the agreement is shared.
+  if (r->path == FN_CUBES_COLLECTIVE && (!r->info->packed || r->info->chunk[0] || r->wide))
+    return 1;
+  const int64_t count = ROUND_BYTES / (r->file->cells * (int64_t)sizeof(float));
+  return count < 1 ? 1 : count > FN_ROUND_MOST ? FN_ROUND_MOST : (int)count;
+}
+
+static fn_status read_one(fn_cube_reader *r, const fn_cube_round *round, int i) {
+  const int64_t cube = round->cube[i];
+  float *cells = cube < 0 ? NULL : cells_of(r, round, i);
+  if (r->path == FN_CUBES_COLLECTIVE) return round_original(r, cube, cells);
   if (cube < 0) return FN_OK;
   return r->path == FN_CUBES_DIRECT ? fn_cube_read_direct(r->file, cube, cells)
                                     : fn_cube_read_hdf5(r->file, cube, cells);
+}
+
+fn_status fn_cube_reader_round(fn_cube_reader *r, fn_cube_round *round) {
+  if (r->path == FN_CUBES_COLLECTIVE && r->info->packed) return round_packed(r, round);
+  for (int i = 0; i < round->count; i++)
+    FN_TRY(read_one(r, round, i));
+  return FN_OK;
 }
 
 void fn_cube_reader_announce(fn_cube_reader *r, int64_t cube) {

@@ -264,7 +264,7 @@ fn_status fn_cube_stage(const char *path, const char *folder, MPI_Comm comm, cha
   if (status == FN_OK && node == MPI_COMM_NULL)
     status = fn_error_set(FN_ERR_INTERNAL, __FILE__, __LINE__, "cannot find the ranks of a node");
   if (status == FN_OK && node_rank == 0) status = stage_on_node(&s, folder);
-  status = fn_cube_agree(comm, status, false, NULL);
+  status = fn_cube_agree(comm, status);
   if (node != MPI_COMM_NULL) MPI_Comm_free(&node);
   if (status == FN_OK) {
     *staged = s.copy;

@@ -11,7 +11,7 @@ enum { CHANNEL_BIT = 1u << 1 };
 
 /** Inputs of the two operators. */
 enum { X, SCALE, SHIFT, RESIDUAL, MEAN, VAR, NORM_INPUTS };
-enum { GRAD_DY, GRAD_X, GRAD_SCALE, GRAD_MEAN, GRAD_VAR, GRAD_Y, GRAD_SHIFT, GRAD_INPUTS };
+enum { GRAD_DY, GRAD_X, GRAD_SCALE, GRAD_MEAN, GRAD_VAR, GRAD_Y, GRAD_INPUTS };
 
 static fn_status check_channels(const char *what, const char *name, const fn_value *value,
                                 int64_t channels) {
@@ -51,11 +51,6 @@ static fn_status norm_infer(const fn_node *node, fn_shape *shape) {
   return FN_OK;
 }
 
-/** The shift, where the node has one to tell the activation's branch by. */
-static fn_value *shift_of(const fn_node *node) {
-  return node->input_count > GRAD_SHIFT ? node->input[GRAD_SHIFT] : NULL;
-}
-
 static fn_status grad_infer(const fn_node *node, fn_shape *shape) {
   const char *what = "gradient of batch norm";
   const fn_batch_norm_attrs *attrs = node->attrs;
@@ -66,10 +61,8 @@ static fn_status grad_infer(const fn_node *node, fn_shape *shape) {
   FN_TRY(check_channels(what, "mean", node->input[GRAD_MEAN], x->dim[1]));
   FN_TRY(check_channels(what, "variance", node->input[GRAD_VAR], x->dim[1]));
   FN_TRY(check_like(what, "output", node->input[GRAD_Y], x));
-  FN_TRY(check_channels(what, "shift", shift_of(node), x->dim[1]));
-  FN_CHECK(attrs->slope == 1 || node->input[GRAD_Y] || shift_of(node), FN_ERR_CONFIG,
-           "%s: the output or the shift is needed to undo an activation of slope %g", what,
-           attrs->slope);
+  FN_CHECK(attrs->slope == 1 || node->input[GRAD_Y], FN_ERR_CONFIG,
+           "%s: the output is needed to undo an activation of slope %g", what, attrs->slope);
   shape[0] = shape[3] = *x;
   shape[1] = shape[2] = (fn_shape){1, {x->dim[1]}};
   return FN_OK;
@@ -100,14 +93,10 @@ static void result_gradient(fn_graph *graph, fn_node *node, fn_value *dy, const 
   const fn_batch_norm_attrs *attrs = node->attrs;
   fn_value *mean = attrs->fixed ? node->input[MEAN] : node->output[1];
   fn_value *var = attrs->fixed ? node->input[VAR] : node->output[2];
-  // The branch of the activation follows from x where nothing was added: y need not be read again.
-  const bool active = attrs->slope != 1, added = node->input[RESIDUAL] != NULL;
-  fn_value *y = active && added ? node->output[0] : NULL;
-  fn_value *shift = active && !added ? node->input[SHIFT] : NULL;
-  fn_value *const input[GRAD_INPUTS] = {dy, node->input[X], node->input[SCALE], mean, var,
-                                        y,  shift};
-  fn_value *first = fn_node_append(graph, &fn_op_batch_norm_grad, input, GRAD_INPUTS, 4, attrs,
-                                   1u << GRAD_Y | 1u << GRAD_SHIFT);
+  fn_value *y = attrs->slope == 1 ? NULL : node->output[0];
+  fn_value *const input[GRAD_INPUTS] = {dy, node->input[X], node->input[SCALE], mean, var, y};
+  fn_value *first =
+      fn_node_append(graph, &fn_op_batch_norm_grad, input, GRAD_INPUTS, 4, attrs, 1u << GRAD_Y);
   if (!first) return;
   fn_node *grad = first->node;
   if (wanted[X]) dx[X] = grad->output[0];
@@ -158,11 +147,8 @@ static void rebuild_grad(fn_graph *graph, const fn_batch_norm_attrs *attrs, fn_v
                                : fn_mean(graph, fn_square(graph, centred), axes, true);
   fn_value *std = fn_sqrt(graph, fn_affine(graph, var, 1, attrs->eps));
   fn_value *normal = fn_div(graph, centred, std);
-  fn_value *g = in[GRAD_DY], *y = in[GRAD_Y];
-  if (!y && attrs->slope != 1)
-    y = fn_add(graph, fn_mul(graph, normal, column(graph, in[GRAD_SCALE], x)),
-               column(graph, in[GRAD_SHIFT], x));
-  if (attrs->slope != 1) g = fn_leaky_grad(graph, g, y, attrs->slope);
+  fn_value *g =
+      attrs->slope == 1 ? in[GRAD_DY] : fn_leaky_grad(graph, in[GRAD_DY], in[GRAD_Y], attrs->slope);
   fn_value *g_normal = fn_mul(graph, g, normal);
   fn_value *inner = g;
   if (!attrs->fixed) {
@@ -189,9 +175,7 @@ static fn_status grad_gradient(fn_graph *graph, fn_node *node, fn_value *const *
   fn_value *gradient[GRAD_INPUTS] = {0};
   int y_count = 0, target_count = 0;
   for (int i = 0; i < GRAD_INPUTS; i++) {
-    in[i] = i < differentiable      ? detour(graph, node->input[i])
-            : i < node->input_count ? node->input[i]
-                                    : NULL;
+    in[i] = i < differentiable ? detour(graph, node->input[i]) : node->input[i];
     if (i < differentiable && wanted[i]) target[target_count++] = in[i];
   }
   rebuild_grad(graph, attrs, in, out);
@@ -321,18 +305,11 @@ static fn_status norm_reference(const fn_node *node, const double *const *in, do
   return status;
 }
 
-/** Gradient before the activation at element i of channel c. */
+/** Gradient before the activation at element i. */
 static double before_activation(const fn_batch_norm_attrs *attrs, const double *const *in,
-                                int64_t i, int64_t c) {
-  if (attrs->slope == 1) return in[GRAD_DY][i];
-  double y;
-  if (in[GRAD_Y]) {
-    y = in[GRAD_Y][i];
-  } else { // as in normalise()
-    const double factor = in[GRAD_SCALE][c] / sqrt(in[GRAD_VAR][c] + attrs->eps);
-    y = (in[GRAD_X][i] - in[GRAD_MEAN][c]) * factor + in[GRAD_SHIFT][c];
-  }
-  return y > 0 ? in[GRAD_DY][i] : attrs->slope * in[GRAD_DY][i];
+                                int64_t i) {
+  const bool kept = attrs->slope == 1 || in[GRAD_Y][i] > 0;
+  return kept ? in[GRAD_DY][i] : attrs->slope * in[GRAD_DY][i];
 }
 
 /** sums: [C] of g and [C] of g (x - mean) / std. */
@@ -345,7 +322,7 @@ static void gradient_sums(const layout *l, const fn_batch_norm_attrs *attrs,
     for (int64_t n = 0; n < l->batch; n++) {
       const int64_t start = (n * l->channels + c) * l->space;
       for (int64_t i = start; i < start + l->space; i++) {
-        const double g = before_activation(attrs, in, i, c);
+        const double g = before_activation(attrs, in, i);
         sum += g;
         along += g * (in[GRAD_X][i] - mean) * rate;
       }
@@ -367,7 +344,7 @@ static void gradient_values(const layout *l, const fn_batch_norm_attrs *attrs,
       const double along = attrs->fixed ? 0 : sums[l->channels + c] / count;
       const int64_t start = (n * l->channels + c) * l->space;
       for (int64_t i = start; i < start + l->space; i++) {
-        const double g = before_activation(attrs, in, i, c);
+        const double g = before_activation(attrs, in, i);
         const double normal = (in[GRAD_X][i] - mean) * rate;
         if (out[0]) out[0][i] = (g - average - normal * along) * rate * in[GRAD_SCALE][c];
         if (out[3]) out[3][i] = g;

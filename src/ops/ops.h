@@ -56,9 +56,8 @@ extern const fn_op fn_op_batch_norm;
  *  be repeated with the stored ones (`fixed`), without a second sum over ranks, to the same bits.
  */
 void fn_round_statistics(double *values, int64_t count);
-/** (dy, x, scale, mean, var, y?, shift? [C]) -> dx like x, dscale [C], dshift [C], dresidual like x
- *  When slope != 1 the sign of y selects the branch, or, without a residual, that of the value
- *  computed from x and shift; the last input may be left out. dresidual = dy times the slope of
+/** (dy, x, scale, mean, var, y?) -> dx like x, dscale [C], dshift [C], dresidual like x
+ *  y is present when slope != 1 (its sign selects the branch). dresidual = dy times the slope of
  * the activation. Without `fixed`, dx accounts for mean and var depending on x. dscale and dshift
  * are this rank's sums, also when sync. */
 extern const fn_op fn_op_batch_norm_grad;

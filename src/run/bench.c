@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "run/bench_internal.h"
+#include "run/open_data.h"
 
 const char *fn_bench_mode_name(fn_bench_mode mode) {
   static const char *const names[] = {"full", "synthetic", "io", "comm", "all", "default"};
@@ -53,15 +54,14 @@ static bool needs_data(fn_bench_mode mode) {
   return mode == FN_BENCH_FULL || mode == FN_BENCH_IO || mode == FN_BENCH_ALL;
 }
 
-/** The training set as the loader takes it. `why` says what is missing. */
+/** The training set as the loader takes it. `why` says what is missing. Collective. */
 static void open_data(bench *b, char *why, size_t size) {
   const fn_size_options *sizes = &b->options->sizes;
-  const fn_fileset *files = &b->run->data.train;
   if (sizes->synthetic || sizes->edge > 0 || b->options->inference) {
     snprintf(why, size, "the command line asks for made-up numbers");
-  } else if (files->input.count == 0 || files->target.count == 0) {
+  } else if (!fn_run_has_data(b->run, "train", true)) {
     snprintf(why, size, "the run names no training data");
-  } else if (fn_dataset_create(b->run, FN_STAGE_TRAIN, &b->dataset) != FN_OK) {
+  } else if (fn_data_open(b->run, FN_STAGE_TRAIN, b->dist, NULL, &b->dataset) != FN_OK) {
     const char *message = fn_error_message();
     snprintf(why, size, "the data cannot be used (%.*s)", (int)strcspn(message, "\n"), message);
     fn_error_clear();

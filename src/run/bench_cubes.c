@@ -2,18 +2,21 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/arena.h"
 #include "base/random.h"
 #include "base/system.h"
 #include "base/text.h"
 #include "data/cube_queue.h"
 
-/** Cubes that are held while reading ahead; they are there before the clock starts and do not
- *  count. */
-enum { RESIDENT = 3, REPEATS_MOST = 1000 };
+/** Cubes that are held while reading ahead: at least some, and as many as fill some memory. They
+ * are there before the clock starts and do not count. */
+enum { HELD_LEAST = 3, HELD_MOST = 64, HELD_BYTES = 64 << 20, REPEATS_MOST = 1000 };
 
 /** Plain reading, and the three paths of the queue at their own numbers. */
 enum { PLAIN = FN_CUBES_AUTO, WAYS = FN_CUBES_DIRECT + 1 };
@@ -27,16 +30,30 @@ typedef struct bench {
   int fd;          // for plain reading
   int64_t bytes;   // of the file
   int64_t cube;    // bytes of a cube, as float32
+  int64_t held;    // cubes in memory at a time
   int64_t *list;   // cubes of this rank, shape [count]
   int64_t count;   // the same on every rank
   int64_t timed;   // bytes that count, of all ranks
-  float *cells;    // one cube
+  float *cells;    // as many cubes as the queue holds: where bytes go matters
   double *seconds; // shape [2, WAYS, repeats]: cached, then cold
+  double *work;    // the same for seconds of processors, of all ranks
   fn_cube_queue_figures figures[WAYS];
 } bench;
 
 static double *seconds_of(bench *b, int cold, int way) {
   return b->seconds + ((int64_t)cold * WAYS + way) * b->options->repeats;
+}
+
+static double *work_of(bench *b, int cold, int way) {
+  return b->work + ((int64_t)cold * WAYS + way) * b->options->repeats;
+}
+
+/** Seconds of processors that this process has used. */
+static double used_by_process(void) {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+         1e-6 * (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
 /* ---- what is read ------------------------------------------------------------------------------
@@ -69,15 +86,18 @@ static fn_status open_file(bench *b, const char *path) {
 static fn_status make_list(bench *b) {
   const int64_t cubes = b->info->cubes, ranks = b->dist->size;
   b->cube = b->info->size[0] * b->info->size[1] * b->info->size[2] * (int64_t)sizeof(float);
+  b->held = HELD_BYTES / b->cube;
+  b->held = b->held < HELD_LEAST ? HELD_LEAST : b->held > HELD_MOST ? HELD_MOST : b->held;
   b->count = b->options->most / b->cube / ranks;
   if (b->count > (cubes + ranks - 1) / ranks) b->count = (cubes + ranks - 1) / ranks;
-  if (b->count < 2 * RESIDENT) b->count = 2 * RESIDENT;
-  b->timed = (b->count - RESIDENT) * ranks * b->cube;
+  if (b->count < 2 * b->held) b->count = 2 * b->held;
+  b->timed = (b->count - b->held) * ranks * b->cube;
+  FN_TRY(fn_pages_allocate((size_t)(b->held * b->cube), (void **)&b->cells));
   b->list = malloc((size_t)b->count * sizeof *b->list);
   int64_t *order = malloc((size_t)cubes * sizeof *order);
-  b->cells = malloc((size_t)b->cube);
-  b->seconds = calloc((size_t)(2 * WAYS * b->options->repeats), sizeof *b->seconds);
-  const bool good = b->list && order && b->cells && b->seconds;
+  b->seconds = calloc((size_t)(4 * WAYS * b->options->repeats), sizeof *b->seconds);
+  b->work = b->seconds + 2 * WAYS * b->options->repeats;
+  const bool good = b->list && order && b->seconds;
   if (good) {
     for (int64_t i = 0; i < cubes; i++)
       order[i] = i;
@@ -109,12 +129,12 @@ static int64_t place_of(const bench *b, int64_t cube) {
 /* ---- the ways ----------------------------------------------------------------------------------
  */
 
-static fn_status read_plainly(bench *b, int64_t from, int64_t to) {
-  for (int64_t i = from; i < to; i++) {
+static fn_status read_plainly(bench *b, int64_t first, int64_t end) {
+  for (int64_t i = first; i < end; i++) {
     const int64_t start = place_of(b, b->list[i]);
+    char *to = (char *)b->cells + i % b->held * b->cube;
     for (int64_t done = 0; done < b->cube;) {
-      const ssize_t got =
-          pread(b->fd, (char *)b->cells + done, (size_t)(b->cube - done), start + done);
+      const ssize_t got = pread(b->fd, to + done, (size_t)(b->cube - done), start + done);
       if (got < 0 && errno == EINTR) continue;
       FN_CHECK(got >= 0, FN_ERR_DATA, "cannot read %s: %s", b->info->path, strerror(errno));
       if (got == 0) break; // a small compressed file
@@ -124,36 +144,65 @@ static fn_status read_plainly(bench *b, int64_t from, int64_t to) {
   return FN_OK;
 }
 
-static fn_status take(fn_cube_queue *queue, int64_t from, int64_t to) {
-  for (int64_t i = from; i < to; i++) {
+static fn_status take(const bench *b, fn_cube_queue *queue, int64_t first, int64_t end) {
+  for (int64_t i = first; i < end; i++) {
     const float *cells;
     FN_TRY(fn_cube_queue_get(queue, i, &cells));
-    if (i >= RESIDENT) fn_cube_queue_release(queue, i);
+    if (i >= b->held) fn_cube_queue_release(queue, i);
   }
   return FN_OK;
 }
 
 /** Time from when the ring is full until all cubes have been taken. */
-static fn_status time_queue(bench *b, int way, double *seconds) {
+static fn_status time_queue(bench *b, int way, double *seconds, double *work) {
   fn_cube_queue *queue = NULL;
-  const fn_cube_queue_options options = {.path = (fn_cube_path)way, .resident = RESIDENT};
+  const fn_cube_queue_options options = {.path = (fn_cube_path)way, .resident = b->held};
   FN_TRY(fn_cube_queue_create(b->file, b->dist->comm, b->list, b->count, &options, &queue));
-  fn_status status = fn_dist_agree(b->dist, take(queue, 0, RESIDENT));
-  const double start = fn_clock();
-  for (int64_t i = 0; i < RESIDENT; i++)
+  fn_status status = fn_dist_agree(b->dist, take(b, queue, 0, b->held));
+  const double start = fn_clock(), used = used_by_process();
+  for (int64_t i = 0; i < b->held; i++)
     fn_cube_queue_release(queue, i);
-  if (status == FN_OK) status = fn_dist_agree(b->dist, take(queue, RESIDENT, b->count));
+  if (status == FN_OK) status = take(b, queue, b->held, b->count);
+  *work = used_by_process() - used; // without the waiting for the last rank
+  status = fn_dist_agree(b->dist, status);
   *seconds = fn_clock() - start;
   fn_cube_queue_get_figures(queue, &b->figures[way]);
   fn_cube_queue_destroy(queue);
   return status;
 }
 
-static fn_status time_plain(bench *b, double *seconds) {
-  fn_status status = fn_dist_agree(b->dist, read_plainly(b, 0, RESIDENT));
-  const double start = fn_clock();
-  if (status == FN_OK) status = fn_dist_agree(b->dist, read_plainly(b, RESIDENT, b->count));
-  *seconds = fn_clock() - start;
+/** Plain reading on a thread of its own, as the queue reads: a new thread finds another place in
+ *  the system's queues than one that has worked for long. */
+typedef struct plain {
+  bench *b;
+  double start, used, work;
+  fn_status status;
+  char message[512];
+} plain;
+
+static void *read_on_thread(void *argument) {
+  plain *p = argument;
+  bench *b = p->b;
+  p->status = read_plainly(b, 0, b->held);
+  p->start = fn_clock();
+  p->used = used_by_process();
+  if (p->status == FN_OK) p->status = read_plainly(b, b->held, b->count);
+  p->work = used_by_process() - p->used;
+  snprintf(p->message, sizeof p->message, "%s", fn_error_message());
+  return NULL;
+}
+
+static fn_status time_plain(bench *b, double *seconds, double *work) {
+  plain p = {.b = b};
+  pthread_t thread;
+  FN_TRY(fn_dist_agree(b->dist, FN_OK));
+  const int error = pthread_create(&thread, NULL, read_on_thread, &p);
+  FN_CHECK(!error, FN_ERR_MEMORY, "cannot start a thread: %s", strerror(error));
+  pthread_join(thread, NULL);
+  if (p.status != FN_OK) fn_error_set(p.status, __FILE__, __LINE__, "%s", p.message);
+  const fn_status status = fn_dist_agree(b->dist, p.status);
+  *seconds = fn_clock() - p.start;
+  *work = p.work;
   return status;
 }
 
@@ -181,11 +230,12 @@ static fn_status measure(bench *b) {
         if (!suits(b, way)) continue;
         FN_TRY(prepare_cache(b, cold));
         double *seconds = &seconds_of(b, cold, way)[i];
-        FN_TRY(way == PLAIN ? time_plain(b, seconds) : time_queue(b, way, seconds));
+        double *work = &work_of(b, cold, way)[i];
+        FN_TRY(way == PLAIN ? time_plain(b, seconds, work) : time_queue(b, way, seconds, work));
       }
     }
   }
-  return FN_OK;
+  return fn_dist_sum(b->dist, b->work, 2 * WAYS * b->options->repeats);
 }
 
 /* ---- printing ----------------------------------------------------------------------------------
@@ -215,6 +265,11 @@ static double speed(bench *b, int cold, int way) {
   return 1e-9 * (double)b->timed / median(seconds_of(b, cold, way), b->options->repeats);
 }
 
+/** Gigabytes per second of one processor. */
+static double thrift(bench *b, int cold, int way) {
+  return 1e-9 * (double)b->timed / median(work_of(b, cold, way), b->options->repeats);
+}
+
 static const char *way_name(int way) {
   return way == PLAIN ? "read(2)" : fn_cube_path_name((fn_cube_path)way);
 }
@@ -242,16 +297,17 @@ static void print_head(const bench *b) {
 }
 
 static void print_ways(bench *b) {
-  fprintf(b->out, "%-12s %12s %10s %12s %10s   %s\n", "", "cached GB/s", "of read(2)", "cold GB/s",
-          "of read(2)", "what HDF5 did");
+  fprintf(b->out, "%-12s %12s %10s %10s %12s %10s   %s\n", "", "cached GB/s", "of read(2)",
+          "per core", "cold GB/s", "of read(2)", "what HDF5 did");
   for (int way = 0; way < WAYS; way++) {
     if (!suits(b, way)) {
       fprintf(b->out, "%-12s %12s\n", way_name(way), "-");
       continue;
     }
     const fn_cube_queue_figures *f = &b->figures[way];
-    fprintf(b->out, "%-12s %12.2f %10.2f %12.2f %10.2f", way_name(way), speed(b, 0, way),
-            ratio_to_plain(b, 0, way), speed(b, 1, way), ratio_to_plain(b, 1, way));
+    fprintf(b->out, "%-12s %12.2f %10.2f %10.2f %12.2f %10.2f", way_name(way), speed(b, 0, way),
+            ratio_to_plain(b, 0, way), thrift(b, 0, way), speed(b, 1, way),
+            ratio_to_plain(b, 1, way));
     if (way == FN_CUBES_COLLECTIVE)
       fprintf(b->out, "   %lld collective reads, %lld independent%s%s",
               (long long)f->collective_reads, (long long)f->independent_reads,
@@ -272,9 +328,11 @@ static fn_status write_json(bench *b) {
     for (int cold = 0; cold < 2 && suits(b, way); cold++) {
       fn_text_add(&text,
                   "%s\n  {\"way\": \"%s\", \"cold\": %s, \"gigabytes_per_second\": %.6g, "
-                  "\"of_read\": %.6g, \"collective_reads\": %lld, \"independent_reads\": %lld}",
+                  "\"of_read\": %.6g, \"per_core\": %.6g, \"collective_reads\": %lld, "
+                  "\"independent_reads\": %lld}",
                   any ? "," : "", way_name(way), cold ? "true" : "false", speed(b, cold, way),
-                  ratio_to_plain(b, cold, way), (long long)b->figures[way].collective_reads,
+                  ratio_to_plain(b, cold, way), thrift(b, cold, way),
+                  (long long)b->figures[way].collective_reads,
                   (long long)b->figures[way].independent_reads);
       any = true;
     }
@@ -312,7 +370,7 @@ fn_status fn_bench_cubes(const char *path, const fn_dist *dist,
   if (b.fd >= 0) close(b.fd);
   fn_cube_file_close(b.file);
   free(b.list);
-  free(b.cells);
+  if (b.cells) fn_pages_free(b.cells, (size_t)(b.held * b.cube));
   free(b.seconds);
   return status;
 }

@@ -140,7 +140,19 @@ fn_status fn_bench_collect(bench *b, bench_steps *s);
 fn_status fn_bench_measure_machine(const bench *b, bench_machine *machine);
 
 /* bench_io.c */
-fn_status fn_bench_open_loader(const bench *b, int64_t batches, fn_loader **loader);
+/** Batches of the training set, epoch after epoch. Open, next and close are collective for data
+ * sets of cubes; all ranks have the same number of batches. */
+typedef struct bench_reader {
+  const bench *bench;
+  fn_loader *loader;
+  int64_t epoch;
+  bool noted; /**< reads go into the timeline */
+} bench_reader;
+fn_status fn_bench_reader_open(const bench *b, bench_reader *reader);
+/** From now on reads go into the timeline, where there is one. */
+void fn_bench_reader_note(bench_reader *reader);
+fn_status fn_bench_reader_next(bench_reader *reader, const fn_batch **batch);
+void fn_bench_reader_close(bench_reader *reader);
 fn_status fn_bench_read(bench *b);
 fn_status fn_bench_reduce(bench *b);
 

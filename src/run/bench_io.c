@@ -9,49 +9,29 @@ enum { REDUCTIONS = 7 };
 /* ---- reading -----------------------------------------------------------------------------------
  */
 
-/** This rank's samples of the first epoch, again and again, for `batches` batches. */
-static fn_status list_samples(const bench *b, int64_t batches, int64_t **list) {
-  const fn_run *run = b->run;
-  const fn_dataset_info *info = fn_dataset_get_info(b->dataset);
+/** This rank's samples of the reader's epoch in whole batches; fields that have fewer than a batch
+ *  give theirs again. */
+static fn_status list_samples(const bench_reader *r, int64_t **list, int64_t *listed) {
+  const bench *b = r->bench;
+  const int64_t all = fn_dataset_epoch_samples(b->dataset), batch = b->options->batch;
   int64_t begin, count;
-  fn_rank_slice(info->samples, b->dist->rank, b->dist->size, true, &begin, &count);
-  FN_CHECK(count > 0, FN_ERR_CONFIG, "%s: %lld samples are fewer than %d ranks",
-           fn_run_where(run, "data.train.input"), (long long)info->samples, b->dist->size);
-  int64_t *order = malloc((size_t)info->samples * sizeof *order);
-  const int64_t wanted = batches * b->options->batch;
-  *list = malloc((size_t)(wanted + 1) * sizeof **list);
+  fn_rank_slice(all, b->dist->rank, b->dist->size, true, &begin, &count);
+  FN_CHECK(count > 0, FN_ERR_CONFIG, "%lld training samples are fewer than %d ranks",
+           (long long)all, b->dist->size);
+  FN_CHECK(count >= batch || !fn_dataset_get_info(b->dataset)->cubes, FN_ERR_CONFIG,
+           "%lld training samples per rank are less than a batch of %lld", (long long)count,
+           (long long)batch);
+  *listed = count >= batch ? count / batch * batch : batch;
+  int64_t *order = malloc((size_t)all * sizeof *order);
+  *list = malloc((size_t)*listed * sizeof **list);
   fn_status status = order && *list ? FN_OK
                                     : fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__,
                                                    "out of memory for a list of samples");
-  if (status == FN_OK)
-    status = fn_epoch_order(run->seed, 0, info->files, info->crops, run->data.shuffle,
-                            run->data.divide, run->data.shuffle_distance, order);
-  for (int64_t i = 0; i < wanted && status == FN_OK; i++)
+  if (status == FN_OK) status = fn_dataset_order(b->dataset, r->epoch, order);
+  for (int64_t i = 0; i < *listed && status == FN_OK; i++)
     (*list)[i] = order[begin + i % count];
   free(order);
   return status;
-}
-
-fn_status fn_bench_open_loader(const bench *b, int64_t batches, fn_loader **loader) {
-  int64_t *list = NULL;
-  fn_status status = list_samples(b, batches, &list);
-  if (status == FN_OK)
-    status = fn_loader_create(b->dataset, 0, list, batches * b->options->batch, b->options->batch,
-                              0, b->run->data.prefetch, b->run->data.readers, loader);
-  free(list);
-  return status;
-}
-
-static fn_status read_batch(const bench *b, fn_loader *loader, double *seconds, double *bytes) {
-  const fn_batch *batch = NULL;
-  const double start = fn_clock();
-  FN_TRY(fn_loader_next(loader, &batch));
-  FN_CHECK(batch, FN_ERR_INTERNAL, "the list of samples ended early");
-  *seconds = fn_clock() - start;
-  *bytes = (double)(batch->count * (batch->input_values + batch->target_values)) * sizeof(float);
-  if (b->timeline)
-    fn_timeline_add(b->timeline, FN_TIMELINE_MAIN, "phase", start, start + *seconds, "input_wait");
-  return FN_OK;
 }
 
 static void on_read(void *user, int reader, int64_t sample, double start, double end) {
@@ -59,15 +39,66 @@ static void on_read(void *user, int reader, int64_t sample, double start, double
                   (long long)sample);
 }
 
-static fn_status read_all(const bench *b, fn_loader *loader, double *seconds, double *bytes) {
+static fn_status open_epoch(bench_reader *r) {
+  const bench *b = r->bench;
+  int64_t *list = NULL, listed = 0;
+  fn_status status = fn_dist_agree(b->dist, list_samples(r, &list, &listed));
+  if (status == FN_OK)
+    status = fn_dist_agree(b->dist, fn_loader_create(b->dataset, r->epoch, list, listed,
+                                                     b->options->batch, 0, b->run->data.prefetch,
+                                                     b->run->data.readers, &r->loader));
+  free(list);
+  if (status == FN_OK && r->noted) fn_loader_on_read(r->loader, on_read, b->timeline);
+  return status;
+}
+
+fn_status fn_bench_reader_open(const bench *b, bench_reader *reader) {
+  *reader = (bench_reader){.bench = b};
+  return open_epoch(reader);
+}
+
+void fn_bench_reader_note(bench_reader *reader) {
+  reader->noted = reader->bench->timeline != NULL;
+  if (reader->noted) fn_loader_on_read(reader->loader, on_read, reader->bench->timeline);
+}
+
+fn_status fn_bench_reader_next(bench_reader *reader, const fn_batch **batch) {
+  FN_TRY(fn_loader_next(reader->loader, batch));
+  if (*batch) return FN_OK;
+  fn_bench_reader_close(reader);
+  reader->epoch++;
+  FN_TRY(open_epoch(reader));
+  FN_TRY(fn_loader_next(reader->loader, batch));
+  FN_CHECK(*batch, FN_ERR_INTERNAL, "an epoch without batches");
+  return FN_OK;
+}
+
+void fn_bench_reader_close(bench_reader *reader) {
+  if (reader->loader && reader->noted) fn_loader_on_read(reader->loader, NULL, NULL);
+  fn_loader_destroy(reader->loader);
+  reader->loader = NULL;
+}
+
+static fn_status read_batch(const bench *b, bench_reader *reader, double *seconds, double *bytes) {
+  const fn_batch *batch = NULL;
+  const double start = fn_clock();
+  FN_TRY(fn_bench_reader_next(reader, &batch));
+  *seconds = fn_clock() - start;
+  *bytes = (double)(batch->count * (batch->input_values + batch->target_values)) * sizeof(float);
+  if (b->timeline)
+    fn_timeline_add(b->timeline, FN_TIMELINE_MAIN, "phase", start, start + *seconds, "input_wait");
+  return FN_OK;
+}
+
+static fn_status read_all(const bench *b, bench_reader *reader, double *seconds, double *bytes) {
   *seconds = *bytes = 0;
   double once, size = 0;
   for (int64_t i = 0; i < b->options->warmup; i++)
-    FN_TRY(read_batch(b, loader, &once, &size));
-  if (b->timeline) fn_loader_on_read(loader, on_read, b->timeline);
+    FN_TRY(read_batch(b, reader, &once, &size));
+  fn_bench_reader_note(reader);
   const double start = fn_clock();
   for (int64_t i = 0; i < b->options->steps; i++) {
-    FN_TRY(read_batch(b, loader, &once, &size));
+    FN_TRY(read_batch(b, reader, &once, &size));
     *bytes += size;
   }
   *seconds = fn_clock() - start;
@@ -77,12 +108,11 @@ static fn_status read_all(const bench *b, fn_loader *loader, double *seconds, do
 /** Whoever takes batches as fast as they come finds nothing read ahead: from the arrival of the
  * last batch of the warm-up to that of the last one is the time of the readers. */
 fn_status fn_bench_read(bench *b) {
-  fn_loader *loader = NULL;
-  FN_TRY(fn_dist_agree(b->dist,
-                       fn_bench_open_loader(b, b->options->warmup + b->options->steps, &loader)));
+  bench_reader reader;
+  FN_TRY(fn_bench_reader_open(b, &reader));
   double seconds, bytes;
-  fn_status status = fn_dist_agree(b->dist, read_all(b, loader, &seconds, &bytes));
-  fn_loader_destroy(loader);
+  fn_status status = fn_dist_agree(b->dist, read_all(b, &reader, &seconds, &bytes));
+  fn_bench_reader_close(&reader);
   bench_spread slowest, size;
   if (status == FN_OK) status = fn_bench_over_ranks(b->dist, seconds, &slowest);
   if (status == FN_OK) status = fn_bench_over_ranks(b->dist, bytes, &size);

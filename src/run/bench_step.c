@@ -198,19 +198,18 @@ static fn_status training_step(watch *w, const fn_batch *batch) {
   return FN_OK;
 }
 
-/** One step of any kind; with `loader` the batch is waited for and copied within the step. */
-static fn_status take_step(watch *w, fn_loader *loader) {
+/** One step of any kind; with `reader` the batch is waited for and copied within the step. */
+static fn_status take_step(watch *w, bench_reader *reader) {
   bench *b = w->b;
   const fn_batch *batch = &b->random;
-  if (!loader) FN_TRY(fn_engine_feed(b->program, batch));
+  if (!reader) FN_TRY(fn_engine_feed(b->program, batch));
   fn_dist_max(b->dist, 0); // all ranks begin together
   w->start = w->last = fn_clock();
-  if (loader) {
-    const fn_status status = fn_loader_next(loader, &batch);
+  if (reader) {
+    const fn_status status = fn_bench_reader_next(reader, &batch);
     mark(w, BENCH_WAIT);
     FN_TRY(fn_dist_agree(b->dist, status));
     if (b->dist->size > 1) mark(w, BENCH_AGREE);
-    FN_CHECK(batch, FN_ERR_INTERNAL, "the list of samples ended early");
     FN_TRY(fn_engine_feed(b->program, batch));
     mark(w, BENCH_FEED);
   }
@@ -264,24 +263,19 @@ static void note_first_step(bench *b, const watch *w) {
   b->start.first_step = w->last - w->start - w->phase[BENCH_WAIT];
 }
 
-static void on_read(void *user, int reader, int64_t sample, double start, double end) {
-  fn_timeline_add(user, FN_TIMELINE_READER + reader, "input", start, end, "sample %lld",
-                  (long long)sample);
-}
-
 /** Steps and primitives alternate, so that both see the same machine: other programs, clock rates
  *  and temperatures change over minutes. */
-static fn_status run_steps(bench *b, bench_steps *s, fn_loader *loader) {
+static fn_status run_steps(bench *b, bench_steps *s, bench_reader *reader) {
   const int64_t warmup = b->options->warmup, steps = b->options->steps;
   for (int64_t i = -warmup; i < steps; i++) {
     watch w = {.b = b, .s = s, .recorded = i >= 0 && b->timeline};
     double busy[2] = {0}, exposed[2] = {0};
     if (i == 0) {
       fn_program_profile_reset(b->program);
-      if (loader && b->timeline) fn_loader_on_read(loader, on_read, b->timeline);
+      if (reader) fn_bench_reader_note(reader);
     }
     fn_reducer_times(b->reducer, &busy[0], &exposed[0]);
-    FN_TRY(take_step(&w, loader));
+    FN_TRY(take_step(&w, reader));
     fn_reducer_times(b->reducer, &busy[1], &exposed[1]);
     note_first_step(b, &w);
     if (i < 0) continue;
@@ -305,14 +299,12 @@ static fn_status largest_rank_peak(const bench *b, size_t *peak) {
 
 fn_status fn_bench_take_steps(bench *b, bench_steps *s) {
   FN_TRY(fn_dist_agree(b->dist, allocate(b, s)));
-  fn_loader *loader = NULL;
-  if (s->mode == FN_BENCH_FULL)
-    FN_TRY(fn_dist_agree(b->dist,
-                         fn_bench_open_loader(b, b->options->warmup + b->options->steps, &loader)));
+  bench_reader reader;
+  const bool reads = s->mode == FN_BENCH_FULL;
+  if (reads) FN_TRY(fn_bench_reader_open(b, &reader));
   s->batch = b->options->batch * b->dist->size;
-  fn_status status = run_steps(b, s, loader);
-  if (loader) fn_loader_on_read(loader, NULL, NULL);
-  fn_loader_destroy(loader);
+  fn_status status = run_steps(b, s, reads ? &reader : NULL);
+  if (reads) fn_bench_reader_close(&reader);
   if (status == FN_OK) status = largest_rank_peak(b, &s->peak);
   if (status != FN_OK) return status;
   s->step_time = fn_bench_median(s->step, b->options->steps);

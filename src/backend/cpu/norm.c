@@ -8,8 +8,11 @@
 #include "backend/cpu/internal.h"
 
 enum { X, SCALE, SHIFT, RESIDUAL, MEAN, VAR };
-enum { GRAD_DY, GRAD_X, GRAD_SCALE, GRAD_MEAN, GRAD_VAR, GRAD_Y, GRAD_SHIFT };
-enum { FACTORS = 6 }; // per channel, see run() and run_grad()
+enum { GRAD_DY, GRAD_X, GRAD_SCALE, GRAD_MEAN, GRAD_VAR, GRAD_Y };
+enum {
+  FACTORS = 4, // per channel, see run() and run_grad()
+  SHORT = 512, // elements of a row below which an item costs more than its values
+};
 
 /** Work is cut in items: a chunk of a row or, where rows are short, the rows of one channel block
  * of `group` samples. */
@@ -29,7 +32,7 @@ static fn_status make_state(fn_kernel *kernel, const fn_tensor *x, norm_state **
   FN_TRY(fn_cpu_state_create(kernel, sizeof *s, (void **)&s));
   s->rows = fn_rows_of(&x->shape, x->block);
   s->channels = fn_channels(&x->shape);
-  s->group = fn_min_of(FN_CHUNK / fn_min_of(FN_CHUNK, s->rows.length), s->rows.batch);
+  s->group = s->rows.length < SHORT ? fn_min_of(FN_CHUNK / s->rows.length, s->rows.batch) : 1;
   s->groups = fn_ceil_div(s->rows.batch, s->group);
   s->items = s->groups * s->rows.blocks * s->rows.chunks;
   s->partial_at = fn_cpu_carve(kernel, (size_t)(s->items * 2 * s->rows.block) * 8);
@@ -314,21 +317,6 @@ static void activation_chunk(const float *dy, const float *y, int64_t count, flo
     g[i] = y[i] > 0 ? dy[i] : slope * dy[i];
 }
 
-/** The same with y = (x - mean) a + b computed here; mean, a and b per lane. */
-static void branch_chunk(const float *dy, const float *x, int64_t count, const float *mean,
-                         const float *a, const float *b, float slope, float *g) {
-  int64_t i = 0;
-  for (; i + FN_LANES <= count; i += FN_LANES) {
-#pragma omp simd
-    for (int l = 0; l < FN_LANES; l++) {
-      const float y = (x[i + l] - mean[l]) * a[l] + b[l];
-      g[i + l] = y > 0 ? dy[i + l] : slope * dy[i + l];
-    }
-  }
-  for (int l = 0; i < count; i++, l++)
-    g[i] = (x[i] - mean[l]) * a[l] + b[l] > 0 ? dy[i] : slope * dy[i];
-}
-
 /** Sums of g and g (x - mean) per lane of a chunk. */
 static void chunk_products(const float *g, const float *x, int64_t count, int64_t block,
                            const float *mean, double *partial) {
@@ -366,50 +354,36 @@ static void gradient_chunk(const float *g, const float *x, int64_t count, const 
     dx[i] = a[l] * g[i] + (b[l] * (x[i] - mean[l]) + c[l]);
 }
 
-/** Input `index` of an activated norm, NULL when absent. */
-static const fn_tensor *branch_by(const fn_kernel *kernel, int index) {
+static const fn_tensor *y_of(const fn_kernel *kernel) {
   const fn_batch_norm_attrs *attrs = kernel->node->attrs;
-  const bool given = kernel->node->input_count > index && kernel->input[index].data;
-  return given && attrs->slope != 1 ? &kernel->input[index] : NULL;
-}
-
-/** Per lane: mean, a, b, c of gradient_chunk(), a and b of branch_chunk(). */
-typedef float lanes[FACTORS][FN_LANES];
-
-static void lanes_of(const norm_state *s, const float *factor, int64_t k, lanes lane) {
-  for (int f = 0; f < FACTORS; f++)
-    fn_pattern(factor + f * s->channels, s->channels, k, s->rows.block, lane[f]);
+  const bool given = kernel->node->input_count > GRAD_Y && kernel->input[GRAD_Y].data;
+  return given && attrs->slope != 1 ? &kernel->input[GRAD_Y] : NULL;
 }
 
 /** g of one item: dy itself when there is no activation, else computed into `target`. */
-static const float *activated(const fn_kernel *kernel, const span *p, const float *x,
-                              const lanes lane, float *scratch_dy, float *scratch_y,
-                              float *target) {
+static const float *activated(const fn_kernel *kernel, const span *p, float *scratch_dy,
+                              float *scratch_y, float *target) {
   const fn_batch_norm_attrs *attrs = kernel->node->attrs;
-  const fn_tensor *y = branch_by(kernel, GRAD_Y);
+  const fn_tensor *y = y_of(kernel);
   const float *g = span_load(&kernel->input[GRAD_DY], p, scratch_dy);
-  if (y)
-    activation_chunk(g, span_load(y, p, scratch_y), p->count, (float)attrs->slope, target);
-  else if (branch_by(kernel, GRAD_SHIFT))
-    branch_chunk(g, x, p->count, lane[0], lane[4], lane[5], (float)attrs->slope, target);
-  else
-    return g;
+  if (!y) return g;
+  activation_chunk(g, span_load(y, p, scratch_y), p->count, (float)attrs->slope, target);
   return target;
 }
 
 /** total [2 channels + 1]: sums of g and g (x - mean), and the values per channel. */
-static void products(const norm_state *s, const fn_kernel *kernel, const float *factor,
+static void products(const norm_state *s, const fn_kernel *kernel, const float *mean,
                      double *partial, double *total) {
   const fn_rows *r = &s->rows;
 #pragma omp parallel for schedule(static) if (s->items > 1)
   for (int64_t i = 0; i < s->items; i++) {
-    float in[FN_CHUNK], grad[FN_CHUNK], y[FN_CHUNK], out[FN_CHUNK];
-    lanes lane;
+    float in[FN_CHUNK], grad[FN_CHUNK], out[FN_CHUNK], lane_mean[FN_LANES];
     const span p = span_at(s, i);
-    lanes_of(s, factor, p.k, lane);
+    fn_pattern(mean, s->channels, p.k, r->block, lane_mean);
+    // Two arrays are enough: y is used up before x is loaded.
+    const float *g = activated(kernel, &p, grad, in, out);
     const float *x = span_load(&kernel->input[GRAD_X], &p, in);
-    const float *g = activated(kernel, &p, x, lane, grad, y, out);
-    chunk_products(g, x, p.count, r->block, lane[0], partial + i * 2 * r->block);
+    chunk_products(g, x, p.count, r->block, lane_mean, partial + i * 2 * r->block);
   }
 #pragma omp parallel for schedule(static) if (s->items > 64)
   for (int64_t c = 0; c < s->channels; c++) {
@@ -423,18 +397,18 @@ static void write_gradients(const norm_state *s, const fn_kernel *kernel, const 
   const fn_tensor *dx = &kernel->output[0], *dresidual = &kernel->output[3];
 #pragma omp parallel for schedule(static) if (s->items > 1)
   for (int64_t i = 0; i < s->items; i++) {
-    float in[FN_CHUNK], grad[FN_CHUNK], y[FN_CHUNK], out[FN_CHUNK];
-    lanes lane;
+    float in[FN_CHUNK], grad[FN_CHUNK], out[FN_CHUNK], lane[FACTORS][FN_LANES];
     const span p = span_at(s, i);
-    lanes_of(s, factor, p.k, lane);
-    const float *x = span_load(&kernel->input[GRAD_X], &p, in);
+    for (int f = 0; f < FACTORS; f++)
+      fn_pattern(factor + f * s->channels, s->channels, p.k, s->rows.block, lane[f]);
     float *target = dresidual->data ? span_target(dresidual, &p, out) : out;
-    const float *g = activated(kernel, &p, x, lane, grad, y, target);
+    const float *g = activated(kernel, &p, grad, in, target);
     if (dresidual->data) {
       if (g != target) memmove(target, g, (size_t)p.count * sizeof *g);
       span_store(dresidual, &p, target);
     }
     if (!dx->data) continue;
+    const float *x = span_load(&kernel->input[GRAD_X], &p, in);
     float *result = span_target(dx, &p, grad);
     gradient_chunk(g, x, p.count, lane[0], lane[1], lane[2], lane[3], result);
     span_store(dx, &p, result);
@@ -448,14 +422,8 @@ static fn_status run_grad(const fn_kernel *kernel, const fn_run_context *context
   double *total = (double *)(memory + s->total_at);
   float *factor = (float *)(memory + s->factor_at);
   const int64_t channels = s->channels;
-  const fn_tensor *shift = branch_by(kernel, GRAD_SHIFT);
-  memset(factor, 0, (size_t)(FACTORS * channels) * sizeof *factor);
   for (int64_t c = 0; c < channels; c++) {
     factor[c] = (float)fn_scalar(&kernel->input[GRAD_MEAN], c);
-    if (!shift) continue;
-    const double std = sqrt(fn_scalar(&kernel->input[GRAD_VAR], c) + attrs->eps);
-    factor[4 * channels + c] = (float)(fn_scalar(&kernel->input[GRAD_SCALE], c) / std);
-    factor[5 * channels + c] = (float)fn_scalar(shift, c);
   }
   products(s, kernel, factor, (double *)(memory + s->partial_at), total);
   for (int64_t c = 0; c < channels; c++) {
