@@ -38,8 +38,10 @@ int64_t fn_state_index(const char *name) {
   return !padded && index >= 0 && strcmp(p, ".h5") == 0 ? index : -1;
 }
 
-/** Whether `name` is <base>.<pid>.tmp with base a state or a link of ours. */
+/** Whether `name` is <base>.<pid>.tmp with base a file of ours that is replaced as a whole. */
 static bool is_leftover(const char *name) {
+  static const char *const others[] = {"resolved.yaml", "metrics.csv", "steps.csv",
+                                       "metrics.jsonl"};
   const size_t length = strlen(name);
   if (length < 8 || strcmp(name + length - 4, ".tmp") != 0) return false;
   size_t dot = length - 4;
@@ -51,6 +53,8 @@ static bool is_leftover(const char *name) {
   base[dot - 1] = '\0';
   for (int i = 0; i < LINK_COUNT; i++)
     if (strcmp(base, links[i]) == 0) return true;
+  for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+    if (strcmp(base, others[i]) == 0) return true;
   return fn_state_index(base) >= 0;
 }
 
