@@ -143,7 +143,7 @@ def needs_no_more_memory_for_more_cubes():
     cube = 4 * EDGE ** 3
     write_cubes("many.h5", 20)
     usual = dict(data__cubes__file="many.h5", data__cubes__validation_seeds=18, data__cubes__test_seeds=19,
-                 data__cubes__slices_per_cube=16, data__read_memory=8 * cube, train__epochs=3)
+                 data__cubes__slices_per_cube=16, data__read_memory=8 * cube, train__epochs=4)
     for ranks in 1, 2:
         peak = {}
         for seeds in 4, 18:
@@ -151,10 +151,11 @@ def needs_no_more_memory_for_more_cubes():
             train(ranks, "racoon.yaml", into, data__cubes__train_seeds=f"0-{seeds - 1}", **usual)
             steps = events(into, "step")
             last = {e["epoch"]: e["memory_peak"] for e in steps}
-            peak[seeds] = last[3]
+            peak[seeds] = last[4]
             print(f"{ranks} ranks, {2 * seeds} cubes ({2 * seeds * cube / 1e6:.1f} MB): resident at most " +
-                  ", ".join(f"{last[e] / 1e6:.1f} MB" for e in (1, 2, 3)) + " by epoch", flush=True)
-            check(last[3] - last[1] < 3 * cube, f"{ranks} ranks: memory grows by epoch", str(last))
+                  ", ".join(f"{last[e] / 1e6:.1f} MB" for e in (1, 2, 3, 4)) + " by epoch", flush=True)
+            # The program of the validation after epoch 1 takes some memory once.
+            check(last[4] - last[2] < cube, f"{ranks} ranks: memory grows by epoch", str(last))
         # 28 MB of cubes more.
         check(peak[18] - peak[4] < 6 * cube, f"{ranks} ranks: memory grows with the set", str(peak))
     done = run(1, "train", "racoon.yaml", "--set", "folder=refused",
