@@ -100,11 +100,9 @@ static void fill_round(fn_cube_queue *q, int64_t next, int count, fn_cube_round 
   pthread_mutex_unlock(&q->lock);
 }
 
-static fn_status read_round(fn_cube_queue *q, int64_t next, fn_cube_round *round) {
+static fn_status read_round(fn_cube_queue *q, fn_cube_round *round) {
   const double start = fn_clock();
   int64_t cubes = 0;
-  for (int64_t p = next + 1; p <= next + round->count && p < q->count; p++)
-    fn_cube_reader_announce(q->reader, q->list[p]);
   FN_TRY(fn_cube_reader_round(q->reader, round));
   const double seconds = fn_clock() - start;
   for (int i = 0; i < round->count; i++) {
@@ -156,7 +154,7 @@ static void *read_ahead(void *argument) {
     if (room == WANTS_NO_MORE && status == FN_OK) break;
     if (status == FN_OK) {
       fill_round(q, next, room < batch ? room : batch, &round);
-      status = read_round(q, next, &round);
+      status = read_round(q, &round);
       if (q->lock_step) status = fn_cube_agree(q->comm, status);
     }
     publish(q, next, &round, status);

@@ -525,10 +525,6 @@ fn_status fn_cube_reader_round(fn_cube_reader *r, fn_cube_round *round) {
   return FN_OK;
 }
 
-void fn_cube_reader_announce(fn_cube_reader *r, int64_t cube) {
-  if (r->path == FN_CUBES_DIRECT) fn_cube_announce(r->file, cube);
-}
-
 void fn_cube_reader_figures(const fn_cube_reader *r, fn_cube_queue_figures *figures) {
   figures->path = r->path;
   figures->collective_reads = r->collective;

@@ -38,9 +38,6 @@ int fn_cube_reader_batch(const fn_cube_reader *reader);
  *  of one rank is not told to the others here. */
 fn_status fn_cube_reader_round(fn_cube_reader *reader, fn_cube_round *round);
 
-/** Ask the system to fetch a cube that will be read soon; direct path only. */
-void fn_cube_reader_announce(fn_cube_reader *reader, int64_t cube);
-
 /** What HDF5 did so far. */
 void fn_cube_reader_figures(const fn_cube_reader *reader, fn_cube_queue_figures *figures);
 

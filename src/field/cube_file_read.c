@@ -6,14 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/text.h"
 #include "field/cube_read.h"
 
 /** Bytes per system call: small enough that the check afterwards finds them in the cache of the
- *  core. What is fetched from a disk ahead of that is another matter, see fn_cube_announce(). */
+ *  core. From a disk large pieces, or telling the system the next cube (POSIX_FADV_WILLNEED), were
+ *  no faster: it reads ahead by itself. */
 enum { PIECE = 1 << 17 };
 
 /* ---- checks ------------------------------------------------------------------------------------
@@ -102,25 +102,6 @@ fn_status fn_cube_read_direct(fn_cube_file *file, int64_t cube, float *cells) {
     FN_TRY(fn_cube_check_cells(file, cube, first, cells + first, count / (int64_t)sizeof *cells));
   }
   return FN_OK;
-}
-
-/** Whether a byte can be had without waiting for a disk. */
-static bool is_cached(int fd, int64_t offset) {
-  char byte;
-  const struct iovec to = {.iov_base = &byte, .iov_len = 1};
-  return preadv2(fd, &to, 1, offset, RWF_NOWAIT) == 1;
-}
-
-void fn_cube_announce(fn_cube_file *file, int64_t cube) {
-  int fd;
-  const int64_t offset = file->info.cube[cube].offset;
-  const int64_t bytes = file->cells * (int64_t)sizeof(float);
-  if (offset < 0 || descriptor(file, &fd) != FN_OK) return;
-  // Announcing what is in memory costs a twentieth of reading it: look at three places first.
-  if (is_cached(fd, offset) && is_cached(fd, offset + bytes / 2) &&
-      is_cached(fd, offset + bytes - 1))
-    return;
-  posix_fadvise(fd, offset, bytes, POSIX_FADV_WILLNEED);
 }
 
 /* ---- through HDF5 ------------------------------------------------------------------------------

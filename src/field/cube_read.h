@@ -23,8 +23,6 @@ struct fn_cube_file {
 /** Positioned reads, checked while the cells are in cache. The cube must have an offset.
  *  Thread-safe, takes no lock. */
 fn_status fn_cube_read_direct(fn_cube_file *file, int64_t cube, float *cells);
-/** Ask the system to fetch a cube that has an offset, without waiting for it. */
-void fn_cube_announce(fn_cube_file *file, int64_t cube);
 /** H5Dread of one cube, any type and layout, checked. Takes the HDF5 lock. */
 fn_status fn_cube_read_hdf5(fn_cube_file *file, int64_t cube, float *cells);
 
