@@ -245,11 +245,12 @@ fn_status fn_sweep_open(const char *path, fn_sweep **sweep, char **errors) {
   complaints c = {0};
   if (section) fn_text_add(&c.text, "%s", section);
   free(section);
-  if (status == FN_OK && (status = check_sizes(s)) == FN_OK) {
-    status = s->method == FN_SWEEP_ASK ? try_run(s, NULL, FN_COMMAND_OTHER, &c) : try_trials(s, &c);
-  } else if (fn_file_exists(s->run_path)) { // more mistakes in one pass
+  if (status == FN_OK) status = check_sizes(s);
+  if (status == FN_ERR_CONFIG) { // more mistakes in one pass
     if (c.text.length == 0) fn_text_add(&c.text, "%s\n", fn_error_message());
-    status = try_run(s, NULL, FN_COMMAND_OTHER, &c);
+    status = fn_file_exists(s->run_path) ? try_run(s, NULL, FN_COMMAND_OTHER, &c) : FN_OK;
+  } else if (status == FN_OK) {
+    status = s->method == FN_SWEEP_ASK ? try_run(s, NULL, FN_COMMAND_OTHER, &c) : try_trials(s, &c);
   }
   free_complaints(&c);
   if (status == FN_OK && c.text.length > 0) return refuse(s, path, &c.text, errors);
