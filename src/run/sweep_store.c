@@ -263,7 +263,11 @@ static void unlock(fn_sweep_store *store) {
 static fn_status begin(fn_sweep_store *store) {
   FN_CHECK(!store->look && store->file >= 0, FN_ERR_INTERNAL, "this store is only looked at");
   FN_TRY(lock(store));
-  const fn_status status = read_new(store);
+  fn_status status = read_new(store);
+  // With the lock in hand a line without its end is what a killed writer left. Close it now: it may
+  // be whole but for the newline.
+  if (status == FN_OK && store->torn && !store->no_locks && write(store->file, "\n", 1) == 1)
+    status = read_new(store);
   if (status != FN_OK) unlock(store);
   return status;
 }
