@@ -51,7 +51,7 @@ static fn_run *make_run(int which, const char *name) {
   snprintf(text, sizeof text,
            "seed: %d\n"
            "folder: %s/%s\n"
-           "model: {layers: [conv: {channels: %d, kernel: 3}, batch_norm: , leaky_relu: 0.1, "
+           "model: {layers: [conv: {channels: %d, kernel: 3}, batch_norm, leaky_relu: 0.1, "
            "conv: {channels: out, kernel: 3}]}\n"
            "data:\n"
            "  train: {input: '%s/data/lin/00*.npy', target: '%s/data/lpt2/00*.npy'}\n"
@@ -78,6 +78,7 @@ static void train(fn_dist *group, int which, const char *name, trained *t) {
       .self = t, .deadline = INFINITY, .stop = on_stop, .epoch = on_epoch};
   fn_log_identify(group->rank, group->size);
   t->status = fn_train_with(run, group, NULL, &options, &t->result);
+  if (t->status != FN_OK && t->status != FN_INTERRUPTED) print_error("%s\n", fn_error_message());
   fn_log_identify(dist.rank, dist.size);
   fn_run_destroy(run);
 }
