@@ -61,8 +61,10 @@ typedef struct fn_sweep {
   fn_arena *arena;
 } fn_sweep;
 
-/** Read the section: everything that can be said without the trials. As fn_sweep_open() in
- *  run/sweep_plan.h, which calls it. */
+/** Read the section: everything that can be said without the run and the trials. On FN_ERR_CONFIG
+ *  *errors holds every complaint (malloc'ed), and *sweep what could be read, for whoever looks for
+ *  more mistakes; NULL when the file cannot be read. Free its arena. fn_sweep_open() of
+ *  run/sweep_plan.h is what users of sweeps want. */
 fn_status fn_sweep_read(const char *path, fn_sweep **sweep, char **errors);
 /** Whether a key accepts a value, by the table of keys; FN_ERR_CONFIG with what was expected. Keys
  *  below free-form mappings (model.options) accept anything here. */
