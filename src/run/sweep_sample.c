@@ -243,10 +243,7 @@ static void grid_setting(const fn_sweep *sweep, int64_t index, fn_arena *arena,
       value[p] = grid_text(arena, parameter, i);
       memcpy(below, value, sizeof *below * (size_t)(p + 1));
       const int64_t count = count_from(sweep, p + 1, below, GRID_LIMIT);
-      if (index < count) {
-        // Without conditions on it all points have the same number of settings below.
-        break;
-      }
+      if (index < count) break;
       index -= count;
     }
   }

@@ -82,6 +82,8 @@ void fn_sweep_store_close(fn_sweep_store *store);
 /** Read what others have appended since. Every function below that decides does it first. */
 fn_status fn_sweep_store_reload(fn_sweep_store *store);
 
+/** The sweep it was opened for. */
+const fn_sweep *fn_sweep_store_sweep(const fn_sweep_store *store);
 /** Trials of the plan and those registered by ask, so far. */
 int64_t fn_sweep_store_count(const fn_sweep_store *store);
 /** NULL when there is no such trial. */
@@ -107,8 +109,9 @@ typedef struct fn_claim {
   int64_t trial, attempt; /**< attempts count from 1; after the first, the run folder is resumed */
 } fn_claim;
 
-/** Take the first trial that waits or whose worker is dead; those never tried first. Locked until
- *  finish, fail, release or the end of the process. A process may hold several. */
+/** Take a trial: one that was given back, else the first never tried, else one that failed before,
+ *  else one whose worker is dead. Locked until finish, fail, release or the end of the process. A
+ * process may hold several. */
 fn_status fn_sweep_claim_next(fn_sweep_store *store, fn_claim_outcome *outcome, fn_claim *claim);
 /** The same for one trial. BUSY: its worker lives. FN_ERR_CONFIG when there is no such trial. */
 fn_status fn_sweep_claim_trial(fn_sweep_store *store, int64_t id, fn_claim_outcome *outcome,
