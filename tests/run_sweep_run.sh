@@ -17,7 +17,7 @@ sweep() {
     echo "  metric: train"
     printf '  %s\n' "$@"
     echo "  parameters:"
-    echo "    optimizer.lr: [1e-3, 3e-3, 1e+30]"
+    echo "    optimizer.lr: [${RATES:-1e-3, 3e-3, 1e+30}]"
     echo "    seed: [1, 2]"
   } >"$folder/$name.yaml"
 }
@@ -106,9 +106,9 @@ wait_for() { # WHAT COMMAND...
   fail "waited in vain for $what"
 }
 rows_beyond() { [ -f "$1/steps.csv" ] && [ "$(wc -l <"$1/steps.csv")" -gt "$2" ]; }
-sweep long 300
+sweep long 100
 expect 0 "long" work 4 long --group 2
-sweep stopped 300
+sweep stopped 100
 work 4 stopped --group 2 &
 job=$!
 wait_for "steps of the first trial" rows_beyond "$(trial stopped 0)" 20
@@ -121,12 +121,12 @@ said "^trial [01] stopped after epoch .*gone on with" 2
 said "6 trials: 0 finished, 0 stopped early, 0 failed, 6 left" 1
 work 4 stopped --group 2 &
 job=$!
-wait_for "steps before the halt file" rows_beyond "$(trial stopped 1)" 200
+wait_for "steps before the halt file" rows_beyond "$(trial stopped 1)" 100
 touch "$folder/stopped/halt"
 wait $job
 [ $? -eq 75 ] || fail "a halt file: exit status"
 [ -e "$folder/stopped/halt" ] && fail "the halt file is still there"
-sed "s|^set:.*|set: {train.epochs: 300, run.time_limit: 2, run.time_margin: 0.5}|" "$folder/stopped.yaml" >"$folder/timed.yaml"
+sed "s|^set:.*|set: {train.epochs: 100, run.time_limit: 3, run.time_margin: 0.2}|" "$folder/stopped.yaml" >"$folder/timed.yaml"
 for start in $(seq 100); do
   status=0
   work 2 timed --group 2 || status=$?
@@ -139,7 +139,7 @@ grep -q "attempt 2" "$(trial stopped 0)/trial.log" || fail "no second attempt at
 echo "stopped by signal, halt file and $start time limits, gone on with"
 
 # A rank killed: the job ends, the next start finds its trials abandoned and goes on with them.
-sweep killed 300
+sweep killed 100
 work 4 killed --group 2 &
 job=$!
 wait_for "steps" rows_beyond "$(trial killed 1)" 40
@@ -152,9 +152,9 @@ said "^6 trials: 4 finished" 1
 same_trials long killed "after a kill" 0 1 2 3
 echo "a killed job is gone on with"
 
-# Successive halving stops some of them.
-sweep halved 9 "stop: {rule: asha, min_epochs: 1, reduction: 3}"
-expect 0 "successive halving" work 1 halved
+# Successive halving stops those that begin worse.
+RATES="1e-2, 1e-3, 1e-4" sweep halved 9 "stop: {rule: asha, min_epochs: 1, reduction: 3}"
+expect 0 "successive halving" work 2 halved --group 1
 [ "$(grep -c "stopped early after epoch" "$folder/log")" -ge 1 ] || fail "no trial was stopped early"
 said "^trial [0-9]* finished" "$(sed -n 's/^6 trials: \([0-9]*\) finished.*/\1/p' "$folder/log")"
 said "^trial [0-9]* stopped early" "$(sed -n 's/^6 trials: .* \([0-9]*\) stopped early.*/\1/p' "$folder/log")"
