@@ -204,6 +204,41 @@ static const fn_command_entry commands[] = {
                 {"output", "FILE", "where to write it (job.sbatch in the run folder)"},
                 {"submit", NULL, "hand it to sbatch"}},
      .function = fn_command_job},
+    {.name = "sweep",
+     .synopsis = "run SWEEP.yaml [--group G] [--trials RANGES]\n"
+                 "       fieldnet sweep job SWEEP.yaml [--cap N] [--time T] ... [--submit]",
+     .summary = "train the trials of a sweep",
+     .details =
+         "run: train trials one after another until none is left. Under mpirun or srun the ranks "
+         "part into groups of --group, which take trials side by side. A trial that fails is "
+         "recorded and the others go on; what was stopped or killed is gone on with by the same "
+         "command, also by several at a time. Signals, time limit and halt file as with train.\n\n"
+         "job: write a batch script for SLURM, an array of jobs with a task for each trial, with "
+         "the options of fieldnet job; --submit hands it to sbatch, once for all trials.",
+     .extra_min = 2,
+     .extra_max = 2,
+     .option = {{"group", "G", "run: ranks that train one trial together (1)"},
+                {"trial", "N", "run: this trial only, on all ranks"},
+                {"trials", "RANGES", "run: these trials only, as in 0-3,7"},
+                {"cap", "N", "job: trials that run at the same time (as many as fit)"},
+                {"nodes", "N", "job: nodes of a trial (1)"},
+                {"ranks-per-node", "N", "job: ranks on each node (as many as GPUs, else 1)"},
+                {"gpus-per-node", "N", "job: GPUs of each node (0)"},
+                {"cpus-per-rank", "N", "job: cores of each rank (the scheduler's default)"},
+                {"time", "T", "job: time limit as SLURM writes it (the partition's)"},
+                {"mem", "M", "job: memory per node as SLURM writes it"},
+                {"partition", "P", "job: partition"},
+                {"account", "A", "job: account"},
+                {"qos", "Q", "job: quality of service"},
+                {"name", "NAME", "job: its name (the sweep folder's)"},
+                {"warning", "S", "job: seconds between the signal and the time limit (300)"},
+                {"retries", "N", "job: crashes of a trial in a row after which to give up (3)"},
+                {"launcher", "NAME", "job: srun or mpirun (srun)"},
+                {"mpi", "TYPE", "job: of srun --mpi (pmix)"},
+                {"site", "FILE", "job: lines for this machine ($FIELDNET_SITE)"},
+                {"output", "FILE", "job: where to write it (job.sbatch in the sweep's folder)"},
+                {"submit", NULL, "job: hand it to sbatch"}},
+     .function = fn_command_sweep},
     {.name = "help",
      .synopsis = "[COMMAND | KEY | SECTION] [--man | --markdown | --completion]",
      .summary = "explain a command or a configuration key",

@@ -230,6 +230,13 @@ void fn_run_destroy(fn_run *run) {
   if (run) fn_arena_destroy(run->arena);
 }
 
+fn_level fn_run_verbosity(const fn_run *run) {
+  const char *text = run->report.verbosity;
+  if (strcmp(text, "quiet") == 0) return FN_WARN;
+  if (strcmp(text, "detail") == 0) return FN_DETAIL;
+  return strcmp(text, "debug") == 0 ? FN_DEBUG : FN_INFO;
+}
+
 /* ---- places ------------------------------------------------------------------------------------
  */
 
