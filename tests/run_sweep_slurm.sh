@@ -1,7 +1,7 @@
 # A sweep as an array of batch jobs on a SLURM cluster of two nodes: a cap on running tasks, one call to the scheduler; a task
 # killed, the scheduler restarted, time limits; every trial once to its end.
 . "$(dirname "$0")/train_common.sh"
-cluster=$(dirname "$0")/slurm/cluster
+cluster=$(realpath "$(dirname "$0")/slurm/cluster")
 scratch=$(mktemp -d /tmp/fieldnet-slurm.XXXXXX) # short: socket names have a limit
 stop_cluster() {
   "$cluster" stop "$scratch" >/dev/null 2>&1
@@ -96,7 +96,7 @@ grep -q starts "$folder/log" && fail "a trial was done again"
 echo "12 trials, at most $most at a time; a task killed, the scheduler restarted: each done once, same numbers"
 
 # The template, with a time limit that stops each task: put back by itself, done in the end.
-sweep limited 600 ", run.time_margin: 52"
+sweep limited 250 ", run.time_margin: 50"
 export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo
 sbatch --array=0-3%2 --time=1 --parsable --export="ALL,SWEEP=$folder/limited.yaml,FIELDNET=$FIELDNET" \
   "$SOURCE_DIR/jobs/slurm-sweep.sbatch" >"$folder/log" || fail "the template"
