@@ -494,7 +494,7 @@ static void torn_lines_are_ignored(void **state) {
   size_t last = size - 1; // begin of the last line
   while (bytes[last - 1] != '\n')
     last--;
-  for (size_t cut = last; cut <= size; cut++) {
+  for (size_t cut = last; cut <= size; cut += cut + 8 < size ? 7 : 1) {
     assert_int_equal(fn_file_replace(path, bytes, cut), FN_OK);
     store = open_store(sweep);
     const int64_t whole = cut >= size - 1 ? 3 : 2; // the newline alone is put back

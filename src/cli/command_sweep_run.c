@@ -9,16 +9,6 @@
 #include "report/report.h"
 #include "run/sweep_run.h"
 
-/** The file after the action's name. */
-static fn_status open_sweep(const fn_command_line *line, int rank, fn_sweep **sweep) {
-  FN_CHECK(line->extra_count == 2, FN_ERR_CONFIG, "sweep %s: expected one file", line->extra[0]);
-  char *errors = NULL;
-  const fn_status status = fn_sweep_open(line->extra[1], sweep, &errors);
-  if (errors && rank == 0) fputs(errors, stderr);
-  free(errors);
-  return status;
-}
-
 /** --trial N, --trials 0-3,7; *trials malloc'ed, NULL: all. */
 static fn_status read_trials(const fn_command_line *line, int64_t **trials, int64_t *count) {
   const char *one = fn_command_text(line, "trial", NULL);
@@ -37,7 +27,7 @@ static fn_status read_trials(const fn_command_line *line, int64_t **trials, int6
 static fn_status train(const fn_command_line *line, fn_dist *dist) {
   fn_sweep *sweep = NULL;
   int64_t *trials = NULL, count = 0;
-  fn_status status = open_sweep(line, dist->rank, &sweep);
+  fn_status status = fn_sweep_command_open(line, dist->rank, &sweep);
   if (status == FN_OK) status = read_trials(line, &trials, &count);
   // One trial takes the whole job, several go side by side.
   int64_t group = count == 1 ? dist->size : 1;
@@ -60,7 +50,7 @@ fn_status fn_sweep_command_run(const fn_command_line *line) {
 
 fn_status fn_sweep_command_job(const fn_command_line *line) {
   fn_sweep *sweep = NULL;
-  FN_TRY(open_sweep(line, 0, &sweep));
+  FN_TRY(fn_sweep_command_open(line, 0, &sweep));
   fn_job job = {.command = "sweep run",
                 .run_path = line->extra[1],
                 .folder = sweep->folder,

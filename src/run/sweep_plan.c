@@ -8,7 +8,10 @@
 
 #include "base/system.h"
 
-enum { SHOWN = 5 }; // different complaints about trials that are printed
+enum {
+  SHOWN = 5,      // different complaints about trials that are printed
+  CHECKED = 5000, // settings that are checked at most, evenly spread: opening must not take minutes
+};
 
 /* ---- trials ------------------------------------------------------------------------------------
  */
@@ -201,10 +204,10 @@ static fn_status try_run(const fn_sweep *sweep, const fn_trial *trial, fn_comman
 
 static fn_status try_trials(const fn_sweep *sweep, complaints *c) {
   const int64_t count = fn_sweep_trial_count(sweep);
-  const int64_t repeats = repeats_of(sweep);
-  fn_status status = FN_OK;
   // Seeds cannot be wrong once the first is right.
-  for (int64_t id = 0; id < count && status == FN_OK; id += repeats) {
+  const int64_t step = repeats_of(sweep) * (settings_of(sweep) / CHECKED + 1);
+  fn_status status = FN_OK;
+  for (int64_t id = 0; id < count && status == FN_OK; id += step) {
     fn_arena *arena = fn_arena_create();
     FN_CHECK(arena, FN_ERR_MEMORY, "no memory for trial %lld", (long long)id);
     fn_trial trial;
