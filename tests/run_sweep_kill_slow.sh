@@ -145,7 +145,7 @@ batter() {
     strike
     status=0
     wait $job 2>/dev/null || status=$?
-    grep -q "fieldnet: .*\(error\|refused\|another run\)\|failed" "$folder/log" && fail "$what, start $starts: the start before failed"
+    grep -q "fieldnet: .*\(error\|refused\|another run\)\|^trial [0-9]* failed" "$folder/log" && fail "$what, start $starts: the start before failed"
     if [ $status -eq 0 ]; then
       compare_end "$what"
       ends=$((ends + 1))

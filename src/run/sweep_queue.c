@@ -19,8 +19,8 @@
 
 enum { TAG_REQUEST = 1, TAG_ANSWER = 2, MESSAGE = 2048 };
 /** Seconds: between two looks for requests; between two questions whether to stop; between two
- *  questions for a trial when none is free. */
-static const double LOOK = 0.002, ASK = 0.5, PAUSE = 0.5;
+ *  questions for a trial when none is free; after one whose folder is in use. */
+static const double LOOK = 0.002, ASK = 0.5, PAUSE = 0.5, PAUSE_LOST = 5;
 
 typedef enum request_kind { TAKE, REPORT, STOPPING, END, LEAVE } request_kind;
 
@@ -235,6 +235,9 @@ static fn_status end(fn_sweep_queue *q, const request *r) {
   if (r->status == FN_OK) {
     FN_TRY(fn_sweep_finish(q->store, &r->claim, r->value, r->seconds, &lost));
     if (!lost) tell_finished(q, r);
+  } else if (r->status == FN_ERR_LOST) {
+    FN_TRY(fn_sweep_release(q->store, &r->claim, &lost));
+    say(q, r->claim.trial, "is given back: %s", r->message);
   } else if (r->status == FN_INTERRUPTED) {
     FN_TRY(fn_sweep_release(q->store, &r->claim, &lost));
     q->stop = true; // whoever stops one trial wants all of them to stop
@@ -413,6 +416,7 @@ fn_status fn_sweep_queue_end(fn_sweep_queue *queue, const fn_claim *claim, fn_st
     r->seconds = seconds;
     if (status != FN_OK) snprintf(r->message, sizeof r->message, "%s", fn_error_message());
   }
+  if (status == FN_ERR_LOST) pause_seconds(PAUSE_LOST);
   return ask_and_free(queue, r, NULL);
 }
 

@@ -73,7 +73,9 @@ static fn_status make_trial(const worker *w, fn_arena *arena, fn_trial *trial) {
 /** Append to trial.log in the trial's folder, and be sure that nobody else writes there. */
 static fn_status open_log(const worker *w, const fn_trial *trial, FILE **log) {
   fn_folder_lock *lock;
-  FN_TRY(fn_folder_lock_take(trial->folder, &lock));
+  const fn_status status = fn_folder_lock_take(trial->folder, &lock);
+  if (status == FN_ERR_CONFIG) return FN_ERR_LOST; // a worker given up for dead lives: no failure
+  FN_TRY(status);
   char path[4096], date[64];
   snprintf(path, sizeof path, "%s/trial.log", trial->folder);
   *log = fopen(path, "ae");
