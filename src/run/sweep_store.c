@@ -349,6 +349,7 @@ static fn_status check_sweep(const fn_sweep_store *store) {
 /** Make folders and file, and the first line. */
 static fn_status make_file(fn_sweep_store *store, const char *claims) {
   if (fn_make_directories(claims) != FN_OK) return FN_ERR_CHECKPOINT;
+  fn_sweep_claims_tidy(store->claims);
   store->file = open(store->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   FN_CHECK(store->file >= 0, FN_ERR_CHECKPOINT, "cannot open %s: %s", store->path, strerror(errno));
   FN_TRY(begin(store));
