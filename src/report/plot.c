@@ -230,7 +230,10 @@ static void draw_panel(cairo_t *cr, const fn_panel *panel, double x, double y, d
   frame f = {.panel = panel, .left = x + 72, .top = y + head};
   f.width = width - 72 - 18;
   f.height = height - head - 48;
-  data_range(panel, false, 0.015, &f.x);
+  bool scatter = false; // whole dots, also at the ends
+  for (int s = 0; s < panel->count; s++)
+    scatter = scatter || panel->series[s].scatter;
+  data_range(panel, false, scatter ? 0.05 : 0.015, &f.x);
   data_range(panel, true, 0.05, &f.y);
   if (panel->fixed_y) {
     f.y.low = panel->y_low;

@@ -16,6 +16,14 @@ static const struct {
 } looks[GROUPS] = {{"finished", 0}, {"stopped", 4}, {"not finished", 6}};
 static const int best_colour = 1;
 
+static const char *metric_label(const fn_sweep *sweep) {
+  if (strcmp(sweep->metric, "train") == 0) return "training loss";
+  if (strcmp(sweep->metric, "validation") == 0) return "validation loss";
+  return strcmp(sweep->metric, "accuracy") == 0 ? "validation accuracy"
+         : strcmp(sweep->metric, "auc") == 0    ? "validation AUC"
+                                                : "validation F1";
+}
+
 static int look_of(const fn_trial_record *r) {
   return r->state == FN_TRIAL_FINISHED ? 0 : r->state == FN_TRIAL_STOPPED ? 1 : 2;
 }
@@ -118,7 +126,7 @@ static void draw_parameter(picture *p, int parameter, fn_panel *panel) {
   }
   *panel = (fn_panel){.title = name,
                       .x_label = numeric ? path : categories_label(p, name, words, word_count),
-                      .y_label = p->sweep->metric,
+                      .y_label = metric_label(p->sweep),
                       .log_x = numeric && wants_log(low, high),
                       .log_y = p->log_metric,
                       .series = series,
@@ -158,7 +166,7 @@ static void draw_curves(picture *p, fn_panel *panel) {
   }
   *panel = (fn_panel){.title = "learning curves",
                       .x_label = "epoch",
-                      .y_label = p->sweep->metric,
+                      .y_label = metric_label(p->sweep),
                       .log_y = wants_log(low, high),
                       .series = series,
                       .count = count};

@@ -299,15 +299,21 @@ static fn_status print_groups(fn_sweep_store *store, const group *groups, int64_
                               FILE *out) {
   const fn_sweep *sweep = fn_sweep_store_sweep(store);
   fn_status status = FN_OK;
+  char epoch[40];
   for (int64_t i = 0; i < shown && status == FN_OK; i++) {
     const group *g = &groups[i];
     const fn_trial_record *r = fn_sweep_store_trial(store, g->trial);
-    if (sweep->seed_count > 1)
-      fprintf(out, "%3" PRId64 ". mean %.6g +- %.2g of %" PRId64 ", best %.6g, trial %" PRId64 ":",
+    // A result may have come as one value, without epochs.
+    snprintf(epoch, sizeof epoch, r->best_epoch > 0 ? " in epoch %" PRId64 : "", r->best_epoch);
+    if (sweep->seed_count > 1 && g->count > 1)
+      fprintf(out,
+              "%3" PRId64 ". mean %.6g +- %.2g of %" PRId64 " seeds, best %.6g, trial %" PRId64 ":",
               i + 1, mean_of(g), deviation_of(g), g->count, g->best, g->trial);
+    else if (sweep->seed_count > 1)
+      fprintf(out, "%3" PRId64 ". %.6g of one seed, trial %" PRId64 ":", i + 1, g->best, g->trial);
     else
-      fprintf(out, "%3" PRId64 ". %.6g in epoch %" PRId64 ", trial %" PRId64 " (%s):", i + 1,
-              g->best, r->best_epoch, g->trial, fn_trial_state_name(r->state));
+      fprintf(out, "%3" PRId64 ". %.6g%s, trial %" PRId64 " (%s):", i + 1, g->best, epoch, g->trial,
+              fn_trial_state_name(r->state));
     status = print_settings(store, g->trial, out);
   }
   return status;

@@ -2,6 +2,7 @@
  * thread. */
 #include "run/sweep_claims.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -19,6 +20,7 @@
 #include "base/text.h"
 
 enum { PATH_SIZE = 4096, WORD = 128 };
+static const char clock_name[] = ".now"; // touched to read the clock of the file server
 
 typedef struct held {
   struct held *next;
@@ -325,7 +327,7 @@ void fn_sweep_claims_touch(fn_sweep_claims *claims, int64_t trial, int64_t attem
 static double age_of(const fn_sweep_claims *claims, int file) {
   struct stat state, now;
   char path[PATH_SIZE];
-  snprintf(path, sizeof path, "%s/.now", claims->folder);
+  snprintf(path, sizeof path, "%s/%s", claims->folder, clock_name);
   if (fstat(file, &state) != 0) return 0;
   const int clock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   const bool stamped = clock >= 0 && futimens(clock, NULL) == 0 && fstat(clock, &now) == 0;
@@ -333,6 +335,25 @@ static double age_of(const fn_sweep_claims *claims, int file) {
   if (clock >= 0) close(clock);
   return (double)(now.st_mtim.tv_sec - state.st_mtim.tv_sec) +
          1e-9 * (double)(now.st_mtim.tv_nsec - state.st_mtim.tv_nsec);
+}
+
+void fn_sweep_claims_tidy(fn_sweep_claims *claims) {
+  const double leftover = 60; // seconds: a file that is being made is named within milliseconds
+  DIR *folder = opendir(claims->folder);
+  if (!folder) return;
+  for (const struct dirent *entry; (entry = readdir(folder));) {
+    const char *name = entry->d_name;
+    if (name[0] != '.' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
+        strcmp(name, clock_name) == 0)
+      continue;
+    char path[PATH_SIZE + 256];
+    snprintf(path, sizeof path, "%s/%s", claims->folder, name);
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) continue;
+    if (age_of(claims, file) > leftover) unlink(path);
+    close(file);
+  }
+  closedir(folder);
 }
 
 static bool may_live(const fn_sweep_claims *claims, int file) {

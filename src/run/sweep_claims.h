@@ -12,6 +12,9 @@ typedef struct fn_sweep_claims fn_sweep_claims;
 
 /** `folder` must exist when claims are made. */
 fn_status fn_sweep_claims_create(const char *folder, double lease, fn_sweep_claims **claims);
+/** Remove what killed processes left between making a claim's file and naming it. Before any claim
+ *  is made. */
+void fn_sweep_claims_tidy(fn_sweep_claims *claims);
 /** Gives up the locks of all claims held; their files stay. */
 void fn_sweep_claims_destroy(fn_sweep_claims *claims);
 

@@ -349,6 +349,7 @@ static fn_status check_sweep(const fn_sweep_store *store) {
 /** Make folders and file, and the first line. */
 static fn_status make_file(fn_sweep_store *store, const char *claims) {
   if (fn_make_directories(claims) != FN_OK) return FN_ERR_CHECKPOINT;
+  fn_sweep_claims_tidy(store->claims);
   store->file = open(store->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   FN_CHECK(store->file >= 0, FN_ERR_CHECKPOINT, "cannot open %s: %s", store->path, strerror(errno));
   FN_TRY(begin(store));
@@ -608,6 +609,23 @@ static bool is_current(const fn_sweep_store *store, const fn_claim *claim) {
   return r && r->state == FN_TRIAL_RUNNING && r->attempts == claim->attempt;
 }
 
+/** Whether a trial is over after an epoch anyway: there is nothing to save by stopping it. */
+static bool is_last_epoch(const fn_sweep_store *store, int64_t id, int64_t epoch) {
+  fn_arena *arena = fn_arena_create();
+  fn_run *run = NULL;
+  fn_trial trial;
+  char *errors = NULL;
+  const bool loaded =
+      arena && fn_sweep_store_trial_make(store, id, arena, &trial) == FN_OK &&
+      fn_sweep_trial_load(store->sweep, &trial, FN_COMMAND_OTHER, &run, &errors) == FN_OK;
+  const bool last = loaded && epoch >= run->train.epochs;
+  if (!loaded) fn_error_clear();
+  free(errors);
+  fn_run_destroy(run);
+  fn_arena_destroy(arena);
+  return last;
+}
+
 static fn_status report(fn_sweep_store *store, const fn_claim *claim, int64_t epoch, double value,
                         fn_report_answer *answer) {
   *answer = FN_REPORT_LOST;
@@ -622,7 +640,9 @@ static fn_status report(fn_sweep_store *store, const fn_claim *claim, int64_t ep
   fn_sweep_claims_touch(store->claims, claim->trial, claim->attempt);
   char why[WORDS];
   *answer = FN_REPORT_GO;
-  if (!fn_sweep_should_stop(store, claim->trial, epoch, why, sizeof why)) return FN_OK;
+  if (!fn_sweep_should_stop(store, claim->trial, epoch, why, sizeof why) ||
+      is_last_epoch(store, claim->trial, epoch))
+    return FN_OK;
   *answer = FN_REPORT_STOP;
   record = (fn_sweep_record){.event = FN_EVENT_STOPPED,
                              .trial = claim->trial,

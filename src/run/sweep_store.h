@@ -131,7 +131,8 @@ typedef enum fn_report_answer {
 } fn_report_answer;
 
 /** Record the metric after an epoch (1-based; one told before is replaced) and ask the rule. A
- *  value that is not finite is kept as "none" and stops nothing. */
+ *  value that is not finite is kept as "none" and stops nothing; nor is a trial stopped after the
+ * last of its train.epochs. */
 fn_status fn_sweep_report(fn_sweep_store *store, const fn_claim *claim, int64_t epoch, double value,
                           fn_report_answer *answer);
 /** The trial is complete. Its result is the best of its reports; `value` stands for them when there
