@@ -45,8 +45,9 @@ static void pack(const data_state *s, const float *w, float *packed) {
 
 /** sum[i][h] = start[h] + sum over k of w[k][8 h...] y[k, cell i]; the cells lie `block` apart and
  *  the channel blocks of y `y_stride` apart. */
-static __attribute__((noinline)) void product(const float *y, int64_t y_stride, int64_t block, int64_t k_count,
-                           const float *w, const fn_lane8 *start, fn_lane8 (*sum)[2]) {
+static __attribute__((noinline)) void product(const float *y, int64_t y_stride, int64_t block,
+                                              int64_t k_count, const float *w,
+                                              const fn_lane8 *start, fn_lane8 (*sum)[2]) {
   fn_lane8 acc[CELLS][2];
 #pragma GCC unroll 8
   for (int i = 0; i < CELLS; i++)

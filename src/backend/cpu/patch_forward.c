@@ -2,15 +2,20 @@
  *   y[k, o] = leaky(bias[k] + sum over runs r and their elements i of w[k, r, i] x[patch o, r, i]).
  * A register tile is CELLS patches times 16 channels of y; x is read where it lies. oneDNN (3.2)
  * reaches about half of the processor's rate on AVX2 here, this four fifths. */
+#include <omp.h>
+
 #include "backend/cpu/patch.h"
+#include "base/system.h"
 
 enum { CELLS = 6, PIECE = 48 };
 
 typedef struct forward_state {
   fn_cpu_state base;
   fn_patches p;
-  int64_t groups;    /**< of 16 channels of y */
+  int64_t groups; /**< of 16 channels of y */
+  int threads;
   size_t weights_at; /**< float [groups][runs][length][16] */
+  size_t copy_at;    /**< float [threads][PIECE][runs][length] */
   int64_t offset[];  /**< [runs]: fn_patch_run() */
 } forward_state;
 
@@ -43,44 +48,40 @@ static void pack(const forward_state *s, const float *w, float *packed) {
   }
 }
 
-/** Element i + e of a run; spelled out because gcc's own unrolling mixes the steps and runs out of
- *  registers. */
+/** Element i + e of the patches of a tile; spelled out because gcc's own unrolling mixes the steps
+ *  and runs out of registers. */
 #define ADD_ELEMENT(e)                                                                             \
   do {                                                                                             \
     fn_lane8 w0 = *(const fn_lane8 *)(w + (e)*FN_LANES);                                           \
     fn_lane8 w1 = *(const fn_lane8 *)(w + (e)*FN_LANES + 8);                                       \
     FN_KEEP(w0);                                                                                   \
     FN_KEEP(w1);                                                                                   \
-    acc[0][0] += w0 * x0[i + (e)], acc[0][1] += w1 * x0[i + (e)];                                  \
-    acc[1][0] += w0 * x1[i + (e)], acc[1][1] += w1 * x1[i + (e)];                                  \
-    acc[2][0] += w0 * x2[i + (e)], acc[2][1] += w1 * x2[i + (e)];                                  \
-    acc[3][0] += w0 * x3[i + (e)], acc[3][1] += w1 * x3[i + (e)];                                  \
-    acc[4][0] += w0 * x4[i + (e)], acc[4][1] += w1 * x4[i + (e)];                                  \
-    acc[5][0] += w0 * x5[i + (e)], acc[5][1] += w1 * x5[i + (e)];                                  \
+    acc[0][0] += w0 * x[e], acc[0][1] += w1 * x[e];                                                \
+    acc[1][0] += w0 * x1[e], acc[1][1] += w1 * x1[e];                                              \
+    acc[2][0] += w0 * x2[e], acc[2][1] += w1 * x2[e];                                              \
+    acc[3][0] += w0 * x3[e], acc[3][1] += w1 * x3[e];                                              \
+    acc[4][0] += w0 * x4[e], acc[4][1] += w1 * x4[e];                                              \
+    acc[5][0] += w0 * x5[e], acc[5][1] += w1 * x5[e];                                              \
   } while (0)
 
-/** sum[i] = start + w x over all runs of every patch of a tile. A function of its own: inlined, gcc
- *  keeps some of the sums in memory, which halves the speed. */
-static __attribute__((noinline)) void multiply_tile(const forward_state *s, const float *const *x,
-                                                    const float *w, const float *start,
-                                                    fn_lane8 (*sum)[2]) {
+/** sum[i] = start + w x over the `length` elements (a multiple of 4) of every patch of a tile. A
+ *  function of its own: inlined, gcc keeps some of the sums in memory, which halves the speed. */
+static __attribute__((noinline)) void multiply_tile(const float *x, int64_t length, const float *w,
+                                                    const float *start, fn_lane8 (*sum)[2]) {
   fn_lane8 acc[CELLS][2];
 #pragma GCC unroll 8
   for (int i = 0; i < CELLS; i++) {
     acc[i][0] = *(const fn_lane8 *)start;
     acc[i][1] = *(const fn_lane8 *)(start + 8);
   }
-  const int64_t runs = s->p.runs, length = s->p.length;
-  for (int64_t r = 0; r < runs; r++) {
-    const int64_t at = s->offset[r];
-    const float *x0 = x[0] + at, *x1 = x[1] + at, *x2 = x[2] + at, *x3 = x[3] + at, *x4 = x[4] + at,
-                *x5 = x[5] + at;
-    for (int64_t i = 0; i < length; i += 4, w += 4 * FN_LANES) {
-      ADD_ELEMENT(0);
-      ADD_ELEMENT(1);
-      ADD_ELEMENT(2);
-      ADD_ELEMENT(3);
-    }
+  const float *x1 = x + length, *x2 = x1 + length, *x3 = x2 + length, *x4 = x3 + length,
+              *x5 = x4 + length;
+  for (int64_t i = 0; i < length; i += 4) {
+    ADD_ELEMENT(0);
+    ADD_ELEMENT(1);
+    ADD_ELEMENT(2);
+    ADD_ELEMENT(3);
+    w += 4 * FN_LANES, x += 4, x1 += 4, x2 += 4, x3 += 4, x4 += 4, x5 += 4;
   }
 #pragma GCC unroll 8
   for (int i = 0; i < CELLS; i++)
@@ -91,10 +92,10 @@ static __attribute__((noinline)) void multiply_tile(const forward_state *s, cons
 typedef struct piece_job {
   const float *next[PIECE]; /**< patches of the piece that follows, to be fetched meanwhile */
   int64_t next_count;
-  const float *x[PIECE + CELLS]; /**< patches; past the last one the last again */
-  int64_t count;                 /**< cells */
-  float *y;                      /**< first cell of the piece, channel block 0 */
-  int64_t y_stride;              /**< between channel blocks of y */
+  const float *x;   /**< patches, one after the other, in whole tiles */
+  int64_t count;    /**< cells */
+  float *y;         /**< first cell of the piece, channel block 0 */
+  int64_t y_stride; /**< between channel blocks of y */
   int64_t y_block, y_blocks;
   float slope;
 } piece_job;
@@ -122,7 +123,7 @@ static void group_of_piece(const forward_state *s, const piece_job *job, const f
   for (int64_t from = 0; from < job->count; from += CELLS) {
     fn_lane8 acc[CELLS][2];
     fetch_next(s, job, group * tiles + from / CELLS, s->groups * tiles);
-    multiply_tile(s, job->x + from, w, start, acc);
+    multiply_tile(job->x + from * p->runs * p->length, p->runs * p->length, w, start, acc);
     const int64_t count = fn_min_of(CELLS, job->count - from);
     for (int64_t i = 0; i < count; i++) {
       if (job->slope != 1) {
@@ -135,8 +136,21 @@ static void group_of_piece(const forward_state *s, const piece_job *job, const f
   }
 }
 
+/** Patches from where they lie to one after the other. */
+static void copy_patches(const forward_state *s, const float *sample, const int64_t *corner,
+                         int64_t count, float *copy) {
+  const int64_t length = s->p.length;
+  for (int64_t i = 0; i < count; i++)
+    for (int64_t r = 0; r < s->p.runs; r++, copy += length) {
+      const float *from = sample + corner[i] + s->offset[r];
+      for (int64_t l = 0; l < length; l += 8)
+        *(fn_lane8 *)(copy + l) = *(const fn_lane8 *)(from + l);
+    }
+}
+
 static void multiply_piece(const forward_state *s, const fn_tensor *x, const fn_tensor *y,
-                           const float *bias, float slope, const float *packed, int64_t item) {
+                           const float *bias, float slope, const float *packed, int64_t item,
+                           float *copy) {
   const fn_patches *p = &s->p;
   const int64_t pieces = fn_ceil_div(p->cells, PIECE), n = item / pieces;
   const int64_t first = item % pieces * PIECE;
@@ -149,8 +163,8 @@ static void multiply_piece(const forward_state *s, const fn_tensor *x, const fn_
                    .slope = slope};
   int64_t corner[PIECE];
   fn_patch_corners(p, first, job.count, corner);
-  for (int64_t i = 0; i < PIECE + CELLS; i++)
-    job.x[i] = sample + corner[fn_min_of(i, job.count - 1)];
+  copy_patches(s, sample, corner, job.count, copy);
+  job.x = copy;
   const int64_t following = item + 1 < pieces * x->shape.dim[0] ? item + 1 : item;
   const int64_t next_first = following % pieces * PIECE;
   job.next_count = fn_min_of(PIECE, p->cells - next_first);
@@ -171,9 +185,15 @@ static fn_status multiply(const fn_kernel *kernel, void *workspace) {
   const float slope = (float)((const fn_conv_attrs *)kernel->node->attrs)->slope;
   const float *packed = (const float *)((const char *)workspace + s->weights_at);
   const int64_t items = x->shape.dim[0] * fn_ceil_div(s->p.cells, PIECE);
-#pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < items; i++)
-    multiply_piece(s, x, y, bias, slope, packed, i);
+  float *copies = (float *)((char *)workspace + s->copy_at);
+  const int64_t patch = PIECE * s->p.runs * s->p.length;
+#pragma omp parallel num_threads(s->threads)
+  {
+    float *copy = copies + omp_get_thread_num() * patch;
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < items; i++)
+      multiply_piece(s, x, y, bias, slope, packed, i, copy);
+  }
   return FN_OK;
 }
 
@@ -196,6 +216,9 @@ fn_status fn_cpu_patch_forward_prepare(fn_kernel *kernel) {
   s->groups = fn_ceil_div(p.y_channels, FN_LANES);
   s->weights_at =
       fn_cpu_carve(kernel, (size_t)(s->groups * p.runs * p.length * FN_LANES) * sizeof(float));
+  s->threads = fn_threads_get();
+  s->copy_at =
+      fn_cpu_carve(kernel, (size_t)(s->threads * PIECE * p.runs * p.length) * sizeof(float));
   s->base.primitive = multiply;
   kernel->run = run;
   return FN_OK;

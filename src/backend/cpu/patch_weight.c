@@ -7,7 +7,7 @@
 #include "backend/cpu/patch.h"
 #include "base/system.h"
 
-enum { ROWS = 4, STRETCH = 128, SLOTS_MOST = 16, LENGTH_MOST = 512 };
+enum { ROWS = 4, STRETCH = 128, SLOT_LEAST = 8 * STRETCH, SLOTS_MOST = 16, LENGTH_MOST = 512 };
 
 typedef struct weight_state {
   fn_cpu_state base;
@@ -215,7 +215,9 @@ fn_status fn_cpu_patch_weight_prepare(fn_kernel *kernel) {
   s->p = fn_cpu_patches_of(&kernel->input[0], &kernel->input[1], &kernel->output[0].shape);
   s->groups = fn_ceil_div(s->p.y_channels, FN_LANES);
   s->rows = fn_ceil_div(s->p.length, ROWS) * ROWS;
-  s->slots = fn_min_of(SLOTS_MOST, kernel->input[0].shape.dim[0]);
+  // Every slot has its own sums, which are as large as the weights.
+  const int64_t batch = kernel->input[0].shape.dim[0];
+  s->slots = fn_min_of(fn_min_of(batch, SLOTS_MOST), fn_ceil_div(batch * s->p.cells, SLOT_LEAST));
   s->parts = fn_min_of(s->p.runs, fn_ceil_div(4 * fn_threads_get(), s->slots));
   const int64_t tiles = s->groups * s->rows * FN_LANES;
   const int64_t copy = STRETCH * (s->rows + s->groups * FN_LANES);
