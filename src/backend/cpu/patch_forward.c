@@ -90,8 +90,6 @@ static __attribute__((noinline)) void multiply_tile(const float *x, int64_t leng
 
 /** What one piece of cells of one sample shares. */
 typedef struct piece_job {
-  const float *next[PIECE]; /**< patches of the piece that follows, to be fetched meanwhile */
-  int64_t next_count;
   const float *x;   /**< patches, one after the other, in whole tiles */
   int64_t count;    /**< cells */
   float *y;         /**< first cell of the piece, channel block 0 */
@@ -99,16 +97,6 @@ typedef struct piece_job {
   int64_t y_block, y_blocks;
   float slope;
 } piece_job;
-
-/** Ask for part `part` of `parts` of the next piece's patches: they lie in short runs that the
- *  processor does not foresee. */
-static void fetch_next(const forward_state *s, const piece_job *job, int64_t part, int64_t parts) {
-  const int64_t bytes = s->p.length * (int64_t)sizeof(float);
-  for (int64_t i = job->next_count * part / parts; i < job->next_count * (part + 1) / parts; i++)
-    for (int64_t r = 0; r < s->p.runs; r++)
-      for (int64_t b = 0; b < bytes; b += 64)
-        __builtin_prefetch((const char *)(job->next[i] + s->offset[r]) + b, 0, 2);
-}
 
 static void group_of_piece(const forward_state *s, const piece_job *job, const float *packed,
                            int64_t group, const float *start) {
@@ -119,10 +107,8 @@ static void group_of_piece(const forward_state *s, const piece_job *job, const f
     const int64_t c = group * FN_LANES + h * 8, k = c / job->y_block;
     y[h] = k < job->y_blocks ? job->y + k * job->y_stride + c % job->y_block : NULL;
   }
-  const int64_t tiles = fn_ceil_div(job->count, CELLS);
   for (int64_t from = 0; from < job->count; from += CELLS) {
     fn_lane8 acc[CELLS][2];
-    fetch_next(s, job, group * tiles + from / CELLS, s->groups * tiles);
     multiply_tile(job->x + from * p->runs * p->length, p->runs * p->length, w, start, acc);
     const int64_t count = fn_min_of(CELLS, job->count - from);
     for (int64_t i = 0; i < count; i++) {
@@ -165,12 +151,6 @@ static void multiply_piece(const forward_state *s, const fn_tensor *x, const fn_
   fn_patch_corners(p, first, job.count, corner);
   copy_patches(s, sample, corner, job.count, copy);
   job.x = copy;
-  const int64_t following = item + 1 < pieces * x->shape.dim[0] ? item + 1 : item;
-  const int64_t next_first = following % pieces * PIECE;
-  job.next_count = fn_min_of(PIECE, p->cells - next_first);
-  fn_patch_corners(p, next_first, job.next_count, corner);
-  for (int64_t i = 0; i < job.next_count; i++)
-    job.next[i] = (const float *)x->data + following / pieces * x->batch_stride + corner[i];
   for (int64_t g = 0; g < s->groups; g++) {
     float start[FN_LANES] = {0};
     if (bias) fn_pattern(bias, p->y_channels, g, FN_LANES, start);

@@ -7,7 +7,7 @@
 #include "backend/cpu/patch.h"
 #include "base/system.h"
 
-enum { ROWS = 4, STRETCH = 128, SLOT_LEAST = 8 * STRETCH, SLOTS_MOST = 16, LENGTH_MOST = 512 };
+enum { ROWS = 4, STRETCH = 64, SLOT_LEAST = 1024, SLOTS_MOST = 16, LENGTH_MOST = 512 };
 
 typedef struct weight_state {
   fn_cpu_state base;
