@@ -98,7 +98,8 @@ static void groups_by_color_and_key(void **state) {
   const int size = color() ? dist.size - first : (dist.size + 1) / 2;
   assert_int_equal(group.rank, dist.rank - first);
   assert_int_equal(group.size, size);
-  assert_int_equal(group.cores, dist.cores);
+  assert_int_equal(group.cores, dist.cores); // its own, also of the device: all groups run at once
+  assert_int_equal(group.node_rank, dist.node_rank);
   double sum = dist.rank + 1, expected = 0;
   for (int r = first; r < first + size; r++)
     expected += r + 1;

@@ -34,7 +34,11 @@ fn_status fn_command_sweep(const fn_command_line *line) {
   const char *action = line->extra_count > 0 ? line->extra[0] : "", *names[COUNT];
   for (int i = 0; i < COUNT; i++) {
     names[i] = actions[i].name;
-    if (strcmp(action, names[i]) == 0) return actions[i].function(line);
+    if (strcmp(action, names[i]) != 0) continue;
+    FN_CHECK(line->set_count == 0 || actions[i].function == fn_sweep_command_ask, FN_ERR_CONFIG,
+             "sweep %s: --set is for ask; settings of all trials stand below 'set:' in the file",
+             action);
+    return actions[i].function(line);
   }
   const char *closest = fn_text_closest(action, names, COUNT);
   FN_FAIL(FN_ERR_CONFIG,

@@ -88,14 +88,14 @@ static fn_status count_cores(fn_dist *dist, MPI_Comm node) {
   return FN_OK;
 }
 
-static fn_status find_node(fn_dist *dist, bool count) {
+static fn_status find_node(fn_dist *dist) {
   MPI_Comm node = MPI_COMM_NULL;
   FN_TRY_MPI(
       MPI_Comm_split_type(dist->comm, MPI_COMM_TYPE_SHARED, dist->rank, MPI_INFO_NULL, &node),
       "finding the ranks of this node");
   MPI_Comm_rank(node, &dist->node_rank);
   MPI_Comm_size(node, &dist->node_size);
-  if (count) FN_TRY(count_cores(dist, node));
+  FN_TRY(count_cores(dist, node));
   return fn_mpi_status(MPI_Comm_free(&node), "finding the ranks of this node");
 }
 
@@ -124,7 +124,7 @@ fn_status fn_dist_init(int *argc, char ***argv, fn_dist *dist) {
       .self = dist, .rank = dist->rank, .size = dist->size, .sum = sum_for_programs};
   fn_log_identify(dist->rank, dist->size);
   FN_TRY(fn_launch_check(dist->size));
-  return find_node(dist, true);
+  return find_node(dist);
 }
 
 void fn_dist_finalize(fn_dist *dist) {
@@ -137,7 +137,7 @@ void fn_dist_finalize(fn_dist *dist) {
 }
 
 fn_status fn_dist_split(const fn_dist *parent, int color, int key, fn_dist *group) {
-  *group = *parent; // its cores among other things
+  *group = *parent; // also its place on the node: who takes which device and core must not change
   group->comm = group->gradient_comm = MPI_COMM_NULL;
   FN_TRY_MPI(MPI_Comm_split(parent->comm, color, key, &group->comm), "making groups of ranks");
   FN_TRY_MPI(MPI_Comm_dup(group->comm, &group->gradient_comm), "making groups of ranks");
@@ -145,7 +145,7 @@ fn_status fn_dist_split(const fn_dist *parent, int color, int key, fn_dist *grou
   MPI_Comm_size(group->comm, &group->size);
   group->collectives = (fn_collectives){
       .self = group, .rank = group->rank, .size = group->size, .sum = sum_for_programs};
-  return find_node(group, false);
+  return FN_OK;
 }
 
 void fn_dist_release(fn_dist *group) {

@@ -12,7 +12,7 @@
 
 typedef struct fn_dist {
   int rank, size;
-  int node_rank, node_size; /**< among the ranks of this node */
+  int node_rank, node_size; /**< among the job's ranks of this node */
   int cores;                /**< that this rank may count as its own */
   int core[FN_CORES_MOST];  /**< cores that no other rank of the node counts as its own */
   int core_count;           /**< 0: they cannot be told apart */
@@ -29,8 +29,9 @@ fn_status fn_dist_init(int *argc, char ***argv, fn_dist *dist);
 void fn_dist_finalize(fn_dist *dist);
 /** Part the ranks into groups that then work independently of each other: those with the same
  *  `color` (>= 0) are a group, ranked by `key`, then by their rank in `parent`. The group has
- *  communicators of its own; cores stay those that the rank has in `parent`, for the other groups
- *  of the node run at the same time. *group must not move. Collective over `parent`. */
+ *  communicators of its own. Its place on the node, cores and node_rank, stays that in `parent`:
+ *  the other groups of the node run at the same time, on the other cores and devices. *group must
+ *  not move. Collective over `parent`. */
 fn_status fn_dist_split(const fn_dist *parent, int color, int key, fn_dist *group);
 /** Give back what fn_dist_split made. Collective over the group. */
 void fn_dist_release(fn_dist *group);
