@@ -49,6 +49,12 @@ void fn_html_head(fn_text *html, const char *words) {
   fn_text_add(html, "</th>");
 }
 
+void fn_html_head_number(fn_text *html, const char *words) {
+  fn_text_add(html, "<th class=\"n\">");
+  fn_html_words(html, words);
+  fn_text_add(html, "</th>");
+}
+
 void fn_html_cell(fn_text *html, const char *words) {
   fn_text_add(html, "<td>");
   fn_html_words(html, words);
@@ -109,8 +115,8 @@ static const char style[] =
     ".legend{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1rem;margin:.4rem 0 0;"
     "padding:0;font-size:.85rem;color:var(--soft)}.swatch{vertical-align:middle;"
     "margin-right:.35rem}\n"
-    ".scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem}"
-    "th,td{padding:.3rem .7rem;border-bottom:1px solid var(--rule);text-align:left;"
+    ".scroll{overflow-x:auto;margin-bottom:1rem}table{border-collapse:collapse;font-size:.88rem}"
+    "th,td{padding:.3rem .6rem;border-bottom:1px solid var(--rule);text-align:left;"
     "vertical-align:top}th{color:var(--soft);font-weight:600;white-space:nowrap}"
     "td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}"
     "tr.best td.best{font-weight:700}td.key{font-family:ui-monospace,Menlo,Consolas,monospace;"

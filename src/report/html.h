@@ -14,8 +14,9 @@ void fn_html_words(fn_text *html, const char *words);
 void fn_html_number(fn_text *html, double value, int digits);
 void fn_html_base64(fn_text *html, const void *bytes, size_t count);
 
-/** <th> or <td> with words, class "n" for numbers (right-aligned). */
+/** <th> or <td> with words; those of numbers have class "n" (right-aligned). */
 void fn_html_head(fn_text *html, const char *words);
+void fn_html_head_number(fn_text *html, const char *words);
 void fn_html_cell(fn_text *html, const char *words);
 void fn_html_cell_number(fn_text *html, double value, int digits);
 void fn_html_cell_count(fn_text *html, int64_t value);

@@ -17,9 +17,10 @@ enum { PATH_SIZE = 4096 };
 static void begin_table(fn_text *html, const char *const *heads, int count, int numbers_from) {
   fn_text_add(html, "<div class=\"scroll\"><table>\n<thead><tr>");
   for (int i = 0; i < count; i++) {
-    fn_text_add(html, i >= numbers_from ? "<th class=\"n\">" : "<th>");
-    fn_html_words(html, heads[i]);
-    fn_text_add(html, "</th>");
+    if (i >= numbers_from)
+      fn_html_head_number(html, heads[i]);
+    else
+      fn_html_head(html, heads[i]);
   }
   fn_text_add(html, "</tr></thead>\n<tbody>\n");
 }
@@ -51,10 +52,11 @@ static void add_of(fn_text *html, int64_t done, int64_t all) {
   fn_text_add(html, "</td>");
 }
 
-static void add_duration(fn_text *html, double seconds) {
+static void add_duration(fn_text *html, double seconds, const char *after) {
   char text[32];
   if (isfinite(seconds)) fn_text_duration(fmax(0, seconds), text, sizeof text);
-  fn_text_add(html, "<td class=\"n\">%s</td>", isfinite(seconds) ? text : "–");
+  fn_text_add(html, "<td class=\"n\">%s%s</td>", isfinite(seconds) ? text : "–",
+              isfinite(seconds) ? after : "");
 }
 
 static double sum(const double *column, int64_t count) {
@@ -81,9 +83,9 @@ static void add_run(const fn_page *page, const fn_page_run *run, double best, fn
   if (s->best_epoch > 0) fn_text_add(html, " (epoch %" PRId64 ")", s->best_epoch);
   fn_text_add(html, "</td>");
   fn_html_cell_number(html, s->samples_per_second, 4);
-  add_duration(html, sum(fn_table_column(&run->metrics, "seconds"), run->metrics.rows));
-  add_duration(html, s->eta);
-  add_duration(html, page->now - s->saved);
+  add_duration(html, sum(fn_table_column(&run->metrics, "seconds"), run->metrics.rows), "");
+  add_duration(html, s->eta, "");
+  add_duration(html, page->now - s->saved, " ago");
   fn_html_cell_count(html, s->ranks);
   fn_html_cell(html, s->host);
   fn_text_add(html, "</tr>\n");
@@ -91,9 +93,8 @@ static void add_run(const fn_page *page, const fn_page_run *run, double best, fn
 
 void fn_page_overview(const fn_page *page, fn_text *html) {
   static const char *const heads[] = {
-      "run",       "state",     "epochs",         "steps",     "training loss",        "validation",
-      "best loss", "samples/s", "time of epochs", "time left", "since the last state", "ranks",
-      "host"};
+      "run",       "state",       "epochs", "steps",      "training", "validation", "best loss",
+      "samples/s", "epochs took", "ETA",    "last state", "ranks",    "host"};
   double best = INFINITY;
   for (int i = 0; i < page->count; i++)
     best = fmin(best, page->run[i].status.best_loss); // fmin passes over NaN

@@ -36,7 +36,9 @@ static void add_row(char *line, bool head, fn_text *html) {
   for (int column = 0; line; column++) {
     char *comma = strchr(line, ',');
     if (comma) *comma = '\0';
-    if (head)
+    if (head && column > 0)
+      fn_html_head_number(html, line);
+    else if (head)
       fn_html_head(html, line);
     else if (column == 0)
       fn_html_cell(html, line);
@@ -79,9 +81,7 @@ static void add_statistics(const fn_options *judged, fn_text *html) {
   const fn_options *first = fn_options_get(fn_options_at(judged, 0), "statistics");
   fn_text_add(html, "<div class=\"scroll\"><table>\n<tr><th></th>");
   for (int j = 0; j < fn_options_count(judged); j++) {
-    fn_text_add(html, "<th class=\"n\">");
-    fn_html_words(html, fn_options_key_at(judged, j));
-    fn_text_add(html, "</th>");
+    fn_html_head_number(html, fn_options_key_at(judged, j));
   }
   fn_text_add(html, "</tr>\n");
   for (int s = 0; s < fn_options_count(first); s++) {

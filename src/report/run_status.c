@@ -172,8 +172,13 @@ static fn_status read_tables(const char *folder, fn_run_status *s) {
   if (!isfinite(s->best_loss)) s->best_loss = (double)NAN;
   s->train_loss = last(&table, "train_loss", s->train_loss);
   s->validation_loss = last(&table, "validation_loss", s->validation_loss);
-  if (s->epochs_done < 0) s->epochs_done = (int64_t)last(&table, "epoch", -1);
-  if (s->step < 0) s->step = (int64_t)last(&table, "step", -1);
+  // A killed run's table may be some seconds ahead of its status.json.
+  const int64_t step = (int64_t)last(&table, "step", -1);
+  if (step > s->step) {
+    s->step = step;
+    s->epochs_done = (int64_t)last(&table, "epoch", -1);
+    s->epoch_step = 0;
+  }
   fn_table_free(&table);
   return FN_OK;
 }
