@@ -284,6 +284,7 @@ static const fn_exit_code exit_codes[] = {
     {FN_ERR_LOST,
      "a rank does not answer, or does not get on: start again to go on; of status: a run failed "
      "or is dead"},
+    {FN_ERR_DEVICE, "no usable GPU, too few of them, or one that failed"},
     {FN_INTERRUPTED, "stopped by request with the state saved: start again to go on"},
 };
 
