@@ -148,6 +148,42 @@ def check_while_running():
     check(done.code == 0 and status("live")[0]["state"] == "finished", "the next start", done.output)
 
 
+def check_lost_rank():
+    """The job that the watchdog ends cannot say how it ended, but its last words are kept."""
+    process = subprocess.Popen(command(2, *train("lost", "train.epochs=100000", "run.hang_timeout=3")),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = wait_for("lost", lambda s: s["state"] == "running" and s["epochs_done"], "it never ran")
+    ranks = [int(word) for word in subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()]
+    other = [pid for pid in ranks if pid != first["pid"]]
+    if not check(len(ranks) == 2 and len(other) == 1, "the ranks' processes", f"{ranks} {first['pid']}"):
+        process.kill()
+        return
+    os.kill(other[0], signal.SIGSTOP)
+    try:
+        process.wait(60)
+    finally:
+        os.kill(other[0], signal.SIGKILL)
+        process.kill()
+    seen = status("lost", code=9)[0]
+    check(seen["state"] == "dead" and "rank 1" in seen["message"] and "hang_timeout" in seen["message"], "a lost rank", str(seen))
+    check("hang_timeout" in table("lost"), "its line", table("lost"))
+
+
+def check_warnings():
+    check(run(1, *train("warned", "optimizer.name=sgd", "optimizer.lr=1e30", "train.on_nan=skip")).code == 0, "skips steps")
+    seen = status("warned")[0]
+    with open("warned/metrics.jsonl") as file:
+        events = [json.loads(line) for line in file]
+    texts = [event["text"] for event in events if event["event"] == "warning"]
+    check(seen["state"] == "finished" and seen["warnings"] == len(texts) and texts[-1] == seen["message"] and
+          sum("step skipped" in text for text in texts) == 3 * STEPS - 1,  # the first step is still good
+          "warnings are counted and kept", f"{seen} {texts}")
+    succeed(1, "report", "warned")
+    with open("warned/report.html") as file:
+        page = file.read()
+    check(f"Warnings ({len(texts)})" in page and page.count("step skipped") == 3 * STEPS - 1, "warnings in the report")
+
+
 def check_many():
     for name in ("trial_10", "trial_2", "notes"):
         os.makedirs(f"sweep/trials/{name}")
@@ -178,6 +214,6 @@ def check_watch():
 with folder():
     write_text("run.yaml", RUN)
     succeed(1, "data", "synth", "displacement", "--folder", "data", "--files", "2", "--edge", "16", "--box", "50")
-    for part in (check_ends, check_while_running, check_many, check_watch):
+    for part in (check_ends, check_while_running, check_lost_rank, check_warnings, check_many, check_watch):
         part()
 finish()

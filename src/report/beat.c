@@ -172,7 +172,7 @@ static void find_job(char *text, size_t size) {
 }
 
 fn_status fn_beat_start(const fn_run *run, double interval, int ranks, int64_t resumed_step,
-                        fn_beat **out) {
+                        int64_t warnings, fn_beat **out) {
   *out = NULL;
   fn_beat *b = calloc(1, sizeof *b);
   FN_CHECK(b, FN_ERR_MEMORY, "out of memory");
@@ -184,6 +184,7 @@ fn_status fn_beat_start(const fn_run *run, double interval, int ranks, int64_t r
   b->resumed_step = resumed_step;
   b->progress.step = resumed_step;
   b->started = now();
+  b->warnings = warnings;
   find_machine(b->machine, sizeof b->machine);
   find_job(b->job, sizeof b->job);
   b->loss = b->lr = b->samples_per_second = b->train_loss = b->validation_loss = (double)NAN;

@@ -16,10 +16,11 @@ typedef struct fn_beat fn_beat;
 /** Name of the file in the run folder. */
 #define FN_BEAT_FILE "status.json"
 
-/** Write the file now and then every `interval` seconds, whatever happens.
+/** Write the file now and then every `interval` seconds, whatever happens. `warnings`: so many came
+ *  before.
  *  @return FN_OK; FN_ERR_MEMORY; FN_ERR_INTERNAL without a thread */
 fn_status fn_beat_start(const fn_run *run, double interval, int ranks, int64_t resumed_step,
-                        fn_beat **beat);
+                        int64_t warnings, fn_beat **beat);
 /* All of these accept NULL and only take notes: the thread writes. */
 void fn_beat_progress(fn_beat *beat, const fn_progress_event *event);
 void fn_beat_step(fn_beat *beat, const fn_step_event *event);

@@ -24,6 +24,7 @@ typedef struct report {
   bool tables, lines, events, plots; // still in order
   pthread_mutex_t lock;              // of what other threads add
   fn_text warnings;                  // not yet written; each ends with NUL
+  int64_t warned;                    // how many there were
 } report;
 
 /** A kind of output that fails is given up with one warning; the run is worth more than its log. */
@@ -53,6 +54,7 @@ static void on_warning(void *self, fn_level level, const char *line) {
   enum { MOST = 1 << 16 };
   fn_beat_message(r->beat, line, level == FN_ERROR);
   pthread_mutex_lock(&r->lock);
+  r->warned++;
   if (r->warnings.length < MOST) fn_text_add_bytes(&r->warnings, line, strlen(line) + 1);
   pthread_mutex_unlock(&r->lock);
 }
@@ -85,8 +87,8 @@ static void set_beat(report *r, fn_beat *beat) {
 
 static void start_beat(report *r, int64_t resumed_step) {
   fn_beat *beat = NULL;
-  if (fn_beat_start(r->run, r->run->report.status_interval, r->ranks, resumed_step, &beat) !=
-      FN_OK) {
+  if (fn_beat_start(r->run, r->run->report.status_interval, r->ranks, resumed_step, r->warned,
+                    &beat) != FN_OK) {
     fn_log(FN_WARN, "the run cannot be watched: %s", fn_error_message());
     fn_error_clear();
   }
