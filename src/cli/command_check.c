@@ -16,6 +16,7 @@
 #include "run/open_data.h"
 #include "run/session.h"
 #include "run/sizes.h"
+#include "run/snapshot.h"
 
 typedef struct check {
   const fn_run *run;
@@ -152,6 +153,11 @@ static double print_network(const check *c, const fn_network_totals *t, int stat
     print_memory("cubes", run->data.read_memory > 0 ? (double)run->data.read_memory : 1.5 * least,
                  &total);
   }
+  // Rank 0 builds the file in memory; beside training, from a copy.
+  double saving = (double)c->checkpoint_bytes;
+  if (run->checkpoint.background)
+    saving += (double)fn_snapshot_bytes(p, states, run->train.ema_decay > 0);
+  print_memory("state, on rank 0", saving, &total);
   char text[32];
   printf("  %-18s %s, and scratch of library primitives\n", "together",
          fn_text_bytes(total, text, sizeof text));

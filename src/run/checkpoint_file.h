@@ -1,6 +1,8 @@
 /** @file checkpoint_file.h
  *  The HDF5 side of a state: datasets and attributes with checksums. Every function here wants the
- *  HDF5 lock held and returns FN_ERR_CHECKPOINT on failure.
+ *  HDF5 lock held and returns FN_ERR_CHECKPOINT on failure. Those that go through the values of
+ *  datasets give the lock up at each dataset, where others may want to read: nobody else may use
+ *  the ids of the file.
  *
  *  Every dataset carries an attribute "crc32" over its bytes, every group one over the names and
  *  values of its attributes and over the names and checksums of its members, so that the root's
