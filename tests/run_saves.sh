@@ -96,7 +96,10 @@ same_state "$folder/whole/state_8.h5" "$folder/killed/state_8.h5" "killed while 
 compgen -G "$folder/killed/*.tmp" >/dev/null && fail "temporary files are left"
 
 # ---- no room: the run goes on, tries again, and saves when there is room
-room() { python3 -c "import resource, sys; resource.prlimit(int(sys.argv[1]), resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)" "$1"; }
+room() {
+  python3 -c "import sys; from resource import prlimit, RLIMIT_FSIZE as size; pid = int(sys.argv[1])
+prlimit(pid, size, (prlimit(pid, size)[1],) * 2)" "$1"
+}
 for background in true false; do
   into=$folder/full.$background
   ulimit -S -f 8000 # kB, below a state of 9 MB; the hard limit stays

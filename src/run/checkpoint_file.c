@@ -231,9 +231,10 @@ fn_status fn_state_members(hid_t group, fn_status (*visit)(void *user, const cha
 
 /* ---- checksums --------------------------------------------------------------------------- */
 
-/** A walk that writes the checksums of groups (stamp), or compares those of groups and datasets. */
+/** A walk that writes the checksums of groups, or compares them; with or without those of datasets.
+ */
 typedef struct walk {
-  bool stamp;
+  bool stamp, values;
   int depth;
   const char *path; // of the group
   hid_t group;
@@ -290,7 +291,7 @@ static herr_t add_attribute(hid_t object, const char *name, const H5A_info_t *in
   return result < 0 ? -1 : 0;
 }
 
-static fn_status walk_group(hid_t group, const char *path, bool stamp, int depth, uint32_t *crc);
+static fn_status walk_group(hid_t group, const char *path, const walk *above, uint32_t *crc);
 
 static fn_status visit_member(void *user, const char *name) {
   walk *w = user;
@@ -301,10 +302,9 @@ static fn_status visit_member(void *user, const char *name) {
   uint32_t crc = 0;
   fn_status status;
   if (H5Iget_type(object) == H5I_GROUP) {
-    status = walk_group(object, path, w->stamp, w->depth + 1, &crc);
-  } else if (H5Iget_type(object) == H5I_DATASET && w->stamp) {
-    status =
-        stored_crc(object, path, &crc); // of the values given; the file is checked when written
+    status = walk_group(object, path, w, &crc);
+  } else if (H5Iget_type(object) == H5I_DATASET && !w->values) {
+    status = stored_crc(object, path, &crc);
   } else if (H5Iget_type(object) == H5I_DATASET) {
     status = read_dataset_crc(object, path, &crc);
     if (status == FN_OK) status = compare_crc(object, path, crc);
@@ -317,35 +317,36 @@ static fn_status visit_member(void *user, const char *name) {
   return status;
 }
 
-static fn_status walk_group(hid_t group, const char *path, bool stamp, int depth, uint32_t *crc) {
-  FN_CHECK(depth < 8, FN_ERR_CHECKPOINT, "%s: groups are nested too deep", path);
-  walk w = {.stamp = stamp, .depth = depth, .path = path, .group = group};
+static fn_status walk_group(hid_t group, const char *path, const walk *above, uint32_t *crc) {
+  FN_CHECK(above->depth < 8, FN_ERR_CHECKPOINT, "%s: groups are nested too deep", path);
+  walk w = {.stamp = above->stamp,
+            .values = above->values,
+            .depth = above->depth + 1,
+            .path = path,
+            .group = group};
   hsize_t index = 0;
   H5_CHECK(H5Aiterate2(group, H5_INDEX_NAME, H5_ITER_INC, &index, add_attribute, &w.crc) >= 0,
            "read attributes of group", *path ? path : "/");
   FN_TRY(fn_state_members(group, visit_member, &w));
   *crc = w.crc;
-  if (stamp) return set_attribute(group, crc_name, H5T_STD_U32LE, crc);
+  if (w.stamp) return set_attribute(group, crc_name, H5T_STD_U32LE, crc);
   return compare_crc(group, *path ? path : "/", w.crc);
 }
 
-static fn_status walk_file(hid_t file, bool stamp) {
+static fn_status walk_file(hid_t file, bool stamp, bool values) {
   uint32_t crc;
   const hid_t root = H5Gopen2(file, "/", H5P_DEFAULT);
   H5_CHECK(root >= 0, "open group", "/");
-  const fn_status status = walk_group(root, "", stamp, 0, &crc);
+  const fn_status status = walk_group(root, "", &(walk){.stamp = stamp, .values = values}, &crc);
   H5Gclose(root);
   return status;
 }
 
 fn_status fn_state_stamp(hid_t file) {
-  return walk_file(file, true);
-}
-fn_status fn_state_check(hid_t file) {
-  return walk_file(file, false);
+  return walk_file(file, true, false);
 }
 
-fn_status fn_state_open(const char *path, bool thorough, hid_t *file) {
+fn_status fn_state_open(const char *path, fn_state_care care, hid_t *file) {
   *file = -1;
   bool sealed;
   fn_hdf5_unlock();
@@ -358,8 +359,8 @@ fn_status fn_state_open(const char *path, bool thorough, hid_t *file) {
   if (*file < 0) fn_hdf5_reason(text, sizeof text);
   H5Pclose(access);
   FN_CHECK(*file >= 0, FN_ERR_CHECKPOINT, "%s is not a complete HDF5 file: %s", path, text);
-  if (sealed && !thorough) return FN_OK;
-  const fn_status status = fn_state_check(*file);
+  if (sealed && care == FN_STATE_SEAL) return FN_OK;
+  const fn_status status = walk_file(*file, false, !sealed || care == FN_STATE_VALUES);
   if (status == FN_OK) return FN_OK;
   H5Fclose(*file);
   *file = -1;
