@@ -254,7 +254,8 @@ void fn_session_end(fn_session *session, fn_status status) {
   session->over = true;
   if (session->saver) fn_saver_wait(session->saver);
   const char *folder = session->run->folder;
-  const bool crash = status == FN_ERR_INTERNAL || status == FN_ERR_MEMORY || status == FN_ERR_LOST;
+  const bool crash = status == FN_ERR_INTERNAL || status == FN_ERR_MEMORY ||
+                     status == FN_ERR_LOST || status == FN_ERR_DEVICE;
   if (session->start && (status == FN_OK || status == FN_INTERRUPTED)) {
     fn_starts_forget(folder);
   } else if (session->start && !crash) {
