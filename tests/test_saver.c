@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -213,7 +214,7 @@ static void without_a_thread(void **state) {
 
 /** A thread that wants the HDF5 lock all the time. */
 typedef struct reader {
-  volatile bool stop;
+  atomic_bool stop;
   long turns;
 } reader;
 
@@ -232,7 +233,7 @@ static void readers_get_in_between(void **state) {
   (void)state;
   training *t = create(true);
   set_all(t, 1);
-  reader r = {.stop = false};
+  reader r = {.turns = 0};
   pthread_t thread;
   assert_int_equal(pthread_create(&thread, NULL, take_turns, &r), 0);
   fn_saver_save(t->saver, &t->state, 1, false);
