@@ -30,4 +30,9 @@ void fn_cpu_conv_finish(const fn_tensor *to, const fn_tensor *from, const float 
 bool fn_cpu_conv_patch_fits(const fn_node *node);
 fn_status fn_cpu_conv_patch_prepare(fn_kernel *kernel);
 
+/** Kernels of 3 cells whose products are worth saving (winograd.h). */
+bool fn_cpu_winograd_fits(const fn_node *node);
+/** prepare_direct makes the kernel with oneDNN, to be timed beside this one. */
+fn_status fn_cpu_winograd_prepare(fn_kernel *kernel, fn_status (*prepare_direct)(fn_kernel *));
+
 #endif
