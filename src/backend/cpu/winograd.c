@@ -18,7 +18,7 @@
 enum {
   TRANSFORM = 10,       /**< cost of transforming one element, in products */
   FEWEST_CHANNELS = 16, /**< of x and of y */
-  SCRATCH = 3 << 19,    /**< bytes of the elements of a block of tiles */
+  SCRATCH = 3 << 18,    /**< bytes of the elements of a block of tiles */
 };
 #define GAIN 0.75 /* of the direct sum's products, to be worth it */
 
@@ -155,20 +155,26 @@ static void run_block(const sum_state *s, const fn_tensor *in, const fn_tensor *
                       float *scratch) {
   const winograd *w = &s->w;
   float *a = scratch, *c = scratch + w->elements * s->in_spread;
-  for (int64_t t = 0; t < count; t++) {
-    const wino_place at = fn_wino_place(w, first + t);
-    for (int64_t g = 0; g < w->in_width / WINO_LANES; g++)
-      fn_wino_read(w, in, &at, g, a + t * w->in_width + g * WINO_LANES, s->in_spread);
+  // Neighbouring tiles share cells; two groups fill a cache line of the matrices.
+  for (int64_t pair = 0; pair < w->in_width; pair += WINO_PANEL) {
+    for (int64_t t = 0; t < count; t++) {
+      const wino_place at = fn_wino_place(w, first + t);
+      for (int64_t k = pair; k < fn_min_of(pair + WINO_PANEL, w->in_width); k += WINO_LANES)
+        fn_wino_read(w, in, &at, k / WINO_LANES, a + t * w->in_width + k, s->in_spread);
+    }
   }
   const int64_t rows = fn_ceil_div(count, WINO_ROWS) * WINO_ROWS;
   for (int e = 0; e < w->elements; e++)
     fn_wino_product(rows, w->out_width, w->in_channels, a + e * s->in_spread, w->in_width,
-                    weights + e * fn_wino_weight_spread(w), c + e * s->out_spread, w->out_width);
+                    weights + e * fn_wino_weight_spread(w), c + e * s->out_spread, w->out_width,
+                    s->in_spread, s->out_spread);
   const int64_t groups = fn_ceil_div(w->out_channels, out->block) * out->block / WINO_LANES;
-  for (int64_t t = 0; t < count; t++) {
-    const wino_place at = fn_wino_place(w, first + t);
-    for (int64_t g = 0; g < groups; g++)
-      fn_wino_write(w, out, &at, g, c + t * w->out_width + g * WINO_LANES, s->out_spread, finish);
+  for (int64_t pair = 0; pair < groups; pair += 2) {
+    for (int64_t t = 0; t < count; t++) {
+      const wino_place at = fn_wino_place(w, first + t);
+      for (int64_t g = pair; g < fn_min_of(pair + 2, groups); g++)
+        fn_wino_write(w, out, &at, g, c + t * w->out_width + g * WINO_LANES, s->out_spread, finish);
+    }
   }
 }
 

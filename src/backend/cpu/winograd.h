@@ -95,14 +95,15 @@ void fn_wino_weights_back(const winograd *w, const float *from, int64_t spread,
                           const wino_weights *to);
 
 /** c[rows][columns] = a[rows][depth] b[column panel][depth][WINO_PANEL]. rows: a multiple of
- *  WINO_ROWS; columns: of WINO_PANEL. Row lengths a_stride, c_stride. */
+ *  WINO_ROWS; columns: of WINO_PANEL. Row lengths a_stride, c_stride. The next product's a and c
+ * lie a_next and c_next floats further. */
 void fn_wino_product(int64_t rows, int64_t columns, int64_t depth, const float *a, int64_t a_stride,
-                     const float *b, float *c, int64_t c_stride);
+                     const float *b, float *c, int64_t c_stride, int64_t a_next, int64_t c_next);
 /** c[rows][columns] += sum over t of a[t][rows] b[t][columns]. columns: a multiple of WINO_PANEL.
- */
+ *  The next product's a and b lie a_next and b_next floats further. */
 void fn_wino_product_back(int64_t rows, int64_t columns, int64_t depth, const float *a,
                           int64_t a_stride, const float *b, int64_t b_stride, float *c,
-                          int64_t c_stride);
+                          int64_t c_stride, int64_t a_next, int64_t b_next);
 
 /** First member of the states of such kernels. */
 typedef struct wino_state {

@@ -165,14 +165,20 @@ INLINE void lines(transform kind, int n, int count, const float *from, int64_t n
 
 enum { L = WINO_LANES };
 
-/** All axes, the last one first: from [.., .., ..][L] dense to cells `spread` apart. */
-INLINE void all_axes(transform kind, const winograd *w, const float *from, float *to,
-                     int64_t spread) {
+/** Floats between neighbours along the axes. */
+typedef struct steps {
+  int64_t plane, row, cell;
+} steps;
+
+/** All axes, the last one first; results are `spread` apart. */
+INLINE void all_axes(transform kind, const winograd *w, const float *from, const steps *by,
+                     float *to, int64_t spread) {
   float one[WINO_ELEMENTS * L], two[WINO_ELEMENTS * L];
   const int n0 = w->axis[0].points, n1 = w->axis[1].points, n2 = w->axis[2].points;
-  const int i0 = length_in(kind, n0), i1 = length_in(kind, n1), i2 = length_in(kind, n2);
+  const int i0 = length_in(kind, n0), i1 = length_in(kind, n1);
   const int o1 = length_out(kind, n1), o2 = length_out(kind, n2);
-  lines(kind, n2, i0 * i1, from, i2 * L, L, one, o2 * L, L);
+  for (int z = 0; z < i0; z++)
+    lines(kind, n2, i1, from + z * by->plane, by->row, by->cell, one + z * i1 * o2 * L, o2 * L, L);
   if (n0 == 1) {
     lines(kind, n1, o2, one, L, o2 * L, to, spread, o2 * spread);
     return;
@@ -216,50 +222,67 @@ typedef struct box {
   int edge[FN_MAX_SPATIAL];
 } box;
 
-static void load_box(const box *b, const float *from, int64_t block, float *to) {
-  int64_t low = 0, high = b->edge[2]; // of a row, cells inside
-  if (b->first[2] < 0) low = -b->first[2];
-  if (b->first[2] + high > b->cells[2]) high = b->cells[2] - b->first[2];
+/** The cells of a box: where they lie, or a copy when some are outside. */
+static const float *box_cells(const box *b, const float *from, int64_t block, float *copy,
+                              steps *by) {
+  const int64_t row = b->cells[2] * block, plane = b->cells[1] * row;
+  bool whole = true;
+  for (int d = 0; d < FN_MAX_SPATIAL; d++)
+    whole &= b->first[d] >= 0 && b->first[d] + b->edge[d] <= b->cells[d];
+  from += b->first[0] * plane + b->first[1] * row + b->first[2] * block;
+  if (whole) {
+    *by = (steps){plane, row, block};
+    return from;
+  }
+  *by = (steps){b->edge[1] * b->edge[2] * L, b->edge[2] * L, L};
+  memset(copy, 0, (size_t)(b->edge[0] * by->plane) * sizeof *copy);
+  const int64_t low = b->first[2] < 0 ? -b->first[2] : 0;
+  const int64_t high = fn_min_of(b->edge[2], b->cells[2] - b->first[2]);
   for (int z = 0; z < b->edge[0]; z++) {
-    for (int y = 0; y < b->edge[1]; y++, to += b->edge[2] * L) {
-      const int64_t iz = b->first[0] + z, iy = b->first[1] + y;
-      const bool inside = iz >= 0 && iz < b->cells[0] && iy >= 0 && iy < b->cells[1];
-      const float *row = from + ((iz * b->cells[1] + iy) * b->cells[2] + b->first[2]) * block;
-      for (int64_t x = 0; x < b->edge[2]; x++)
-        *(wino_vec *)(to + x * L) =
-            inside && x >= low && x < high ? *(const wino_vec *)(row + x * block) : (wino_vec){0};
+    if (b->first[0] + z < 0 || b->first[0] + z >= b->cells[0]) continue;
+    for (int y = 0; y < b->edge[1]; y++) {
+      if (b->first[1] + y < 0 || b->first[1] + y >= b->cells[1]) continue;
+      const float *at = from + z * plane + y * row;
+      float *to = copy + z * by->plane + y * by->row;
+      for (int64_t x = low; x < high; x++)
+        *(wino_vec *)(to + x * L) = *(const wino_vec *)(at + x * block);
     }
   }
+  return copy;
 }
 
 void fn_wino_read(const winograd *w, const fn_tensor *in, const wino_place *at, int64_t group,
                   float *to, int64_t spread) {
-  float cells[WINO_ELEMENTS * L];
+  float copy[WINO_ELEMENTS * L];
   box b;
   for (int d = 0; d < FN_MAX_SPATIAL; d++) {
     b.first[d] = at->cell[d] - w->axis[d].pad;
     b.cells[d] = w->axis[d].in;
     b.edge[d] = w->axis[d].points;
   }
-  load_box(&b, group_at(in, at->sample, group), in->block, cells);
-  all_axes(READ, w, cells, to, spread);
+  steps by;
+  const float *cells = box_cells(&b, group_at(in, at->sample, group), in->block, copy, &by);
+  all_axes(READ, w, cells, &by, to, spread);
 }
 
 void fn_wino_read_back(const winograd *w, const fn_tensor *out, const wino_place *at, int64_t group,
                        float *to, int64_t spread, float *sum) {
-  float cells[WINO_STEP * WINO_STEP * WINO_STEP * L];
+  float copy[WINO_STEP * WINO_STEP * WINO_STEP * L];
   box b;
   for (int d = 0; d < FN_MAX_SPATIAL; d++) {
     b.first[d] = at->cell[d];
     b.cells[d] = w->axis[d].out;
     b.edge[d] = w->axis[d].step;
   }
-  load_box(&b, group_at(out, at->sample, group), out->block, cells);
+  steps by;
+  const float *cells = box_cells(&b, group_at(out, at->sample, group), out->block, copy, &by);
   wino_vec all = {0};
-  for (int i = 0; i < b.edge[0] * b.edge[1] * b.edge[2]; i++)
-    all += *(const wino_vec *)(cells + i * L);
+  for (int z = 0; z < b.edge[0]; z++)
+    for (int y = 0; y < b.edge[1]; y++)
+      for (int x = 0; x < b.edge[2]; x++)
+        all += *(const wino_vec *)(cells + z * by.plane + y * by.row + x * by.cell);
   *(wino_vec *)sum = all;
-  all_axes(READ_BACK, w, cells, to, spread);
+  all_axes(READ_BACK, w, cells, &by, to, spread);
 }
 
 INLINE wino_vec leaky(wino_vec v, wino_vec slope) {
@@ -308,6 +331,8 @@ int64_t fn_wino_weight_count(const winograd *w) {
 
 void fn_wino_weights(const winograd *w, const wino_weights *from, float *to) {
   const int64_t groups = w->out_width / L, spread = fn_wino_weight_spread(w);
+  const int64_t row = w->axis[2].taps * L;
+  const steps by = {w->axis[1].taps * row, row, L};
 #pragma omp parallel for schedule(static) collapse(2)
   for (int64_t g = 0; g < groups; g++) {
     for (int64_t c = 0; c < w->in_channels; c++) {
@@ -319,7 +344,7 @@ void fn_wino_weights(const winograd *w, const wino_weights *from, float *to) {
       }
       float *first =
           to + (g * L / WINO_PANEL * w->in_channels + c) * WINO_PANEL + g * L % WINO_PANEL;
-      all_axes(WEIGHTS, w, taps, first, spread);
+      all_axes(WEIGHTS, w, taps, &by, first, spread);
     }
   }
 }

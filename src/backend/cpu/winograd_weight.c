@@ -24,9 +24,11 @@ typedef struct job {
   float *bias;  /**< [out_width] */
 } job;
 
-/** Item `i` of tile t of a block: a channel group of x, or of y. */
-static void transform(const job *j, int64_t first, int64_t t, int64_t i) {
+/** Piece `item` of transforming a block: one tile of a channel group of x, or of y. Neighbouring
+ *  tiles follow one another, for they share cells; two groups fill a cache line of the matrices. */
+static void transform(const job *j, int64_t first, int64_t count, int64_t item) {
   const winograd *w = &j->s->w;
+  const int64_t t = item / 2 % count, i = item / 2 / count * 2 + item % 2;
   const wino_place at = fn_wino_place(w, first + t);
   const int64_t in_groups = w->in_width / WINO_LANES;
   if (i < in_groups) {
@@ -34,6 +36,7 @@ static void transform(const job *j, int64_t first, int64_t t, int64_t i) {
     return;
   }
   const int64_t g = i - in_groups, column = t * w->out_width + g * WINO_LANES;
+  if (g * WINO_LANES >= w->out_width) return; // the other half of an odd pair
   if (g * WINO_LANES < w->out_channels) {
     fn_wino_read_back(w, j->y, &at, g, j->out + column, j->s->out_spread, j->cells + column);
     return;
@@ -43,13 +46,14 @@ static void transform(const job *j, int64_t first, int64_t t, int64_t i) {
   *(wino_vec *)(j->cells + column) = (wino_vec){0};
 }
 
-/** Rows of the sums of element e. */
-static void add_products(const job *j, int64_t count, int64_t e, int64_t row) {
+/** `rows` rows, if there are as many, of the sums of element e. */
+static void add_products(const job *j, int64_t count, int64_t e, int64_t row, int64_t rows) {
   const winograd *w = &j->s->w;
-  fn_wino_product_back(fn_min_of(ROWS, w->in_channels - row), w->out_width, count,
+  fn_wino_product_back(fn_min_of(rows, w->in_channels - row), w->out_width, count,
                        j->in + e * j->s->in_spread + row, w->in_width,
                        j->out + e * j->s->out_spread, w->out_width,
-                       j->sum + e * j->s->sum_spread + row * w->out_width, w->out_width);
+                       j->sum + e * j->s->sum_spread + row * w->out_width, w->out_width,
+                       j->s->in_spread, j->s->out_spread);
 }
 
 static void add_cells(const job *j, int64_t count) {
@@ -65,20 +69,23 @@ static void add_cells(const job *j, int64_t count) {
 static void add_all(const job *j) {
   const winograd *w = &j->s->w;
   const int64_t total = w->samples * w->tiles;
-  const int64_t groups = (w->in_width + w->out_width) / WINO_LANES;
-  const int64_t pieces = fn_ceil_div(w->in_channels, ROWS);
+  const int64_t pairs = fn_ceil_div((w->in_width + w->out_width) / WINO_LANES, 2);
+  // With few threads whole elements, of which the next one is fetched ahead.
+  const bool whole = w->elements >= 8 * fn_threads_get();
+  const int64_t rows = whole ? w->in_channels : ROWS;
+  const int64_t pieces = fn_ceil_div(w->in_channels, rows);
 #pragma omp parallel
   for (int64_t first = 0; first < total; first += TILES) {
     const int64_t count = fn_min_of(TILES, total - first);
-#pragma omp for schedule(dynamic, 8)
-    for (int64_t i = 0; i < count * groups; i++)
-      transform(j, first, i / groups, i % groups);
+#pragma omp for schedule(dynamic, 16)
+    for (int64_t i = 0; i < 2 * pairs * count; i++)
+      transform(j, first, count, i);
 #pragma omp for schedule(dynamic, 4)
     for (int64_t i = 0; i <= w->elements * pieces; i++) {
       if (i == w->elements * pieces)
         add_cells(j, count);
       else
-        add_products(j, count, i / pieces, i % pieces * ROWS);
+        add_products(j, count, i / pieces, i % pieces * rows, rows);
     }
   }
 }
