@@ -59,9 +59,8 @@ void fn_wino_shape(winograd *w, const fn_shape *in, const fn_shape *out, const f
                    const int64_t *pad);
 wino_place fn_wino_place(const winograd *w, int64_t tile);
 
-/** Products of the whole convolution in its unit of cost, one product of two numbers; the
- *  transforms included. */
-double fn_wino_cost(const winograd *w, bool weights_too);
+/** Cost of the whole convolution, transforms included, in products of two numbers. */
+double fn_wino_cost(const winograd *w);
 
 /** Elements of channel group `group` of a tile of in: to[e spread], e < elements. */
 void fn_wino_read(const winograd *w, const fn_tensor *in, const wino_place *at, int64_t group,
