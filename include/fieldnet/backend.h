@@ -8,13 +8,14 @@
 #ifndef FIELDNET_BACKEND_H
 #define FIELDNET_BACKEND_H
 
+#include <fieldnet/device.h>
 #include <fieldnet/network.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-typedef enum fn_dtype { FN_F32, FN_BF16, FN_F64 } fn_dtype;
+typedef enum fn_dtype { FN_F32, FN_BF16, FN_F64, FN_F16 } fn_dtype;
 size_t fn_dtype_size(fn_dtype dtype);
 const char *fn_dtype_name(fn_dtype dtype);
 
@@ -54,7 +55,9 @@ typedef struct fn_run_context {
   int64_t epoch;
   const int64_t *sample; /**< global index of each row of the batch, shape [N]; NULL: the row */
   const fn_collectives *collectives; /**< NULL: one rank */
-  void *workspace;                   /**< set by the program: shared scratch, 64-byte aligned */
+  void *workspace;    /**< set by the program: shared scratch, 64-byte aligned; the device's */
+  const void *device; /**< set by the program: seed, epoch and samples in the device's memory; NULL
+                           on the host */
 } fn_run_context;
 
 /** Properties of an operator used by passes. */
@@ -93,13 +96,17 @@ fn_value *fn_node_append(fn_graph *graph, const fn_op *op, fn_value *const *inpu
 
 /** A value in memory. Sample n starts at data + n batch_stride elements; inside a sample cells are
  *  dense: [C][space] when block is 1, else [ceil(C / block)][space][block] with the channels past C
- *  in the last block kept zero. With fewer than 3 axes block is 1 and the tensor is dense. */
+ *  in the last block kept zero. With fewer than 3 axes block is 1 and the tensor is dense.
+ *  Channels-last is block = C; there alone cells may be further apart than a block (a channel
+ * window of a concat). Element (n, c, cell) lies at n batch_stride + (c / block * cells + cell)
+ * pitch + c % block. */
 typedef struct fn_tensor {
   void *data;
   fn_dtype dtype;
   fn_shape shape;
   int64_t block;
   int64_t batch_stride; /**< elements */
+  int64_t pitch;        /**< elements from cell to cell; 0 means block */
 } fn_tensor;
 
 /** Elements of one sample in memory, channel padding included. */
@@ -112,7 +119,8 @@ typedef struct fn_node_plan {
   int64_t in_block[FN_MAX_PORTS];  /**< layout wanted of each input; the program inserts reorders */
   int64_t out_block[FN_MAX_PORTS]; /**< layout written */
   unsigned in_place[FN_MAX_PORTS]; /**< per output: bit mask of inputs it may overwrite */
-  bool strided_in[FN_MAX_PORTS];   /**< batch_stride may exceed the sample (a window of a concat) */
+  bool strided_in[FN_MAX_PORTS];   /**< batch_stride may exceed the sample and pitch the block (a
+                                        window of a concat) */
   bool strided_out[FN_MAX_PORTS];
 } fn_node_plan;
 
@@ -127,6 +135,15 @@ struct fn_kernel {
   void (*destroy)(fn_kernel *kernel); /**< may be NULL */
   const char *backend;                /**< name of the backend that prepared it */
 };
+
+/** Which device a process takes. */
+typedef struct fn_device_choice {
+  int node_rank, node_size; /**< of this process among those of the node */
+  bool share;               /**< more processes than devices are meant */
+  bool deterministic;       /**< same bits in every run: no algorithm chosen by its time */
+  bool tf32;                /**< float32 products may be rounded to TF32 */
+  const char *cache;        /**< folder for chosen algorithms; NULL: none */
+} fn_device_choice;
 
 typedef struct fn_backend fn_backend;
 struct fn_backend {
@@ -143,6 +160,12 @@ struct fn_backend {
   fn_status (*prepare)(const fn_backend *backend, fn_kernel *kernel);
   /** Copy between layouts and dtypes: one input, one output of the same shape. */
   fn_status (*prepare_reorder)(const fn_backend *backend, fn_kernel *kernel);
+  bool channels_last; /**< layouts are plain or channels-last, and kernels honour a pitch */
+  /** Open the device that the kernels' memory belongs to, at the first call; later calls return the
+   *  same. `choice` matters at the first. NULL function: memory is the host's. FN_ERR_DEVICE or
+   *  FN_ERR_UNSUPPORTED with the remedy when there is none. */
+  fn_status (*device)(const fn_backend *backend, const fn_device_choice *choice,
+                      fn_device **device);
 };
 
 /** Backends by name ("reference", "cpu", "cuda"); unknown: FN_ERR_CONFIG naming the closest. */

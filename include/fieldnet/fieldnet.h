@@ -27,6 +27,7 @@ typedef enum fn_status {
   FN_ERR_VERIFY = 7,      /**< a comparison is over its tolerance */
   FN_ERR_UNSUPPORTED = 8, /**< this build or backend cannot do what was asked */
   FN_ERR_LOST = 9,        /**< a rank does not answer or does not get on */
+  FN_ERR_DEVICE = 10,     /**< no usable GPU, too few of them, or one that failed */
   FN_INTERRUPTED = 75,    /**< stopped by request, state saved: start again to go on */
 } fn_status;
 

@@ -7,7 +7,7 @@
 #include <fieldnet/backend.h>
 
 extern const fn_backend fn_backend_reference;
-extern const fn_backend fn_backend_cpu;
+extern const fn_backend fn_backend_cpu, fn_backend_emulated, fn_backend_cuda;
 
 int fn_backend_count(void);
 const fn_backend *fn_backend_at(int index);

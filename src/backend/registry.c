@@ -4,12 +4,8 @@
 #include "backend/backends.h"
 #include "base/text.h"
 
-static const fn_backend backend_cuda = {
-    .name = "cuda",
-    .missing = "the cuda backend is not part of this build yet; use cpu or reference",
-};
-
-static const fn_backend *const backends[] = {&fn_backend_reference, &fn_backend_cpu, &backend_cuda};
+static const fn_backend *const backends[] = {&fn_backend_reference, &fn_backend_cpu,
+                                             &fn_backend_cuda, &fn_backend_emulated};
 
 enum { BACKENDS = sizeof backends / sizeof *backends };
 

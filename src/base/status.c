@@ -22,6 +22,7 @@ const char *fn_status_name(fn_status status) {
     case FN_ERR_MEMORY: return "out of memory";
     case FN_ERR_VERIFY: return "verification failed";
     case FN_ERR_LOST: return "rank lost";
+    case FN_ERR_DEVICE: return "device failed";
     case FN_ERR_UNSUPPORTED: return "unsupported";
     case FN_INTERRUPTED: return "interrupted";
   }

@@ -248,6 +248,7 @@ static const fn_exit_code exit_codes[] = {
     {FN_ERR_VERIFY, "a comparison is over its tolerance"},
     {FN_ERR_UNSUPPORTED, "this build or backend cannot do what was asked"},
     {FN_ERR_LOST, "a rank does not answer, or does not get on: start again to go on"},
+    {FN_ERR_DEVICE, "no usable GPU, too few of them, or one that failed"},
     {FN_INTERRUPTED, "stopped by request with the state saved: start again to go on"},
 };
 

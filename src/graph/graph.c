@@ -43,7 +43,9 @@ size_t fn_dtype_size(fn_dtype dtype) {
 }
 
 const char *fn_dtype_name(fn_dtype dtype) {
-  return dtype == FN_F64 ? "f64" : dtype == FN_F32 ? "f32" : "bf16";
+  static const char *const names[] = {
+      [FN_F32] = "f32", [FN_BF16] = "bf16", [FN_F64] = "f64", [FN_F16] = "f16"};
+  return names[dtype];
 }
 
 int64_t fn_tensor_sample_count(const fn_shape *shape, int64_t block) {

@@ -36,6 +36,7 @@ static fn_status new_place(fn_program *p, const fn_shape *shape, fn_dtype dtype,
       .dtype = dtype,
       .block = block > 0 ? block : 1,
       .batch_stride = fn_tensor_sample_count(shape, block),
+      .pitch = block > 0 ? block : 1,
       .parent = -1,
       .writer = -1,
   };
@@ -44,6 +45,7 @@ static fn_status new_place(fn_program *p, const fn_shape *shape, fn_dtype dtype,
 }
 
 static bool is_dense(const place *p) {
+  if (p->pitch != p->block) return false;
   return p->shape.ndim == 0 || p->shape.dim[0] == 1 ||
          p->batch_stride == fn_tensor_sample_count(&p->shape, p->block);
 }
@@ -112,27 +114,43 @@ static fn_status place_in_layout(fn_program *p, const fn_value *value, int64_t b
 /* ---- views
  * ----------------------------------------------------------------------------------------- */
 
-static fn_status make_view(fn_program *p, int of, const fn_value *value, int64_t block,
-                           int64_t batch_stride, int64_t offset) {
+/** What a view does not share with a place of its own. */
+typedef struct strides {
+  int64_t block, batch_stride, pitch, offset;
+} strides;
+
+static fn_status make_view(fn_program *p, int of, const fn_value *value, const strides *s) {
   int index;
-  FN_TRY(new_place(p, &value->shape, p->place[of].dtype, block, &index));
+  FN_TRY(new_place(p, &value->shape, p->place[of].dtype, s->block, &index));
   p->place[index].parent = of;
-  p->place[index].offset = offset;
-  p->place[index].batch_stride = batch_stride;
+  p->place[index].offset = s->offset;
+  p->place[index].batch_stride = s->batch_stride;
+  p->place[index].pitch = s->pitch;
   p->place[of].children++;
   p->value_place[value->id] = index;
   return FN_OK;
 }
 
-static bool is_channel_window(const fn_node *node, int64_t block, int64_t *start) {
+static bool is_channels_last(const fn_program *p, const place *c) {
+  return p->backend->channels_last && c->shape.ndim >= 3 && c->block == c->shape.dim[1];
+}
+
+/** Where a crop of channels alone lies in its input's place; false when it is no such window. */
+static bool find_channel_window(const fn_program *p, const fn_node *node, const place *in,
+                                int64_t cells, strides *s) {
   const fn_window_attrs *attrs = node->attrs;
   const fn_shape *from = &node->input[0]->shape, *to = &node->output[0]->shape;
   if (from->ndim < 3) return false;
   for (int a = 0; a < from->ndim; a++)
     if (a != 1 && from->dim[a] != to->dim[a]) return false;
-  *start = attrs->start[1];
-  const int64_t end = *start + to->dim[1];
-  return *start % block == 0 && (end % block == 0 || end == from->dim[1]);
+  const int64_t start = attrs->start[1], end = start + to->dim[1];
+  *s = (strides){in->block, in->batch_stride, in->pitch, start * cells};
+  if (is_channels_last(p, in)) {
+    s->block = to->dim[1];
+    s->offset = start;
+    return true;
+  }
+  return start % in->block == 0 && (end % in->block == 0 || end == from->dim[1]);
 }
 
 static int64_t space_count(const fn_shape *shape) {
@@ -148,26 +166,26 @@ static fn_status lower_view(fn_program *p, fn_node *node, bool *done) {
   if (node->op == &fn_op_reshape) {
     int from;
     FN_TRY(place_in_layout(p, node->input[0], 1, false, &from));
-    return make_view(p, from, node->output[0], 1,
-                     fn_tensor_sample_count(&node->output[0]->shape, 1), 0);
+    const strides plain = {1, fn_tensor_sample_count(&node->output[0]->shape, 1), 1, 0};
+    return make_view(p, from, node->output[0], &plain);
   }
   const int from =
       node->input_count > 0 && node->input[0] ? p->value_place[node->input[0]->id] : -1;
   if (node->op == &fn_op_unary && ((fn_unary_attrs *)node->attrs)->kind == FN_IDENTITY) {
-    return make_view(p, from, node->output[0], p->place[from].block, p->place[from].batch_stride,
-                     0);
+    const strides same = {p->place[from].block, p->place[from].batch_stride, p->place[from].pitch,
+                          0};
+    return make_view(p, from, node->output[0], &same);
   }
-  int64_t start;
-  if (node->op == &fn_op_crop && is_channel_window(node, p->place[from].block, &start)) {
-    return make_view(p, from, node->output[0], p->place[from].block, p->place[from].batch_stride,
-                     start * space_count(&node->input[0]->shape));
-  }
+  strides window;
+  if (node->op == &fn_op_crop &&
+      find_channel_window(p, node, &p->place[from], space_count(&node->input[0]->shape), &window))
+    return make_view(p, from, node->output[0], &window);
   *done = false;
   return FN_OK;
 }
 
-/** Readers that saw an input before it moved into a concat expected dense memory: for them a window
- *  is fine with one sample; with more, only if they honour strides. */
+/** Readers that saw an input before it moved into a concat expected dense memory: a window is fine
+ *  for them if they honour strides (in blocked layouts with one sample for all). */
 bool fn_readers_allow_strides(const fn_program *p, int index) {
   for (int s = 0; s < p->step_count; s++)
     for (int i = 0; i < p->step[s].node->input_count; i++)
@@ -175,43 +193,62 @@ bool fn_readers_allow_strides(const fn_program *p, int index) {
   return true;
 }
 
+/** Whether all inputs of a concat can lie in one storage: all channels-last, or in whole blocks. */
+static bool can_join(const fn_program *p, const fn_node *node, bool *channels_last) {
+  const place *first = &p->place[p->value_place[node->input[0]->id]];
+  int64_t channel = 0;
+  *channels_last = true;
+  bool blocks = true;
+  for (int i = 0; i < node->input_count; i++) {
+    const place *in = &p->place[p->value_place[node->input[i]->id]];
+    if (in->dtype != first->dtype) return false;
+    *channels_last &= is_channels_last(p, in);
+    channel += node->input[i]->shape.dim[1];
+    const bool last = i == node->input_count - 1;
+    blocks &= in->block == first->block && (last || channel % first->block == 0);
+  }
+  return *channels_last || blocks;
+}
+
+/** Whether input `i` of a concat can be written into the result instead of a place of its own. */
+static bool is_movable(const fn_program *p, const fn_node *node, int i, bool channels_last) {
+  const int part = p->value_place[node->input[i]->id];
+  const place *in = &p->place[part];
+  for (int j = 0; j < i; j++) // the same value joined with itself needs a copy
+    if (node->input[j] == node->input[i]) return false;
+  if (in->parent >= 0 || in->external || in->pinned || in->writer < 0) return false;
+  const bool same_memory = node->output[0]->shape.dim[0] == 1 && !channels_last;
+  return same_memory || (in->strided_out && in->children == 0 && fn_readers_allow_strides(p, part));
+}
+
 /** Put the inputs of a channel concat into the output where that is possible; the others are copied
  *  by reorders. */
 static fn_status lower_concat(fn_program *p, fn_node *node, bool *done) {
   *done = false;
+  bool channels_last;
   if (node->op != &fn_op_concat || ((fn_concat_attrs *)node->attrs)->axis != 1) return FN_OK;
+  if (!can_join(p, node, &channels_last)) return FN_OK;
+  *done = true;
   const fn_value *result = node->output[0];
-  const int first = p->value_place[node->input[0]->id];
-  const int64_t block = p->place[first].block, cells = space_count(&result->shape);
+  const place *first = &p->place[p->value_place[node->input[0]->id]];
+  const int64_t block = channels_last ? result->shape.dim[1] : first->block;
+  const int64_t step_elements = channels_last ? 1 : space_count(&result->shape);
+  int whole;
+  FN_TRY(new_place(p, &result->shape, first->dtype, block, &whole));
+  p->value_place[result->id] = whole;
   int64_t channel = 0;
   for (int i = 0; i < node->input_count; i++) {
-    const place *in = &p->place[p->value_place[node->input[i]->id]];
-    const bool last = i == node->input_count - 1;
-    if (in->block != block || in->dtype != p->place[first].dtype) return FN_OK;
-    channel += node->input[i]->shape.dim[1];
-    if (!last && channel % block != 0) return FN_OK;
-  }
-  *done = true;
-  int whole;
-  FN_TRY(new_place(p, &result->shape, p->place[first].dtype, block, &whole));
-  p->value_place[result->id] = whole;
-  channel = 0;
-  for (int i = 0; i < node->input_count; i++) {
     const int part = p->value_place[node->input[i]->id];
-    place *in = &p->place[part];
-    const bool alone = node->output[0]->shape.dim[0] == 1;
-    bool twice = false; // the same value joined with itself needs a copy
-    for (int j = 0; j < i; j++)
-      twice |= node->input[j] == node->input[i];
-    const bool movable =
-        in->parent < 0 && !in->external && !in->pinned && in->writer >= 0 && !twice &&
-        (alone || (in->strided_out && in->children == 0 && fn_readers_allow_strides(p, part)));
+    const bool movable = is_movable(p, node, i, channels_last);
     int target = part;
-    if (!movable) FN_TRY(new_place(p, &node->input[i]->shape, in->dtype, block, &target));
+    if (!movable)
+      FN_TRY(new_place(p, &node->input[i]->shape, p->place[part].dtype, p->place[part].block,
+                       &target));
     place *t = &p->place[target];
     t->parent = whole;
-    t->offset = channel * cells;
+    t->offset = channel * step_elements;
     t->batch_stride = p->place[whole].batch_stride;
+    if (channels_last) t->pitch = p->place[whole].pitch;
     p->place[whole].children++;
     if (!movable) FN_TRY(add_reorder(p, part, target, result->label));
     channel += node->input[i]->shape.dim[1];

@@ -48,8 +48,8 @@ static bool may_overwrite(const fn_program *p, int s, int o, int i) {
   if (fn_place_bytes(root) > fn_place_bytes(out)) return false;
   if (out->block != in->block || out->dtype != in->dtype) return false;
   if (!fn_shape_equal(&out->shape, &in->shape)) return false;
-  if (in->batch_stride != out->batch_stride && (!st->plan.strided_out[o] || out->children > 0))
-    return false;
+  const bool strides_differ = in->batch_stride != out->batch_stride || in->pitch != out->pitch;
+  if (strides_differ && (!st->plan.strided_out[o] || out->children > 0)) return false;
   // The step must not read the same storage through another input.
   for (int j = 0; j < st->node->input_count; j++)
     if (j != i && st->input[j] >= 0 && fn_place_owner(p, st->input[j], NULL) == owner) return false;
@@ -65,14 +65,15 @@ static void overwrite_inputs(fn_program *p) {
         if (!may_overwrite(p, s, o, i)) continue;
         place *out = &p->place[st->output[o]], *in = &p->place[st->input[i]];
         const bool rows = out->shape.ndim > 0 && out->shape.dim[0] > 1;
-        if (rows && in->batch_stride != out->batch_stride &&
-            !fn_readers_allow_strides(p, st->output[o]))
-          continue;
+        const bool moves =
+            (rows && in->batch_stride != out->batch_stride) || in->pitch != out->pitch;
+        if (moves && !fn_readers_allow_strides(p, st->output[o])) continue;
         const int owner = fn_place_owner(p, st->input[i], NULL);
         const int last = out->last;
         out->parent = st->input[i];
         out->offset = 0;
         out->batch_stride = in->batch_stride;
+        out->pitch = in->pitch;
         in->children++;
         if (last > p->place[owner].last) p->place[owner].last = last;
         break;

@@ -24,7 +24,8 @@ static fn_tensor tensor_of(const fn_program *p, int index) {
                      .dtype = c->dtype,
                      .shape = c->shape,
                      .block = c->block,
-                     .batch_stride = c->batch_stride};
+                     .batch_stride = c->batch_stride,
+                     .pitch = c->pitch};
 }
 
 static fn_status prepare_step(fn_program *p, step *s) {
@@ -40,7 +41,7 @@ static fn_status prepare_step(fn_program *p, step *s) {
     kernel->output[o] = tensor_of(p, s->output[o]);
     if (s->output[o] < 0) {
       kernel->output[o].shape = s->node->output[o]->shape;
-      kernel->output[o].block = 1;
+      kernel->output[o].block = kernel->output[o].pitch = 1;
     }
   }
   if (p->options.plan_only) return FN_OK;

@@ -16,6 +16,7 @@ typedef struct place {
   fn_dtype dtype;
   int64_t block;
   int64_t batch_stride; /**< elements */
+  int64_t pitch;        /**< elements from cell to cell: block, or more in a channels-last window */
   int parent;           /**< place this is a window of; -1: owns storage */
   int64_t offset;       /**< elements into the parent */
   int children;         /**< windows of this place */

@@ -6,6 +6,7 @@
 
 #include "backend/backends.h"
 #include "backend/bf16.h"
+#include "backend/gpu/kernels/element.h"
 
 static bool supports(const fn_backend *backend, const fn_node *node) {
   (void)backend;
@@ -28,6 +29,7 @@ static double load(const fn_tensor *tensor, int64_t index) {
     case FN_F32: return (double)((const float *)tensor->data)[index];
     case FN_F64: return ((const double *)tensor->data)[index];
     case FN_BF16: return (double)fn_bf16_to_f32(((const uint16_t *)tensor->data)[index]);
+    case FN_F16: return (double)fn_from_f16(((const uint16_t *)tensor->data)[index]);
   }
   return 0;
 }
@@ -37,6 +39,7 @@ static void store(const fn_tensor *tensor, int64_t index, double x) {
     case FN_F32: ((float *)tensor->data)[index] = (float)x; break;
     case FN_F64: ((double *)tensor->data)[index] = x; break;
     case FN_BF16: ((uint16_t *)tensor->data)[index] = fn_bf16_from_f32((float)x); break;
+    case FN_F16: ((uint16_t *)tensor->data)[index] = fn_to_f16((float)x); break;
   }
 }
 

@@ -1,0 +1,101 @@
+/** @file gpu.h
+ *  The inside of the backends with a device: one set of operators (plans, arguments, grids) over
+ * two platforms. `cuda` runs on an NVIDIA GPU; `emulated` runs the same kernels, grids, streams and
+ *  library calls on the host, to be tested without a GPU.
+ *
+ *  Layout: values of three and more axes lie channels-last, block = channels (see fn_tensor); a
+ *  channel window of a concat has a pitch above its block. The rest is plain and dense.
+ */
+#ifndef FN_BACKEND_GPU_GPU_H
+#define FN_BACKEND_GPU_GPU_H
+
+#include <fieldnet/backend.h>
+#include <fieldnet/device.h>
+
+#include "backend/gpu/code.h"
+
+/** One of the kernels of kernels/list.h. */
+typedef struct fn_gpu_kernel {
+  const char *name;
+  int id; /**< place in the list */
+  size_t args_size;
+  size_t shared; /**< bytes of shared memory of a block */
+  int phases;
+  /** All blocks on the host. */
+  void (*host)(const void *args, int64_t blocks, int threads);
+} fn_gpu_kernel;
+
+typedef struct fn_gpu_platform fn_gpu_platform;
+
+/** A convolution or matrix product as a library runs it: prepared for shapes and pitches, run on
+ *  addresses. The tensors are copies without data. */
+typedef struct fn_gpu_call {
+  const fn_node *node;
+  fn_tensor input[FN_MAX_PORTS], output[FN_MAX_PORTS];
+  bool present_in[FN_MAX_PORTS], present_out[FN_MAX_PORTS];
+  size_t workspace; /**< bytes; set by prepare */
+  void *state;      /**< the library's */
+} fn_gpu_call;
+
+struct fn_gpu_platform {
+  fn_device device; /**< first member */
+  /** Put a kernel on the compute stream. args (kernel->args_size bytes) is copied. */
+  fn_status (*launch)(fn_gpu_platform *platform, const fn_gpu_kernel *kernel, int64_t blocks,
+                      int threads, const void *args);
+  /** conv, conv_data, conv_weight, matmul. */
+  bool (*supports)(const fn_gpu_platform *platform, const fn_node *node);
+  fn_status (*prepare)(fn_gpu_platform *platform, fn_gpu_call *call);
+  fn_status (*run)(fn_gpu_platform *platform, const fn_gpu_call *call, const fn_kernel *kernel,
+                   void *workspace);
+  void (*release)(fn_gpu_platform *platform, fn_gpu_call *call);
+};
+
+/** Kernel by place in the list. */
+const fn_gpu_kernel *fn_gpu_kernel_at(int id);
+int fn_gpu_kernel_count(void);
+
+/** How the backends run one operator. */
+typedef struct fn_gpu_op {
+  const fn_op *op;
+  bool (*supports)(const fn_node *node); /**< NULL: always */
+  /** Layouts are filled in before: channels-last everywhere, strides allowed. NULL: nothing to
+   *  change. */
+  void (*plan)(const fn_node *node, const int64_t *current, fn_node_plan *plan);
+  fn_status (*prepare)(fn_gpu_platform *platform, fn_kernel *kernel);
+} fn_gpu_op;
+
+/** Tables of the files, each ended by an entry whose op is NULL. */
+extern const fn_gpu_op fn_gpu_library_ops[], fn_gpu_norm_ops[], fn_gpu_elementwise_ops[],
+    fn_gpu_window_ops[], fn_gpu_reduce_ops[], fn_gpu_pool_ops[], fn_gpu_resample_ops[],
+    fn_gpu_random_ops[];
+
+fn_status fn_gpu_prepare_reorder(fn_gpu_platform *platform, fn_kernel *kernel);
+
+/** First member of every kernel's state. */
+typedef struct fn_gpu_state {
+  fn_gpu_platform *platform;
+  void (*release)(struct fn_gpu_state *state); /**< before the state is freed; may be NULL */
+} fn_gpu_state;
+/** Zeroed state of `size` bytes that starts with fn_gpu_state; sets kernel->destroy. */
+fn_status fn_gpu_state_create(fn_gpu_platform *platform, fn_kernel *kernel, size_t size,
+                              void **state);
+
+/** What kernels need of fn_run_context, in device memory, so that a recorded step can be replayed
+ *  with other values: see fn_run_context.device. */
+typedef struct fn_gpu_context {
+  uint64_t seed;
+  int64_t epoch;
+  int64_t sample[]; /**< of each row; always filled in */
+} fn_gpu_context;
+
+/** Blocks for `items` elements handled by FN_GPU_THREADS threads, `each` per thread and turn. The
+ *  same on every device: results of reductions depend on the grid. */
+int64_t fn_gpu_blocks(int64_t items, int64_t each);
+
+/** Shared by both backends: tables, plans. */
+bool fn_gpu_supports(const fn_backend *backend, const fn_node *node);
+fn_status fn_gpu_plan(const fn_backend *backend, const fn_node *node, const int64_t *current,
+                      fn_node_plan *plan);
+fn_status fn_gpu_prepare(fn_gpu_platform *platform, const fn_backend *backend, fn_kernel *kernel);
+
+#endif
