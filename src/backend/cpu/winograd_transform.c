@@ -285,9 +285,10 @@ void fn_wino_read_back(const winograd *w, const fn_tensor *out, const wino_place
   all_axes(READ_BACK, w, cells, &by, to, spread);
 }
 
-INLINE wino_vec leaky(wino_vec v, wino_vec slope) {
-  const wino_bits positive = v > (wino_vec){0};
-  return (wino_vec)((positive & (wino_bits)v) | (~positive & (wino_bits)(v * slope)));
+/** By address: vectors as results are another calling convention without AVX. */
+INLINE void leaky(wino_vec *v, const wino_vec *slope) {
+  const wino_bits positive = *v > (wino_vec){0};
+  *v = (wino_vec)((positive & (wino_bits)*v) | (~positive & (wino_bits)(*v * *slope)));
 }
 
 void fn_wino_write(const winograd *w, const fn_tensor *out, const wino_place *at, int64_t group,
@@ -312,7 +313,8 @@ void fn_wino_write(const winograd *w, const fn_tensor *out, const wino_place *at
         const int64_t i = row + at->cell[2] + x;
         wino_vec v = *(const wino_vec *)(cell + x * L) + bias;
         if (r) v += *(const wino_vec *)(base_r + i * r->block);
-        *(wino_vec *)(base + i * out->block) = leaky(v, slope);
+        leaky(&v, &slope);
+        *(wino_vec *)(base + i * out->block) = v;
       }
     }
   }
