@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cpu/cpu.h"
 #include "base/log.h"
 #include "base/system.h"
 #include "base/text.h"
@@ -313,6 +314,7 @@ fn_status fn_engine_create(const fn_run *run, const fn_dist *dist, const fn_data
   *engine = NULL;
   FN_TRY(fn_engine_check_sizes(run, info));
   start_threads(run, dist);
+  fn_cpu_set_winograd(strcmp(run->compute.winograd, "no") == 0 ? FN_WINOGRAD_NO : FN_WINOGRAD_AUTO);
   fn_engine *e = calloc(1, sizeof *e);
   FN_CHECK(e, FN_ERR_MEMORY, "out of memory");
   e->run = run;

@@ -236,7 +236,7 @@ static bool supports(const fn_node *node) {
   fn_cpu_conv_ports(node, &v);
   if (v.x->shape.ndim < 3 || v.x->shape.ndim > 5) return false;
   if (v.w->dtype != FN_F32 || (v.bias && v.bias->dtype != FN_F32)) return false;
-  if (is_patch(node) || is_first(node)) return true;
+  if (is_patch(node) || fn_cpu_winograd_fits(node) || is_first(node)) return true;
   choice c = {.samples = v.x->shape.dim[0], .bias = bias_inside(&v)};
   dnnl_primitive_desc_t pd = NULL;
   if (choose(node, &c, &pd) != dnnl_success) return false;
@@ -255,6 +255,8 @@ static void plan(const fn_node *node, const int64_t *current, fn_node_plan *plan
     const bool plain = v.role != CONV_DATA && v.x->shape.dim[1] < fn_cpu_block() / 2;
     c.block[X] = plain ? 1 : fn_cpu_block();
     c.block[Y] = fn_cpu_block();
+  } else if (fn_cpu_winograd_fits(node)) {
+    c.block[X] = c.block[Y] = fn_cpu_block();
   } else if (is_first(node)) {
     c.block[X] = 1, c.block[Y] = fn_cpu_block();
   } else if (choose(node, &c, &pd) == dnnl_success) {
@@ -556,12 +558,7 @@ static void set_tensors(const fn_kernel *kernel, conv_state *s) {
   }
 }
 
-static fn_status prepare(fn_kernel *kernel) {
-  if (fn_cpu_patch_forward_fits(kernel->node)) return fn_cpu_patch_forward_prepare(kernel);
-  if (fn_cpu_patch_data_fits(kernel->node)) return fn_cpu_patch_data_prepare(kernel);
-  if (fn_cpu_patch_weight_fits(kernel->node) && !fn_cpu_conv_first_fits(kernel->node))
-    return fn_cpu_patch_weight_prepare(kernel);
-  if (is_first(kernel->node)) return fn_cpu_conv_first_prepare(kernel);
+static fn_status prepare_library(fn_kernel *kernel) {
   const fn_conv_attrs *attrs = kernel->node->attrs;
   conv_state *s = NULL;
   FN_TRY(fn_cpu_state_create(kernel, sizeof *s, (void **)&s));
@@ -607,6 +604,16 @@ static fn_status prepare(fn_kernel *kernel) {
   dnnl_primitive_desc_destroy(pd);
   kernel->run = run;
   return status;
+}
+
+static fn_status prepare(fn_kernel *kernel) {
+  if (fn_cpu_patch_forward_fits(kernel->node)) return fn_cpu_patch_forward_prepare(kernel);
+  if (fn_cpu_patch_data_fits(kernel->node)) return fn_cpu_patch_data_prepare(kernel);
+  if (fn_cpu_patch_weight_fits(kernel->node) && !fn_cpu_conv_first_fits(kernel->node))
+    return fn_cpu_patch_weight_prepare(kernel);
+  if (fn_cpu_winograd_fits(kernel->node)) return fn_cpu_winograd_prepare(kernel, prepare_library);
+  if (is_first(kernel->node)) return fn_cpu_conv_first_prepare(kernel);
+  return prepare_library(kernel);
 }
 
 const fn_cpu_op fn_cpu_conv_ops[] = {

@@ -15,4 +15,14 @@ fn_status fn_cpu_time_primitive(const fn_kernel *kernel, int repeats, double *se
 /** Channels per block of the blocked layout: 16 with AVX-512, else 8. */
 int64_t fn_cpu_block(void);
 
+typedef enum fn_winograd_mode {
+  FN_WINOGRAD_AUTO,   /**< where it is faster */
+  FN_WINOGRAD_NO,     /**< direct sums everywhere */
+  FN_WINOGRAD_ALWAYS, /**< wherever it is possible; for tests */
+} fn_winograd_mode;
+
+/** Which convolutions planned from now on take minimal filtering. Not to be changed between the
+ *  plan of a program and its preparation. */
+void fn_cpu_set_winograd(fn_winograd_mode mode);
+
 #endif
