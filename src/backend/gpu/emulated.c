@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "backend/backends.h"
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/emulated_library.h"
 #include "base/system.h"
 
 static fn_status allocate(fn_device *device, size_t bytes, void **memory) {
@@ -42,6 +42,9 @@ static fn_gpu_platform emulated = {
                .release_pinned = release,
                .copy = copy},
     .launch = launch,
+    .prepare = fn_emulated_call_prepare,
+    .run = fn_emulated_call_run,
+    .release = fn_emulated_call_release,
 };
 
 static fn_status prepare(const fn_backend *backend, fn_kernel *kernel) {
