@@ -36,8 +36,10 @@ typedef struct fn_gpu_call {
   const fn_node *node;
   fn_tensor input[FN_MAX_PORTS], output[FN_MAX_PORTS];
   bool present_in[FN_MAX_PORTS], present_out[FN_MAX_PORTS];
-  bool finish; /**< bias, residual and activation are part of the call; set before prepare where
-                    the node has any, and cleared by it when the library leaves them out */
+  /** Bias, residual and activation are part of the call; set before prepare where the node has any.
+   *  A library that leaves them out clears it, and sets the dtype of output 0 to float32 where it
+   *  can, so that the result is rounded once. */
+  bool finish;
   size_t workspace; /**< bytes; set by prepare */
   void *state;      /**< the library's */
 } fn_gpu_call;

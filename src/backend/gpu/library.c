@@ -202,7 +202,7 @@ static void place_copies(fn_kernel *kernel, conv_state *s) {
     port_place *place = i < 0 ? &s->out : &s->in[i];
     const fn_tensor *t = i < 0 ? &s->call.output[0] : &s->call.input[i];
     const fn_tensor *own = port(kernel, i);
-    place->copied = i == filter || pitch_of(t) != pitch_of(own) ||
+    place->copied = i == filter || t->dtype != own->dtype || pitch_of(t) != pitch_of(own) ||
                     (t->batch_stride != own->batch_stride && t->shape.dim[0] > 1);
     if (place->copied) place->at = carve(kernel, bytes_of(t));
   }
