@@ -6,6 +6,7 @@
 
 static const fn_gpu_op *const tables[] = {
     fn_gpu_elementwise_ops,
+    fn_gpu_window_ops,
 };
 
 static const fn_gpu_op *entry_of(const fn_op *op) {

@@ -4,6 +4,8 @@
 #ifndef FN_BACKEND_GPU_KERNELS_ALL_H
 #define FN_BACKEND_GPU_KERNELS_ALL_H
 
-#include "backend/gpu/kernels/fill.h"
+#include "backend/gpu/kernels/map.h"
+#include "backend/gpu/kernels/transpose.h"
+#include "backend/gpu/kernels/window.h"
 
 #endif
