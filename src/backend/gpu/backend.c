@@ -7,6 +7,8 @@
 static const fn_gpu_op *const tables[] = {
     fn_gpu_elementwise_ops,
     fn_gpu_window_ops,
+    fn_gpu_reduce_ops,
+    fn_gpu_norm_ops,
 };
 
 static const fn_gpu_op *entry_of(const fn_op *op) {

@@ -5,6 +5,8 @@
 #define FN_BACKEND_GPU_KERNELS_ALL_H
 
 #include "backend/gpu/kernels/map.h"
+#include "backend/gpu/kernels/norm.h"
+#include "backend/gpu/kernels/reduce.h"
 #include "backend/gpu/kernels/transpose.h"
 #include "backend/gpu/kernels/window.h"
 
