@@ -157,8 +157,8 @@ FN_DEVICE void fn_norm_products_body(const fn_norm_products_args *a, fn_thread t
   double first[4] = {0, 0, 0, 0}, second[4] = {0, 0, 0, 0};
   if (c < k->channels) {
     float mean[4] = {0, 0, 0, 0};
-    for (int j = 0; j < k->width; j++)
-      mean[j] = fn_read(a->mean, a->mean_dtype, c + j);
+    for (int j = 0; j < 4; j++)
+      if (j < k->width) mean[j] = fn_read(a->mean, a->mean_dtype, c + j);
     int64_t row = chunk * k->chunk + lane;
     while (row < end) {
       float sum[4] = {0, 0, 0, 0}, along[4] = {0, 0, 0, 0};
