@@ -90,13 +90,13 @@ static const void *data_of(const fn_kernel *kernel, int input) {
   return input < kernel->node->input_count ? kernel->input[input].data : NULL;
 }
 
-static fn_cells cells_of(const fn_kernel *kernel, int input) {
-  return data_of(kernel, input) ? fn_gpu_cells(&kernel->input[input]) : (fn_cells){.data = NULL};
+static fn_view cells_of(const fn_kernel *kernel, int input) {
+  return data_of(kernel, input) ? fn_gpu_view(&kernel->input[input]) : (fn_view){.data = NULL};
 }
 
 static bool all_wide(const fn_tensor *const *tensors, int count) {
   for (int i = 0; i < count; i++)
-    if (tensors[i] && tensors[i]->data && !fn_gpu_cells_wide(tensors[i])) return false;
+    if (tensors[i] && tensors[i]->data && !fn_gpu_view_wide(tensors[i])) return false;
   return true;
 }
 
@@ -202,7 +202,7 @@ static fn_status prepare_norm(fn_gpu_platform *platform, fn_kernel *kernel) {
   norm_state *s;
   FN_TRY(make_state(platform, kernel, &in[X], all_wide(used, 3), attrs->sync && !attrs->fixed, &s));
   s->args.forward.statistics =
-      (fn_norm_statistics_args){.columns = s->columns, .x = fn_gpu_cells(&in[X])};
+      (fn_norm_statistics_args){.columns = s->columns, .x = fn_gpu_view(&in[X])};
   const fn_norm_factors factors = {.channels = s->channels,
                                    .scale = in[SCALE].data,
                                    .shift = in[SHIFT].data,
@@ -215,7 +215,7 @@ static fn_status prepare_norm(fn_gpu_platform *platform, fn_kernel *kernel) {
                                    .var_dtype = (int)out[2].dtype};
   s->args.forward.finish = (fn_norm_finish_args){.chunks = s->columns.chunks,
                                                  .rows = s->rows,
-                                                 .x = fn_gpu_cells(&in[X]),
+                                                 .x = fn_gpu_view(&in[X]),
                                                  .cells = s->columns.cells,
                                                  .factors = factors};
   s->args.forward.known = (fn_norm_known_args){.factors = factors};
@@ -225,9 +225,9 @@ static fn_status prepare_norm(fn_gpu_platform *platform, fn_kernel *kernel) {
     s->args.forward.known.mean_dtype = (int)in[MEAN].dtype;
     s->args.forward.known.var_dtype = (int)in[VAR].dtype;
   }
-  s->args.forward.apply = (fn_norm_apply_args){.x = fn_gpu_cells(&in[X]),
+  s->args.forward.apply = (fn_norm_apply_args){.x = fn_gpu_view(&in[X]),
                                                .residual = cells_of(kernel, RESIDUAL),
-                                               .y = fn_gpu_cells(&out[0]),
+                                               .y = fn_gpu_view(&out[0]),
                                                .channels = s->channels,
                                                .count = s->rows * s->channels / s->width,
                                                .turns = turns_of(s),
@@ -286,9 +286,9 @@ static fn_status prepare_grad(fn_gpu_platform *platform, fn_kernel *kernel) {
   norm_state *s;
   FN_TRY(make_state(platform, kernel, &in[GRAD_X], all_wide(used, 5), attrs->sync && !attrs->fixed,
                     &s));
-  const fn_cells none = {.data = NULL};
-  const fn_cells dy = fn_gpu_cells(&in[GRAD_DY]), x = fn_gpu_cells(&in[GRAD_X]);
-  const fn_cells y = active ? fn_gpu_cells(&in[GRAD_Y]) : none;
+  const fn_view none = {.data = NULL};
+  const fn_view dy = fn_gpu_view(&in[GRAD_DY]), x = fn_gpu_view(&in[GRAD_X]);
+  const fn_view y = active ? fn_gpu_view(&in[GRAD_Y]) : none;
   s->args.grad.products = (fn_norm_products_args){.columns = s->columns,
                                                   .dy = dy,
                                                   .x = x,
@@ -317,8 +317,8 @@ static fn_status prepare_grad(fn_gpu_platform *platform, fn_kernel *kernel) {
       (fn_norm_grad_apply_args){.dy = dy,
                                 .x = x,
                                 .y = y,
-                                .dx = out[0].data ? fn_gpu_cells(&out[0]) : none,
-                                .dresidual = out[3].data ? fn_gpu_cells(&out[3]) : none,
+                                .dx = out[0].data ? fn_gpu_view(&out[0]) : none,
+                                .dresidual = out[3].data ? fn_gpu_view(&out[3]) : none,
                                 .channels = s->channels,
                                 .count = s->rows * s->channels / s->width,
                                 .turns = turns_of(s),

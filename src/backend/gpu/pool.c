@@ -37,10 +37,10 @@ static fn_status prepare_pool(fn_gpu_platform *platform, fn_kernel *kernel) {
   FN_TRY(fn_gpu_state_create(platform, kernel, sizeof *s, (void **)&s));
   const fn_tensor *values = &kernel->input[0], *y = &kernel->output[0];
   const fn_tensor *x = &kernel->input[kernel->node->op == &fn_op_max_pool_gather ? 1 : 0];
-  const bool wide = fn_gpu_cells_wide(x) && fn_gpu_cells_wide(y);
-  s->args = (fn_pool_args){.x = fn_gpu_cells(x),
-                           .values = fn_gpu_cells(values),
-                           .y = fn_gpu_cells(y),
+  const bool wide = fn_gpu_view_wide(x) && fn_gpu_view_wide(y);
+  s->args = (fn_pool_args){.x = fn_gpu_view(x),
+                           .values = fn_gpu_view(values),
+                           .y = fn_gpu_view(y),
                            .windows = windows_of(&x->shape, &y->shape, kernel->node->attrs),
                            .average = kernel->node->op == &fn_op_average_pool,
                            .loop = fn_gpu_cell_loop(&y->shape, wide)};
@@ -67,10 +67,10 @@ static fn_status prepare_pool_grad(fn_gpu_platform *platform, fn_kernel *kernel)
   const bool average = kernel->node->op == &fn_op_average_pool_grad;
   const fn_tensor *dy = &kernel->input[0], *dx = &kernel->output[0];
   const fn_tensor *x = average ? dx : &kernel->input[1];
-  const bool wide = fn_gpu_cells_wide(dy) && fn_gpu_cells_wide(dx) && fn_gpu_cells_wide(x);
-  s->args = (fn_pool_grad_args){.dy = fn_gpu_cells(dy),
-                                .x = fn_gpu_cells(x),
-                                .dx = fn_gpu_cells(dx),
+  const bool wide = fn_gpu_view_wide(dy) && fn_gpu_view_wide(dx) && fn_gpu_view_wide(x);
+  s->args = (fn_pool_grad_args){.dy = fn_gpu_view(dy),
+                                .x = fn_gpu_view(x),
+                                .dx = fn_gpu_view(dx),
                                 .windows = windows_of(&dx->shape, &dy->shape, kernel->node->attrs),
                                 .average = average,
                                 .loop = fn_gpu_cell_loop(&dx->shape, wide)};

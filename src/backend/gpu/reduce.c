@@ -123,8 +123,8 @@ static fn_status prepare_log_softmax(fn_gpu_platform *platform, fn_kernel *kerne
   const fn_tensor *x = &kernel->input[0], *y = &kernel->output[0];
   fn_shape cells = x->shape;
   cells.dim[1] = 1;
-  s->args = (fn_log_softmax_args){.x = fn_gpu_cells(x),
-                                  .y = fn_gpu_cells(y),
+  s->args = (fn_log_softmax_args){.x = fn_gpu_view(x),
+                                  .y = fn_gpu_view(y),
                                   .channels = x->shape.dim[1],
                                   .loop = fn_gpu_cell_loop(&cells, false)};
   kernel->run = run_log_softmax;

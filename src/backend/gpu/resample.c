@@ -23,12 +23,12 @@ static fn_status prepare_resample(fn_gpu_platform *platform, fn_kernel *kernel) 
   const bool forward = kernel->node->op == &fn_op_resample;
   const fn_tensor *in = &kernel->input[0], *out = &kernel->output[0];
   s->args = (fn_resample_args){
-      .x = fn_gpu_cells(forward ? in : out),
-      .y = fn_gpu_cells(forward ? out : in),
+      .x = fn_gpu_view(forward ? in : out),
+      .y = fn_gpu_view(forward ? out : in),
       .factor = attrs->factor,
       .inverse = 1 / attrs->factor,
       .trim = attrs->trim,
-      .loop = fn_gpu_cell_loop(&out->shape, fn_gpu_cells_wide(in) && fn_gpu_cells_wide(out))};
+      .loop = fn_gpu_cell_loop(&out->shape, fn_gpu_view_wide(in) && fn_gpu_view_wide(out))};
   for (int d = 0; d < 3; d++)
     s->args.resampled[d] = d >= 3 - (in->shape.ndim - 2);
   kernel->run = run_resample;

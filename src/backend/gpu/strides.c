@@ -116,21 +116,21 @@ fn_loop fn_gpu_loop(const fn_shape *shape, int operands, const fn_operand *opera
 /* ---- cells
  * --------------------------------------------------------------------------------------- */
 
-fn_cells fn_gpu_cells(const fn_tensor *t) {
+fn_view fn_gpu_view(const fn_tensor *t) {
   const int ndim = t->shape.ndim;
   const int64_t pitch = t->pitch > 0 ? t->pitch : t->block > 0 ? t->block : 1;
-  fn_cells cells = {.data = t->data,
-                    .dtype = (int)t->dtype,
-                    .row = t->batch_stride,
-                    .pitch = ndim >= 3 ? pitch : t->shape.dim[ndim - 1],
-                    .size = {1, 1, 1}};
+  fn_view cells = {.data = t->data,
+                   .dtype = (int)t->dtype,
+                   .row = t->batch_stride,
+                   .pitch = ndim >= 3 ? pitch : t->shape.dim[ndim - 1],
+                   .size = {1, 1, 1}};
   for (int a = 2; a < ndim; a++)
     cells.size[3 - (ndim - a)] = t->shape.dim[a];
   return cells;
 }
 
-bool fn_gpu_cells_wide(const fn_tensor *t) {
-  const fn_cells cells = fn_gpu_cells(t);
+bool fn_gpu_view_wide(const fn_tensor *t) {
+  const fn_view cells = fn_gpu_view(t);
   return t->shape.dim[1] % FN_GPU_WIDTH == 0 && cells.row % FN_GPU_WIDTH == 0 &&
          cells.pitch % FN_GPU_WIDTH == 0 &&
          (uintptr_t)t->data % (FN_GPU_WIDTH * fn_dtype_size(t->dtype)) == 0;

@@ -28,9 +28,9 @@ fn_loop fn_gpu_loop(const fn_shape *shape, int operands, const fn_operand *opera
 
 /** A tensor [N, C, s...] (or [N, C]) that lies channels-last, as the plans of the operators that
  * use this demand. */
-fn_cells fn_gpu_cells(const fn_tensor *tensor);
+fn_view fn_gpu_view(const fn_tensor *tensor);
 /** Whether four neighbouring channels of the tensor can be moved at once. */
-bool fn_gpu_cells_wide(const fn_tensor *tensor);
+bool fn_gpu_view_wide(const fn_tensor *tensor);
 /** Loop over the elements of `shape` [N, C, s...]. */
 fn_cell_loop fn_gpu_cell_loop(const fn_shape *shape, bool wide);
 

@@ -212,11 +212,11 @@ static fn_status prepare_fold(fn_gpu_platform *platform, fn_kernel *kernel) {
   FN_TRY(fn_gpu_state_create(platform, kernel, sizeof *s, (void **)&s));
   const fn_window_attrs *attrs = kernel->node->attrs;
   const fn_tensor *y = &kernel->input[0], *x = &kernel->output[0];
-  s->args.x = fn_gpu_cells(x);
-  s->args.y = fn_gpu_cells(y);
+  s->args.x = fn_gpu_view(x);
+  s->args.y = fn_gpu_view(y);
   for (int a = 2; a < x->shape.ndim; a++)
     s->args.start[3 - (x->shape.ndim - a)] = attrs->start[a];
-  s->args.loop = fn_gpu_cell_loop(&x->shape, fn_gpu_cells_wide(x) && fn_gpu_cells_wide(y));
+  s->args.loop = fn_gpu_cell_loop(&x->shape, fn_gpu_view_wide(x) && fn_gpu_view_wide(y));
   kernel->run = run_fold;
   return FN_OK;
 }

@@ -69,15 +69,15 @@ FN_DEVICE void fn_loop_load(const fn_loop *loop, int k, const void *data, int dt
 
 /** A tensor [N, C, up to three spatial axes] whose channels are neighbours: element (n, c, cell)
  *  lies at n row + cell pitch + c. */
-typedef struct fn_cells {
+typedef struct fn_view {
   void *data;
   int dtype;
   int64_t row, pitch;
   int64_t size[3]; /**< spatial sizes, missing ones in front are 1 */
-} fn_cells;
+} fn_view;
 
 /** Where a cell starts. */
-FN_DEVICE int64_t fn_cells_at(const fn_cells *t, int64_t n, const int64_t cell[3]) {
+FN_DEVICE int64_t fn_view_at(const fn_view *t, int64_t n, const int64_t cell[3]) {
   return n * t->row + ((cell[0] * t->size[1] + cell[1]) * t->size[2] + cell[2]) * t->pitch;
 }
 

@@ -21,14 +21,14 @@ typedef struct fn_columns {
   int64_t chunk, chunks; /**< rows of a block, blocks along the rows */
 } fn_columns;
 
-FN_DEVICE int64_t fn_row_at(const fn_cells *t, const fn_divider *cells, int64_t row) {
+FN_DEVICE int64_t fn_row_at(const fn_view *t, const fn_divider *cells, int64_t row) {
   const int64_t n = fn_divide(cells, row);
   return n * t->row + (row - n * cells->by) * t->pitch;
 }
 
 /** What is near the values of a channel: the mean of four rows far apart. Sums of differences from
  *  it lose no digits to a large mean, and one odd value does little harm. */
-FN_DEVICE void fn_norm_pivot(const fn_cells *x, const fn_divider *cells, int64_t rows, int width,
+FN_DEVICE void fn_norm_pivot(const fn_view *x, const fn_divider *cells, int64_t rows, int width,
                              int64_t c, float pivot[4]) {
   float sum[4] = {0, 0, 0, 0};
   for (int i = 0; i < 4; i++) {
@@ -73,7 +73,7 @@ FN_DEVICE void fn_columns_add(const fn_columns *columns, double *part, double *p
 /** Sums of x - pivot and of its square. */
 typedef struct fn_norm_statistics_args {
   fn_columns columns;
-  fn_cells x;
+  fn_view x;
   double *partial;
 } fn_norm_statistics_args;
 
@@ -121,7 +121,7 @@ FN_DEVICE void fn_norm_statistics_body(const fn_norm_statistics_args *a, fn_thre
 }
 
 /** g = dy times the slope of the activation. */
-FN_DEVICE void fn_norm_before(const fn_cells *dy, const fn_cells *y, float slope,
+FN_DEVICE void fn_norm_before(const fn_view *dy, const fn_view *y, float slope,
                               const fn_divider *cells, int64_t row, int64_t c, int width,
                               float g[4]) {
   fn_load(dy->data, dy->dtype, fn_row_at(dy, cells, row) + c, width, g);
@@ -135,7 +135,7 @@ FN_DEVICE void fn_norm_before(const fn_cells *dy, const fn_cells *y, float slope
 /** Sums of g and of g (x - mean). */
 typedef struct fn_norm_products_args {
   fn_columns columns;
-  fn_cells dy, x, y; /**< y.data NULL: no activation */
+  fn_view dy, x, y; /**< y.data NULL: no activation */
   float slope;
   const void *mean;
   int mean_dtype;
@@ -273,7 +273,7 @@ FN_DEVICE bool fn_norm_gather(const double *partial, int64_t channels, int64_t c
 typedef struct fn_norm_finish_args {
   const double *partial;
   int64_t chunks, rows;
-  fn_cells x;
+  fn_view x;
   fn_divider cells;
   fn_norm_factors factors;
   double *total; /**< NULL: make factors */
@@ -365,7 +365,7 @@ FN_DEVICE void fn_norm_grad_known_body(const fn_norm_grad_known_args *a, fn_thre
 
 /** y = leaky((x - mean) a + b + residual) */
 typedef struct fn_norm_apply_args {
-  fn_cells x, residual, y; /**< residual.data may be NULL */
+  fn_view x, residual, y;  /**< residual.data may be NULL */
   const float *factor;     /**< mean, a, b: [3][channels] */
   int64_t channels, count; /**< turns */
   fn_divider turns, cells; /**< turns of a row, rows of a sample */
@@ -397,8 +397,8 @@ FN_DEVICE void fn_norm_apply_body(const fn_norm_apply_args *a, fn_thread t, void
 
 /** dx = a g + b (x - mean) + c, dresidual = g */
 typedef struct fn_norm_grad_apply_args {
-  fn_cells dy, x, y, dx, dresidual; /**< y, dx or dresidual may have no data */
-  const float *factor;              /**< mean, a, b, c: [4][channels] */
+  fn_view dy, x, y, dx, dresidual; /**< y, dx or dresidual may have no data */
+  const float *factor;             /**< mean, a, b, c: [4][channels] */
   int64_t channels, count;
   fn_divider turns, cells;
   int width;

@@ -80,7 +80,7 @@ FN_DEVICE void fn_sum_finish_body(const fn_sum_finish_args *a, fn_thread t, void
 
 /** log softmax over the channels of one row per thread. */
 typedef struct fn_log_softmax_args {
-  fn_cells x, y;
+  fn_view x, y;
   int64_t channels;
   fn_cell_loop loop; /**< over cells: one channel */
 } fn_log_softmax_args;
@@ -91,8 +91,8 @@ FN_DEVICE void fn_log_softmax_body(const fn_log_softmax_args *a, fn_thread t, vo
   (void)phase;
   for (int64_t i = fn_thread_first(t); i < a->loop.count; i += fn_thread_stride(t)) {
     const fn_cell cell = fn_cell_loop_at(&a->loop, i);
-    const int64_t x = fn_cells_at(&a->x, cell.n, cell.at);
-    const int64_t y = fn_cells_at(&a->y, cell.n, cell.at);
+    const int64_t x = fn_view_at(&a->x, cell.n, cell.at);
+    const int64_t y = fn_view_at(&a->y, cell.n, cell.at);
     float peak = fn_read(a->x.data, a->x.dtype, x), sum = 0;
     for (int64_t c = 1; c < a->channels; c++)
       peak = fmaxf(peak, fn_read(a->x.data, a->x.dtype, x + c));

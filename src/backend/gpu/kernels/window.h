@@ -48,7 +48,7 @@ FN_DEVICE void fn_pad_body(const fn_pad_args *a, fn_thread t, void *shared, int 
 
 /** x = sums of the cells of y that are copies of it; x at `start` of y. */
 typedef struct fn_fold_periodic_args {
-  fn_cells x, y;
+  fn_view x, y;
   int64_t start[3];
   fn_cell_loop loop; /**< over x */
 } fn_fold_periodic_args;
@@ -67,12 +67,12 @@ FN_DEVICE void fn_fold_periodic_body(const fn_fold_periodic_args *a, fn_thread t
       for (from[1] = first[1]; from[1] < a->y.size[1]; from[1] += a->x.size[1])
         for (from[2] = first[2]; from[2] < a->y.size[2]; from[2] += a->x.size[2]) {
           float v[4];
-          fn_load(a->y.data, a->y.dtype, fn_cells_at(&a->y, cell.n, from) + cell.c, a->loop.width,
+          fn_load(a->y.data, a->y.dtype, fn_view_at(&a->y, cell.n, from) + cell.c, a->loop.width,
                   v);
           for (int j = 0; j < 4; j++)
             sum[j] += v[j];
         }
-    fn_store(a->x.data, a->x.dtype, fn_cells_at(&a->x, cell.n, cell.at) + cell.c, a->loop.width,
+    fn_store(a->x.data, a->x.dtype, fn_view_at(&a->x, cell.n, cell.at) + cell.c, a->loop.width,
              sum);
   }
 }
