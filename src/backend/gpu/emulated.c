@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "backend/backends.h"
+#include "backend/gpu/emulated_library.h"
 #include "backend/gpu/gpu.h"
 #include "backend/update.h"
 #include "base/system.h"
@@ -121,6 +122,9 @@ static fn_gpu_platform emulated = {
                .sum_squares = sum_squares,
                .update = update},
     .launch = launch,
+    .prepare = fn_emulated_call_prepare,
+    .run = fn_emulated_call_run,
+    .release = fn_emulated_call_release,
 };
 
 static fn_status prepare(const fn_backend *backend, fn_kernel *kernel) {

@@ -4,6 +4,8 @@
 #ifndef FN_BACKEND_GPU_KERNELS_ALL_H
 #define FN_BACKEND_GPU_KERNELS_ALL_H
 
+#include "backend/gpu/kernels/cells.h"
+#include "backend/gpu/kernels/conv.h"
 #include "backend/gpu/kernels/map.h"
 #include "backend/gpu/kernels/norm.h"
 #include "backend/gpu/kernels/pool.h"
