@@ -23,8 +23,9 @@ typedef struct target {
   fn_dtype precision;
 } target;
 
-static const target targets[] = {{"reference", FN_F32}, {"reference", FN_BF16}, {"cpu", FN_F32},
-                                 {"cpu", FN_BF16},      {"cuda", FN_F32},       {"cuda", FN_BF16}};
+static const target targets[] = {
+    {"reference", FN_F32}, {"reference", FN_BF16}, {"cpu", FN_F32},  {"cpu", FN_BF16},
+    {"emulated", FN_F32},  {"emulated", FN_BF16},  {"cuda", FN_F32}, {"cuda", FN_BF16}};
 enum { TARGETS = sizeof targets / sizeof *targets };
 
 /** The backend, or NULL when this build or machine has none; says so once. */

@@ -189,6 +189,8 @@ typedef struct fn_run {
     const char *recompute; /**< auto | none | elementwise | all */
     int64_t memory_budget; /**< bytes of the values of a program; 0: none */
     const char *pin;       /**< auto | yes | no: threads stay on their cores */
+    const char *graphs;    /**< auto | no: steps on a device are recorded and replayed */
+    bool share_devices;    /**< more ranks of a node than devices are meant */
   } compute;
 
   struct {

@@ -400,8 +400,9 @@ static const fn_key keys[] = {
                 "is summed over all slices and written."},
 
     {KEY("compute.backend", CHOICE, compute.backend), .fallback = "cpu",
-     .choices = "reference|cpu|cuda",
-     .meaning = "Who computes: plain C, slow and obvious; oneDNN and vector kernels; or CUDA."},
+     .choices = "reference|cpu|cuda|emulated",
+     .meaning = "Who computes: plain C, slow and obvious; oneDNN and vector kernels; CUDA; or the "
+                "kernels and streams of CUDA emulated on the host, for tests."},
     {KEY("compute.precision", CHOICE, compute.precision), .fallback = "f32", .choices = "f32|bf16",
      .meaning = "Type of activations; weights, statistics, losses and sums stay f32."},
     {KEY("compute.first_layer_f32", FLAG, compute.first_layer_f32), .fallback = "true",
@@ -435,6 +436,12 @@ static const fn_key keys[] = {
          "rank cores of its own, fewer than the machine has; yes: also where the whole machine is "
          "free to use, which harms when two jobs do it. Variables of OpenMP (OMP_PROC_BIND, "
          "OMP_PLACES, GOMP_CPU_AFFINITY) go before."},
+    {KEY("compute.graphs", CHOICE, compute.graphs), .fallback = "auto", .choices = "auto|no",
+     .meaning = "On a device, record a step's kernels at its second run and replay them from then "
+                "on, which takes less time of the processor; results keep their bits."},
+    {KEY("compute.share_devices", FLAG, compute.share_devices), .fallback = "false",
+     .meaning = "Let several ranks of a node use one device; without it more ranks than devices "
+                "are an error."},
 
     {KEY("report.tensorboard", FLAG, report.tensorboard), .fallback = "true",
      .meaning = "Write TensorBoard event files."},

@@ -59,8 +59,8 @@ void fn_reducer_destroy(fn_reducer *reducer);
 /** Before the backward pass: this rank's gradients (means over its `samples`) count as
  *  samples / total, where total sums over ranks. Collective (one small reduction). */
 fn_status fn_reducer_begin(fn_reducer *reducer, int64_t samples);
-/** An fn_gradient_ready callback; user is the reducer. */
-void fn_reducer_ready(void *reducer, int entry);
+/** An fn_gradient_ready callback; user is the reducer. True when a bucket may start. */
+bool fn_reducer_ready(void *reducer, int entry);
 /** Wait until parameters->gradients hold the weighted mean over ranks. Collective. */
 fn_status fn_reducer_finish(fn_reducer *reducer);
 /** Seconds spent reducing and, of those, waited for in finish; since creation. */

@@ -316,13 +316,14 @@ static fn_status agree_weight(fn_reducer *r, int64_t samples) {
   return FN_OK;
 }
 
-/** Leading buckets without pending gradients; lock held. */
-static void move_front(fn_reducer *r) {
+/** Leading buckets without pending gradients; lock held. Whether there are more than before. */
+static bool move_front(fn_reducer *r) {
   const int before = r->front;
   const double now = fn_clock();
   while (r->front < r->bucket_count && r->bucket[r->front].pending == 0)
     r->bucket[r->front++].ready = now;
   if (r->front > before) pthread_cond_signal(&r->work);
+  return r->front > before;
 }
 
 fn_status fn_reducer_begin(fn_reducer *r, int64_t samples) {
@@ -346,9 +347,10 @@ fn_status fn_reducer_begin(fn_reducer *r, int64_t samples) {
   return FN_OK;
 }
 
-void fn_reducer_ready(void *reducer, int entry) {
+bool fn_reducer_ready(void *reducer, int entry) {
   fn_reducer *r = reducer;
-  if (r->dist->size == 1 || entry < 0 || entry >= r->parameters->entry_count) return;
+  if (r->dist->size == 1 || entry < 0 || entry >= r->parameters->entry_count) return false;
+  bool moved = false;
   pthread_mutex_lock(&r->lock);
   span *s = &r->span[entry];
   if (r->active && s->ready && r->status == FN_OK) {
@@ -360,9 +362,10 @@ void fn_reducer_ready(void *reducer, int entry) {
     s->ready = true;
     for (int k = s->first; k <= s->last; k++)
       r->bucket[k].pending--;
-    move_front(r);
+    moved = move_front(r);
   }
   pthread_mutex_unlock(&r->lock);
+  return moved;
 }
 
 fn_status fn_reducer_finish(fn_reducer *r) {

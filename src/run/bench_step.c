@@ -191,9 +191,10 @@ static fn_status training_step(watch *w, const fn_batch *batch) {
     mark(w, BENCH_AGREE);
   }
   // Random targets must not make the weights diverge: what is not finite is slow in some kernels.
-  const double norm = fn_gradient_norm(b->parameters);
+  double norm;
+  FN_TRY(fn_gradient_norm_wait(b->parameters, &norm));
   const double rate = b->run->optimizer.lr > 0 ? b->run->optimizer.lr : 1e-4;
-  fn_optimizer_step(b->optimizer, rate, isfinite(norm) ? 1 : 0);
+  FN_TRY(fn_optimizer_step(b->optimizer, rate, isfinite(norm) ? 1 : 0));
   mark(w, BENCH_OPTIMIZER);
   return FN_OK;
 }

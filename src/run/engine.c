@@ -178,9 +178,25 @@ static fn_recompute recompute_mode(const char *name) {
   return strcmp(name, "all") == 0 ? FN_RECOMPUTE_ALL : FN_RECOMPUTE_AUTO;
 }
 
+/** The device of this rank, before the first program that runs there. */
+static fn_status open_device(fn_engine *engine) {
+  const fn_run *run = engine->run;
+  const fn_backend *backend;
+  fn_device *device;
+  FN_TRY(fn_backend_find(run->compute.backend, &backend));
+  if (!backend->device || backend->missing) return FN_OK; // the program says what is missing
+  const fn_device_choice choice = {.node_rank = engine->dist->node_rank,
+                                   .node_size = engine->dist->node_size,
+                                   .share = run->compute.share_devices,
+                                   .deterministic = run->compute.deterministic};
+  FN_TRY(backend->device(backend, &choice, &device));
+  return fn_parameters_attach(engine->parameters, device);
+}
+
 static fn_status compile(fn_engine *engine, entry *e) {
   const fn_run *run = engine->run;
   const bool bf16 = strcmp(run->compute.precision, "bf16") == 0;
+  if (!e->plan_only) FN_TRY(open_device(engine));
   fn_program_output outputs[8];
   const int output_count = list_outputs(&e->model, outputs);
   fn_value *keep[8];
@@ -210,6 +226,7 @@ static fn_status compile(fn_engine *engine, entry *e) {
       .recompute = recompute_mode(run->compute.recompute),
       .memory_budget = (size_t)run->compute.memory_budget,
       .donor = find_donor(engine),
+      .replay = strcmp(run->compute.graphs, "auto") == 0,
   };
   const fn_status status =
       fn_program_create(e->graph, engine->parameters, &options, outputs, output_count, wrt,

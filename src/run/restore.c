@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "run/epoch.h"
 #include "run/session.h"
+#include "run/session_arrays.h"
 
 /* ---- restore
  * -------------------------------------------------------------------------------------- */
@@ -147,7 +148,7 @@ static fn_status share(fn_session *s, bool *resumed) {
   const fn_dist *dist = s->dist;
   fn_parameters *p = s->parameters;
   FN_TRY(fn_dist_broadcast(dist, resumed, sizeof *resumed));
-  fn_parameters_changed(p);
+  fn_session_changed(s);
   FN_TRY(fn_dist_broadcast(dist, p->values, p->count * (int64_t)sizeof(float)));
   FN_TRY(fn_dist_broadcast(dist, p->buffers, p->buffer_count * (int64_t)sizeof(float)));
   FN_TRY(fn_dist_broadcast(dist, &s->progress, sizeof s->progress));
@@ -197,6 +198,7 @@ static fn_status save_on_root(fn_session *s, bool is_best) {
                           .progress = &s->progress,
                           .configuration = run->resolved};
   const int64_t index = state_index(&s->progress);
+  FN_TRY(fn_session_to_host(s));
   FN_TRY(fn_checkpoint_save(run->folder, index, &state));
   char name[64], path[4096];
   snprintf(name, sizeof name, "state_%lld.h5", (long long)index);

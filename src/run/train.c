@@ -14,6 +14,7 @@
 #include "run/open_data.h"
 #include "run/run_loop.h"
 #include "run/session.h"
+#include "run/session_arrays.h"
 #include "run/signals.h"
 #include "run/sizes.h"
 #include "run/validate.h"
@@ -41,6 +42,7 @@ static fn_run_context step_context(const fn_session *s, const fn_batch *batch) {
                           .collectives = s->dist->size > 1 ? &s->dist->collectives : NULL};
 }
 
+/** *loss is this batch's on the host; a device is not waited for here, see find_loss. */
 static fn_status run_batch(fn_session *s, const fn_batch *batch, bool reduce, double *loss) {
   fn_program *program;
   FN_TRY(fn_engine_program(s->engine, true, true, batch->count, &program));
@@ -49,15 +51,9 @@ static fn_status run_batch(fn_session *s, const fn_batch *batch, bool reduce, do
   const fn_run_context context = step_context(s, batch);
   FN_TRY(fn_program_run(program, &context));
   s->last_program = program;
-  *loss = (double)*(const float *)fn_program_output_data(program, "loss");
+  if (!fn_program_device(program))
+    *loss = (double)*(const float *)fn_program_output_data(program, "loss");
   return FN_OK;
-}
-
-static void add_scaled(float *sum, const float *x, double scale, int64_t count, bool first) {
-  const float a = (float)scale;
-#pragma omp parallel for simd schedule(static)
-  for (int64_t i = 0; i < count; i++)
-    sum[i] = (first ? 0.0f : sum[i]) + a * x[i];
 }
 
 static fn_status next_batch(fn_loader *loader, const fn_batch **batch) {
@@ -85,17 +81,33 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
     if (*failed != FN_OK && s->run->train.sync_batch_norm) fn_dist_abort(s->dist, *failed);
     sums->loss += loss * (double)batch->count;
     sums->samples += (double)batch->count;
-    if (micro > 1) add_scaled(s->accumulated, p->gradients, (double)batch->count, p->count, m == 0);
+    if (micro > 1 && *failed == FN_OK)
+      *failed = fn_session_accumulate(s, s->last_program, m, batch->count);
     fn_epoch_advance(&s->progress, s->dist->size, s->run->train.batch);
   }
   if (micro > 1) {
-    add_scaled(p->gradients, s->accumulated, 1 / sums->samples, p->count, true);
+    if (*failed == FN_OK) *failed = fn_session_take_accumulated(s, sums->samples);
     FN_TRY(fn_reducer_begin(s->reducer, (int64_t)sums->samples));
     for (int e = 0; e < p->entry_count; e++)
       if (!p->entry[e].is_buffer) fn_reducer_ready(s->reducer, e);
   }
   enter(s, FN_PHASE_GRADIENTS);
-  return fn_reducer_finish(s->reducer);
+  const fn_status reduced = fn_reducer_finish(s->reducer);
+  if (reduced != FN_ERR_DEVICE) return reduced;
+  if (*failed == FN_OK) *failed = reduced; // this rank's own, to be agreed
+  return FN_OK;
+}
+
+/** Norm of the gradients and, on a device, which is waited for here and nowhere else in a step, the
+ *  loss. */
+static fn_status measure(fn_session *s, int64_t micro, step_sums *sums, double *norm) {
+  FN_TRY(fn_gradient_norm_wait(s->parameters, norm));
+  if (!s->parameters->device) return FN_OK;
+  if (micro > 1) return fn_session_loss_sum(s, &sums->loss);
+  FN_TRY(fn_program_wait(s->last_program));
+  sums->loss =
+      (double)*(const float *)fn_program_output_data(s->last_program, "loss") * sums->samples;
+  return FN_OK;
 }
 
 /** What every step ends with: loss and requests summed over ranks, running statistics of batch norm
@@ -115,22 +127,15 @@ static fn_status agree_on_step(fn_session *s, step_sums *sums) {
   return fn_dist_average_buffers(s->dist, s->parameters);
 }
 
-static void update_average(fn_session *s) {
-  if (!s->ema) return;
-  const float decay = (float)s->run->train.ema_decay;
-  const float *values = s->parameters->values;
-#pragma omp parallel for simd schedule(static)
-  for (int64_t i = 0; i < s->parameters->count; i++)
-    s->ema[i] = decay * s->ema[i] + (1 - decay) * values[i];
-}
-
 /** Whose gradient it was cannot be seen after the sum over ranks: each runs the step's last batch
  *  once more by itself. 1 + lowest rank with a gradient that is not finite; 0: none, an earlier
  *  batch of the step was bad. Collective; overwrites gradients and buffers. */
 static fn_status find_bad_gradient(fn_session *s, const fn_batch *batch, int *found) {
   double loss;
   const fn_dist *dist = s->dist;
-  FN_TRY(fn_dist_agree(dist, run_batch(s, batch, false, &loss)));
+  fn_status status = run_batch(s, batch, false, &loss);
+  if (status == FN_OK) status = fn_parameters_gradients_to_host(s->parameters);
+  FN_TRY(fn_dist_agree(dist, status));
   const int worst =
       fn_dist_max(dist, fn_gradient_not_finite(s->parameters) ? dist->size - dist->rank : 0);
   *found = worst ? dist->size - worst + 1 : 0;
@@ -161,18 +166,13 @@ static fn_status diverged(fn_session *s, const step_sums *sums, const fn_batch *
           (long long)s->progress.step + 1, (long long)s->progress.epoch + 1, what, first);
 }
 
-static double weight_gradient_norm(const fn_parameters *p, bool last) {
+static double weight_gradient_norm(fn_parameters *p, bool last) {
   const fn_tensor_entry *found = NULL;
   for (int e = 0; e < p->entry_count; e++) {
     if (p->entry[e].is_buffer || !strstr(p->entry[e].name, "weight")) continue;
     if (!found || last) found = &p->entry[e];
   }
-  if (!found) return 0;
-  const float *g = fn_parameters_gradient(p, found);
-  double sum = 0;
-  for (int64_t i = 0; i < found->count; i++)
-    sum += (double)g[i] * (double)g[i];
-  return sqrt(sum);
+  return found ? fn_gradient_norm_of(p, found) : 0;
 }
 
 static void report_step(fn_session *s, const fn_loader *loader, const step_sums *sums, double lr,
@@ -223,33 +223,31 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
                       step_sums *sums) {
   const fn_run *run = s->run;
   fn_parameters *p = s->parameters;
-  if (s->buffers_before)
-    memcpy(s->buffers_before, p->buffers, (size_t)p->buffer_count * sizeof(float));
+  double norm = NAN;
   *sums = (step_sums){0};
-  fn_status failed = FN_OK;
+  fn_status failed = fn_session_keep_buffers(s);
   const fn_batch *last = NULL;
   FN_TRY(gradients(s, loader, micro, sums, &last, &failed));
+  if (failed == FN_OK) failed = measure(s, micro, sums, &norm);
   enter(s, FN_PHASE_AGREE);
   sums->failed = failed != FN_OK;
   sums->stop = wants_stop(s);
   sums->save = fn_save_requested();
   FN_TRY(agree_on_step(s, sums));
   if (sums->failed > 0) return fn_dist_agree(s->dist, failed);
-  const double norm = fn_gradient_norm(p);
   const int64_t total = run->train.epochs * s->epoch_steps;
   const double lr = fn_schedule_rate(run, &s->schedule, s->progress.step, s->progress.epoch, total);
   if (sums->bad_rank > 0 || !isfinite(norm)) {
+    if (!isfinite(norm)) FN_TRY(fn_parameters_gradients_to_host(p));
     FN_TRY(diverged(s, sums, last, isfinite(norm) ? NULL : fn_gradient_not_finite(p)));
-    if (s->buffers_before)
-      memcpy(p->buffers, s->buffers_before, (size_t)p->buffer_count * sizeof(float));
-    fn_parameters_changed(p);
+    FN_TRY(fn_session_restore_buffers(s));
     sums->loss = sums->samples = 0; // does not count in the epoch's mean
   } else {
     const double clip = run->train.clip_norm;
     // torch.nn.utils.clip_grad_norm_: scale by max_norm / (norm + 1e-6) when above
     const double scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1;
-    fn_optimizer_step(s->optimizer, lr, scale);
-    update_average(s);
+    FN_TRY(fn_optimizer_step(s->optimizer, lr, scale));
+    FN_TRY(fn_session_average(s));
   }
   s->progress.step++;
   s->progress.epoch_step++;
@@ -452,19 +450,6 @@ static fn_status open_data(fn_session *s) {
   return fn_dist_agree(s->dist, check_data(s));
 }
 
-static fn_status allocate_arrays(fn_session *s) {
-  const size_t bytes = (size_t)s->parameters->count * sizeof(float);
-  if (s->run->train.ema_decay > 0) {
-    FN_TRY(fn_pages_allocate(bytes, (void **)&s->ema));
-    memcpy(s->ema, s->parameters->values, bytes);
-  }
-  if (s->run->train.accumulate > 1) FN_TRY(fn_pages_allocate(bytes, (void **)&s->accumulated));
-  if (strcmp(s->run->train.on_nan, "skip") == 0)
-    FN_TRY(fn_pages_allocate((size_t)s->parameters->buffer_count * sizeof(float),
-                             (void **)&s->buffers_before));
-  return FN_OK;
-}
-
 /** How the output channels divide into fields goes into the state, for `predict`. */
 static void note_target_fields(fn_progress *progress, const fn_dataset_info *info) {
   progress->target_fields = info->target_fields;
@@ -487,7 +472,7 @@ static fn_status prepare(fn_session *s) {
     FN_TRY(fn_engine_program(s->engine, true, true, count % batch, &program));
   FN_TRY(fn_engine_warn_narrow(s->engine));
   FN_TRY(fn_optimizer_create(run, s->parameters, &s->optimizer));
-  FN_TRY(allocate_arrays(s));
+  FN_TRY(fn_session_arrays_create(s));
   fn_schedule_init(run, &s->schedule);
   s->progress = (fn_progress){.best_metric = NAN, .train_loss = NAN, .validation_loss = NAN};
   note_target_fields(&s->progress, info);
@@ -553,11 +538,7 @@ static fn_status train(fn_session *s) {
 }
 
 static void release(fn_session *s) {
-  const size_t bytes = s->parameters ? (size_t)s->parameters->count * sizeof(float) : 0;
-  if (s->ema) fn_pages_free(s->ema, bytes);
-  if (s->accumulated) fn_pages_free(s->accumulated, bytes);
-  if (s->buffers_before)
-    fn_pages_free(s->buffers_before, (size_t)s->parameters->buffer_count * sizeof(float));
+  fn_session_arrays_destroy(s);
   fn_watchdog_stop(s->watchdog);
   fn_reducer_destroy(s->reducer);
   fn_optimizer_destroy(s->optimizer);

@@ -94,13 +94,9 @@ typedef struct fn_gpu_state {
 fn_status fn_gpu_state_create(fn_gpu_platform *platform, fn_kernel *kernel, size_t size,
                               void **state);
 
-/** What kernels need of fn_run_context, in device memory, so that a recorded step can be replayed
- *  with other values: see fn_run_context.device. */
-typedef struct fn_gpu_context {
-  uint64_t seed;
-  int64_t epoch;
-  int64_t sample[]; /**< of each row; always filled in */
-} fn_gpu_context;
+/** Device of a process among `devices` of its node: in turn, FN_ERR_DEVICE when there are fewer
+ * than processes and sharing was not meant. */
+fn_status fn_gpu_choose_device(const fn_device_choice *choice, int devices, int *index);
 
 /** Blocks for `items` elements handled by FN_GPU_THREADS threads, `each` per thread and turn. The
  *  same on every device: results of reductions depend on the grid. */

@@ -9,7 +9,8 @@ enum { SHARED_MOST = 48 * 1024 };
 /* A block finds rubbish in shared memory, as on a device. */
 #define FN_GPU_KERNEL(name, phase_count, shared_bytes)                                             \
   static void host_##name(const void *args, int64_t blocks, int threads) {                         \
-    _Static_assert((shared_bytes) <= SHARED_MOST, "more shared memory than a block has");          \
+    _Static_assert((int)(shared_bytes) <= (int)SHARED_MOST,                                        \
+                   "more shared memory than a block has");                                         \
     _Alignas(16) unsigned char shared[(shared_bytes) + 1];                                         \
     for (int64_t b = 0; b < blocks; b++) {                                                         \
       memset(shared, 0xff, sizeof shared);                                                         \

@@ -6,6 +6,13 @@
 
 #include "backend/gpu/kernels/cells.h"
 #include "backend/gpu/kernels/conv.h"
-#include "backend/gpu/kernels/fill.h"
+#include "backend/gpu/kernels/map.h"
+#include "backend/gpu/kernels/norm.h"
+#include "backend/gpu/kernels/pool.h"
+#include "backend/gpu/kernels/random.h"
+#include "backend/gpu/kernels/reduce.h"
+#include "backend/gpu/kernels/resample.h"
+#include "backend/gpu/kernels/transpose.h"
+#include "backend/gpu/kernels/window.h"
 
 #endif

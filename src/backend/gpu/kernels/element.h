@@ -29,21 +29,38 @@ FN_DEVICE float fn_from_bf16(uint16_t half) {
 }
 /** Round to nearest, ties to even; NaN stays NaN. */
 FN_DEVICE uint16_t fn_to_bf16(float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  uint16_t half;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half) : "f"(value));
+  return half;
+#else
   const uint32_t bits = fn_float_to_bits(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40u);
   return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+#endif
 }
 
 /** IEEE binary16, subnormal numbers included. */
 FN_DEVICE float fn_from_f16(uint16_t half) {
+#ifdef __CUDA_ARCH__
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
+  return value;
+#else
   const uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = half >> 10 & 31u,
                  fraction = half & 0x3ffu;
   if (exponent == 31) return fn_bits_to_float(sign | 0x7f800000u | fraction << 13);
   if (exponent > 0) return fn_bits_to_float(sign | (exponent + 112) << 23 | fraction << 13);
   const float small = (float)fraction * 0x1p-24f;
   return sign ? -small : small;
+#endif
 }
 FN_DEVICE uint16_t fn_to_f16(float value) {
+#ifdef __CUDA_ARCH__
+  uint16_t half;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(value));
+  return half;
+#else
   const uint32_t bits = fn_float_to_bits(value), sign = bits >> 16 & 0x8000u,
                  rest = bits & 0x7fffffffu;
   if (rest > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
@@ -54,6 +71,7 @@ FN_DEVICE uint16_t fn_to_f16(float value) {
   }
   const uint32_t rounded = rest + 0xfffu + (rest >> 13 & 1u);
   return (uint16_t)(sign | (rounded - 0x38000000u) >> 13);
+#endif
 }
 
 FN_DEVICE float fn_read(const void *data, int dtype, int64_t index) {
@@ -69,6 +87,70 @@ FN_DEVICE void fn_write(void *data, int dtype, int64_t index, float value) {
     case FN_GPU_F16: ((uint16_t *)data)[index] = fn_to_f16(value); break;
     default: ((float *)data)[index] = value;
   }
+}
+
+/** What a thread handles at once: one element, or four neighbours whose address is a multiple of
+ *  their size. */
+enum { FN_GPU_WIDTH = 4 };
+
+FN_DEVICE void fn_read4(const void *data, int dtype, int64_t index, float v[4]) {
+#ifdef __CUDA_ARCH__
+  if (dtype == FN_GPU_F32) {
+    const float4 four = *(const float4 *)((const float *)data + index);
+    v[0] = four.x;
+    v[1] = four.y;
+    v[2] = four.z;
+    v[3] = four.w;
+    return;
+  }
+  const ushort4 four = *(const ushort4 *)((const uint16_t *)data + index);
+  if (dtype == FN_GPU_BF16) {
+    v[0] = fn_from_bf16(four.x);
+    v[1] = fn_from_bf16(four.y);
+    v[2] = fn_from_bf16(four.z);
+    v[3] = fn_from_bf16(four.w);
+  } else {
+    v[0] = fn_from_f16(four.x);
+    v[1] = fn_from_f16(four.y);
+    v[2] = fn_from_f16(four.z);
+    v[3] = fn_from_f16(four.w);
+  }
+#else
+  for (int j = 0; j < 4; j++)
+    v[j] = fn_read(data, dtype, index + j);
+#endif
+}
+
+FN_DEVICE void fn_write4(void *data, int dtype, int64_t index, const float v[4]) {
+#ifdef __CUDA_ARCH__
+  if (dtype == FN_GPU_F32)
+    *(float4 *)((float *)data + index) = make_float4(v[0], v[1], v[2], v[3]);
+  else if (dtype == FN_GPU_BF16)
+    *(ushort4 *)((uint16_t *)data + index) =
+        make_ushort4(fn_to_bf16(v[0]), fn_to_bf16(v[1]), fn_to_bf16(v[2]), fn_to_bf16(v[3]));
+  else
+    *(ushort4 *)((uint16_t *)data + index) =
+        make_ushort4(fn_to_f16(v[0]), fn_to_f16(v[1]), fn_to_f16(v[2]), fn_to_f16(v[3]));
+#else
+  for (int j = 0; j < 4; j++)
+    fn_write(data, dtype, index + j, v[j]);
+#endif
+}
+
+/** `width` (1 or 4) neighbours; what is not read is zero. */
+FN_DEVICE void fn_load(const void *data, int dtype, int64_t index, int width, float v[4]) {
+  if (width == FN_GPU_WIDTH) {
+    fn_read4(data, dtype, index, v);
+  } else {
+    v[0] = fn_read(data, dtype, index);
+    v[1] = v[2] = v[3] = 0;
+  }
+}
+FN_DEVICE void fn_store(void *data, int dtype, int64_t index, int width, const float v[4]) {
+  if (width == FN_GPU_WIDTH)
+    fn_write4(data, dtype, index, v);
+  else
+    fn_write(data, dtype, index, v[0]);
 }
 
 #endif
