@@ -52,6 +52,7 @@ if(FIELDNET_HAS_CUDA)
   add_library(fieldnet_cuda INTERFACE)
   target_include_directories(fieldnet_cuda SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS} ${CUDNN_INCLUDE_DIR})
   target_link_libraries(fieldnet_cuda INTERFACE CUDA::cudart_static)
+  target_link_options(fieldnet_cuda INTERFACE -Wl,--exclude-libs,libcudart_static.a)
   # Looked for last, after the usual places of the dynamic loader.
   if(CUDNN_LIBRARY)
     get_filename_component(cudnn_folder ${CUDNN_LIBRARY} DIRECTORY)

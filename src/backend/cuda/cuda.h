@@ -16,6 +16,7 @@ typedef struct fn_cuda {
   fn_gpu_platform platform; /**< first member */
   int index;                /**< among the visible devices */
   cudaStream_t stream[FN_STREAM_COUNT];
+  double *partial[FN_STREAM_COUNT]; /**< partial sums of a stream's kernels, on the device */
   bool deterministic, tf32, capturing, ranges;
   char *cache;            /**< folder of chosen algorithms; NULL: none */
   size_t workspace_limit; /**< bytes that one library call may ask for */

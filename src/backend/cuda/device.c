@@ -146,9 +146,8 @@ static fn_status copy(fn_device *device, fn_stream stream, void *to, const void 
                                               [FN_COPY_WITHIN] = cudaMemcpyDeviceToDevice};
   fn_cuda *cuda = cuda_of(device);
   FN_TRY(fn_cuda_enter(cuda));
-  return fn_cuda_check(cuda,
-                       cudaMemcpyAsync(to, from, bytes, kinds[direction], cuda->stream[stream]),
-                       "copying");
+  return fn_cuda_check(
+      cuda, cudaMemcpyAsync(to, from, bytes, kinds[direction], cuda->stream[stream]), "copying");
 }
 
 static fn_status clear(fn_device *device, fn_stream stream, void *memory, size_t bytes) {
@@ -169,8 +168,7 @@ static fn_status event_create(fn_device *device, fn_event **event) {
   FN_TRY(fn_cuda_enter(cuda));
   cudaEvent_t made = NULL;
   // Whoever waits on the host sleeps: its core is needed for reading and sending.
-  FN_CUDA_TRY(cuda,
-              cudaEventCreateWithFlags(&made, cudaEventDisableTiming | cudaEventBlockingSync),
+  FN_CUDA_TRY(cuda, cudaEventCreateWithFlags(&made, cudaEventDisableTiming | cudaEventBlockingSync),
               "creating an event");
   *event = (fn_event *)(void *)made;
   return FN_OK;
@@ -191,22 +189,21 @@ static bool is_recorded(const fn_cuda *cuda, fn_stream stream) {
 static fn_status record(fn_device *device, fn_stream stream, fn_event *event) {
   fn_cuda *cuda = cuda_of(device);
   FN_TRY(fn_cuda_enter(cuda));
-  return fn_cuda_check(
-      cuda,
-      cudaEventRecordWithFlags(event_of(event), cuda->stream[stream],
-                               is_recorded(cuda, stream) ? cudaEventRecordExternal
-                                                         : cudaEventRecordDefault),
-      "recording an event");
+  return fn_cuda_check(cuda,
+                       cudaEventRecordWithFlags(event_of(event), cuda->stream[stream],
+                                                is_recorded(cuda, stream) ? cudaEventRecordExternal
+                                                                          : cudaEventRecordDefault),
+                       "recording an event");
 }
 
 static fn_status wait_for(fn_device *device, fn_stream stream, fn_event *event) {
   fn_cuda *cuda = cuda_of(device);
   FN_TRY(fn_cuda_enter(cuda));
-  return fn_cuda_check(cuda,
-                       cudaStreamWaitEvent(cuda->stream[stream], event_of(event),
-                                           is_recorded(cuda, stream) ? cudaEventWaitExternal
-                                                                     : cudaEventWaitDefault),
-                       "waiting for an event");
+  return fn_cuda_check(
+      cuda,
+      cudaStreamWaitEvent(cuda->stream[stream], event_of(event),
+                          is_recorded(cuda, stream) ? cudaEventWaitExternal : cudaEventWaitDefault),
+      "waiting for an event");
 }
 
 static fn_status passed(fn_device *device, fn_event *event, bool *yes) {
@@ -248,8 +245,7 @@ static fn_status launch(fn_gpu_platform *platform, const fn_gpu_kernel *kernel, 
                         int threads, const void *args) {
   fn_cuda *cuda = (fn_cuda *)platform;
   fn_cuda_range_begin(cuda, kernel->name);
-  const fn_status status =
-      launch_on(cuda, FN_STREAM_COMPUTE, kernel->id, blocks, threads, args);
+  const fn_status status = launch_on(cuda, FN_STREAM_COMPUTE, kernel->id, blocks, threads, args);
   fn_cuda_range_end(cuda);
   return status;
 }
@@ -263,8 +259,13 @@ static fn_status add_scaled(fn_device *device, fn_stream stream, float *sum, con
 
 static fn_status sum_squares(fn_device *device, fn_stream stream, const float *x, int64_t count,
                              double *result) {
-  const fn_sum_squares_args args = {x, count, result};
-  return launch_on(cuda_of(device), stream, FN_GPU_sum_squares, 1, FN_GPU_THREADS, &args);
+  fn_cuda *cuda = cuda_of(device);
+  const int64_t blocks = fn_gpu_blocks(count, 16);
+  double *partial = cuda->partial[stream];
+  const fn_sum_squares_args squares = {.x = x, .partial = partial, .count = count};
+  FN_TRY(launch_on(cuda, stream, FN_GPU_sum_squares, blocks, FN_GPU_THREADS, &squares));
+  const fn_sum_squares_args sum = {.x = partial, .partial = result, .count = blocks, .plain = true};
+  return launch_on(cuda, stream, FN_GPU_sum_squares, 1, FN_GPU_THREADS, &sum);
 }
 
 static fn_status update(fn_device *device, fn_stream stream, const fn_update *u) {
@@ -281,7 +282,8 @@ static fn_status capture_begin(fn_device *device) {
   FN_TRY(fn_cuda_enter(cuda));
   // Other threads (input, reduction) go on as usual meanwhile.
   FN_CUDA_TRY(
-      cuda, cudaStreamBeginCapture(cuda->stream[FN_STREAM_COMPUTE], cudaStreamCaptureModeThreadLocal),
+      cuda,
+      cudaStreamBeginCapture(cuda->stream[FN_STREAM_COMPUTE], cudaStreamCaptureModeThreadLocal),
       "starting to record a step");
   cuda->capturing = true;
   return FN_OK;
@@ -308,9 +310,9 @@ static fn_status capture_end(fn_device *device, void **recording) {
 static fn_status replay(fn_device *device, void *recording) {
   fn_cuda *cuda = cuda_of(device);
   FN_TRY(fn_cuda_enter(cuda));
-  return fn_cuda_check(
-      cuda, cudaGraphLaunch((cudaGraphExec_t)recording, cuda->stream[FN_STREAM_COMPUTE]),
-      "replaying a step");
+  return fn_cuda_check(cuda,
+                       cudaGraphLaunch((cudaGraphExec_t)recording, cuda->stream[FN_STREAM_COMPUTE]),
+                       "replaying a step");
 }
 
 static void recording_destroy(fn_device *device, void *recording) {

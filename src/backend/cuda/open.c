@@ -69,7 +69,7 @@ static fn_status no_device(cudaError_t code) {
 /** Whether another rank of this node, started by the same parent, took the device before: ranks
  *  that see one device each cannot tell by their number. A name in the abstract socket space is
  *  taken by one process at a time and freed when it ends, however it ends. */
-static bool taken_by_sibling(const cudaDeviceProp *properties) {
+static bool taken_by_sibling(const struct cudaDeviceProp *properties) {
   struct sockaddr_un name = {.sun_family = AF_UNIX};
   int length = snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "fieldnet-%d-%d-",
                         (int)getuid(), (int)getppid());
@@ -95,7 +95,7 @@ static fn_status choose(const fn_device_choice *choice, int *index) {
 }
 
 static fn_status check_device(const fn_device_choice *choice, int index,
-                              const cudaDeviceProp *properties) {
+                              const struct cudaDeviceProp *properties) {
   enum { OLDEST = 8 }; // what kernels.cu is compiled for
   FN_CHECK(properties->major >= OLDEST, FN_ERR_DEVICE,
            "GPU %d of %s is a %s of compute capability %d.%d; fieldnet needs 8.0 (A100) or newer: "
@@ -110,7 +110,7 @@ static fn_status check_device(const fn_device_choice *choice, int index,
   return FN_OK;
 }
 
-static fn_status describe(fn_cuda *cuda, const cudaDeviceProp *properties) {
+static fn_status describe(fn_cuda *cuda, const struct cudaDeviceProp *properties) {
   fn_device_info *info = &cuda->platform.device.info;
   size_t available = 0, total = 0;
   FN_CUDA_TRY(cuda, cudaMemGetInfo(&available, &total), "asking for its memory");
@@ -138,13 +138,18 @@ static fn_status create_streams(fn_cuda *cuda) {
                 cudaStreamCreateWithPriority(&cuda->stream[s], cudaStreamNonBlocking,
                                              s == FN_STREAM_COMPUTE ? least : greatest),
                 "creating streams");
+  // As many as fn_gpu_blocks() ever gives.
+  const size_t sums = (size_t)fn_gpu_blocks(INT64_MAX / 4096, 1);
+  for (int s = 0; s < FN_STREAM_COUNT; s++)
+    FN_TRY(cuda->platform.device.allocate(&cuda->platform.device, sums * sizeof(double),
+                                          (void **)&cuda->partial[s]));
   return FN_OK;
 }
 
 fn_status fn_cuda_open(const fn_device_choice *choice) {
   fn_cuda *cuda = &fn_cuda_device;
   FN_TRY(choose(choice, &cuda->index));
-  cudaDeviceProp properties;
+  struct cudaDeviceProp properties;
   FN_CUDA_TRY(cuda, cudaGetDeviceProperties(&properties, cuda->index), "asking for its properties");
   FN_TRY(check_device(choice, cuda->index, &properties));
   FN_TRY(fn_cuda_enter(cuda));
