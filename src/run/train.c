@@ -93,8 +93,8 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
   }
   enter(s, FN_PHASE_GRADIENTS);
   const fn_status reduced = fn_reducer_finish(s->reducer);
-  if (reduced != FN_ERR_DEVICE) return reduced;
-  if (*failed == FN_OK) *failed = reduced; // this rank's own, to be agreed
+  if (reduced == FN_OK || !p->device) return reduced;
+  if (*failed == FN_OK) *failed = reduced; // a device is this rank's own: to be agreed
   return FN_OK;
 }
 
@@ -519,7 +519,7 @@ static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(
       s->dist, fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,
                                  fn_reducer_bucket_bytes(s->parameters, s->run->train.bucket_bytes),
-                                 &s->reducer)));
+                                 fn_allreduce_from(s->run->train.allreduce), &s->reducer)));
   bool resumed, stopped = false;
   FN_TRY(fn_session_lock(s));
   FN_TRY(fn_session_restore(s, &resumed));
