@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 
@@ -38,6 +39,41 @@ fn_status fn_cudnn_open(fn_cuda *cuda, fn_cudnn **result) {
   FN_CUDNN_TRY(cudnn, cudnn->cudnnSetStream(cudnn->handle, cuda->stream[FN_STREAM_COMPUTE]),
                "giving it a stream");
   return fn_algorithms_open(cuda->cache, &cudnn->algorithms);
+}
+
+fn_status fn_cudnn_assume(const char *properties, fn_cudnn **result) {
+  *result = NULL;
+#if CUDNN_VERSION >= 90800
+  fn_cudnn *cudnn = calloc(1, sizeof *cudnn);
+  FN_CHECK(cudnn, FN_ERR_MEMORY, "out of memory");
+  fn_status status = load(cudnn);
+  if (status == FN_OK && cudnn->cudnnGetVersion() < 90800)
+    status = fn_error_set(FN_ERR_UNSUPPORTED, __FILE__, __LINE__, "cuDNN %s is older than 9.8",
+                          cudnn->version);
+  if (status == FN_OK)
+    status = fn_cudnn_check(
+        cudnn,
+        cudnn->cudnnBackendCreateDescriptor(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, &cudnn->assumed),
+        "assuming a device");
+  if (status == FN_OK)
+    status = fn_cudnn_check(cudnn,
+                            cudnn->cudnnBackendSetAttribute(
+                                cudnn->assumed, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
+                                CUDNN_TYPE_CHAR, (int64_t)strlen(properties) + 1, properties),
+                            "assuming a device");
+  if (status == FN_OK)
+    status =
+        fn_cudnn_check(cudnn, cudnn->cudnnBackendFinalize(cudnn->assumed), "assuming a device");
+  if (status != FN_OK) {
+    free(cudnn);
+    return status;
+  }
+  *result = cudnn;
+  return FN_OK;
+#else
+  (void)properties;
+  FN_FAIL(FN_ERR_UNSUPPORTED, "this build's cuDNN is older than 9.8");
+#endif
 }
 
 const char *fn_cudnn_version(const fn_cudnn *cudnn) {

@@ -27,9 +27,14 @@ struct fn_cudnn {
   FN_CUDNN_FUNCTIONS(FN_CUDNN_MEMBER)
 #undef FN_CUDNN_MEMBER
   cudnnHandle_t handle;
+  cudnnBackendDescriptor_t assumed; /**< properties of a device that is not there; NULL: a handle */
   char version[16];
   fn_algorithms *algorithms;
 };
+
+/** cuDNN for a device that is only described (JSON, as cuDNN writes it): graphs, engines and plans
+ *  can be made, not run. Needs cuDNN 9.8; FN_ERR_UNSUPPORTED where it is older or not there. */
+fn_status fn_cudnn_assume(const char *properties, fn_cudnn **cudnn);
 
 /** Descriptors that are destroyed together. */
 typedef struct fn_cudnn_pool {
@@ -57,6 +62,9 @@ fn_status fn_cudnn_graph(fn_cudnn_pool *pool, const fn_gpu_call *call, const fn_
                          cudnnBackendDescriptor_t *graph);
 /** Unique ids of the graph's tensors. */
 enum { FN_CUDNN_INPUT = 1, FN_CUDNN_OUTPUT = 20, FN_CUDNN_VIRTUAL = 30 };
+
+/** Spellings of a call from the best to the last resort; at most 3. */
+int fn_cudnn_forms(const fn_gpu_call *call, fn_cudnn_form form[3]);
 
 enum { FN_CUDNN_CANDIDATES = 32 };
 /** Engines for a graph in cuDNN's order of preference, without those that the settings exclude

@@ -194,8 +194,7 @@ static fn_status try_form(fn_cuda *cuda, fn_gpu_call *call, conv *c) {
   return build_from(c, 0, cuda->workspace_limit, &call->workspace);
 }
 
-/** Spellings of a call from the best to the last resort. */
-static int forms_of(const fn_gpu_call *call, fn_cudnn_form form[3]) {
+int fn_cudnn_forms(const fn_gpu_call *call, fn_cudnn_form form[3]) {
   const fn_dtype own = call->input[0].dtype, wanted = call->output[0].dtype;
   int count = 0;
   form[count++] = (fn_cudnn_form){call->finish, wanted};
@@ -210,7 +209,7 @@ fn_status fn_cudnn_prepare(fn_cuda *cuda, fn_gpu_call *call) {
   FN_CHECK(c, FN_ERR_MEMORY, "out of memory");
   c->graph_pool.library = c->plan_pool.library = c->pack_pool.library = cuda->cudnn;
   fn_cudnn_form form[3];
-  const int forms = forms_of(call, form);
+  const int forms = fn_cudnn_forms(call, form);
   fn_status status = FN_ERR_UNSUPPORTED;
   for (int f = 0; f < forms && status == FN_ERR_UNSUPPORTED; f++) {
     c->form = form[f];

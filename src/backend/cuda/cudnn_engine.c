@@ -80,6 +80,23 @@ static bool is_known(const fn_algorithm *list, int count, const fn_algorithm *a)
   return false;
 }
 
+/** For a device that is only described. */
+static cudnnStatus_t assume(const fn_cudnn *cudnn, cudnnBackendDescriptor_t d,
+                            cudnnBackendAttributeName_t name) {
+  if (!cudnn->assumed) return CUDNN_STATUS_SUCCESS;
+  return cudnn->cudnnBackendSetAttribute(d, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+                                         &cudnn->assumed);
+}
+#if CUDNN_VERSION >= 90800
+enum {
+  HEURISTIC_DEVICE = CUDNN_ATTR_ENGINEHEUR_DEVICEPROP,
+  ENGINE_DEVICE = CUDNN_ATTR_ENGINE_DEVICEPROP,
+  PLAN_DEVICE = CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP
+};
+#else
+enum { HEURISTIC_DEVICE, ENGINE_DEVICE, PLAN_DEVICE }; // never used
+#endif
+
 /** Append what one heuristic proposes. One that does not answer is no error. */
 static fn_status ask(fn_cuda *cuda, cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode,
                      fn_dtype dtype, fn_algorithm *list, int *count) {
@@ -95,6 +112,8 @@ static fn_status ask(fn_cuda *cuda, cudnnBackendDescriptor_t graph, cudnnBackend
                                       &graph) == CUDNN_STATUS_SUCCESS &&
       cudnn->cudnnBackendSetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE,
                                       1, &mode) == CUDNN_STATUS_SUCCESS &&
+      assume(cudnn, heuristic, (cudnnBackendAttributeName_t)HEURISTIC_DEVICE) ==
+          CUDNN_STATUS_SUCCESS &&
       cudnn->cudnnBackendFinalize(heuristic) == CUDNN_STATUS_SUCCESS) {
     const int64_t answers = get(cudnn, heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS,
                                 CUDNN_TYPE_BACKEND_DESCRIPTOR, FN_CUDNN_CANDIDATES, found);
@@ -143,6 +162,9 @@ fn_status fn_cudnn_plan(fn_cudnn_pool *pool, cudnnBackendDescriptor_t graph,
              &graph));
   FN_TRY(
       set(cudnn, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &algorithm->engine));
+  FN_CHECK(assume(cudnn, engine, (cudnnBackendAttributeName_t)ENGINE_DEVICE) ==
+               CUDNN_STATUS_SUCCESS,
+           FN_ERR_UNSUPPORTED, "no engine for an assumed device");
   FN_TRY(finalize(cudnn, engine));
   for (int i = 0; i < algorithm->knobs; i++) {
     const cudnnBackendKnobType_t type = (cudnnBackendKnobType_t)algorithm->type[i];
@@ -160,7 +182,11 @@ fn_status fn_cudnn_plan(fn_cudnn_pool *pool, cudnnBackendDescriptor_t graph,
                CUDNN_TYPE_BACKEND_DESCRIPTOR, algorithm->knobs, knob));
   FN_TRY(finalize(cudnn, configuration));
   FN_TRY(fn_cudnn_new(pool, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, plan));
-  FN_TRY(set(cudnn, *plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &cudnn->handle));
+  if (!cudnn->assumed)
+    FN_TRY(
+        set(cudnn, *plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &cudnn->handle));
+  FN_CHECK(assume(cudnn, *plan, (cudnnBackendAttributeName_t)PLAN_DEVICE) == CUDNN_STATUS_SUCCESS,
+           FN_ERR_UNSUPPORTED, "no plan for an assumed device");
   FN_TRY(set(cudnn, *plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR,
              1, &configuration));
   FN_TRY(finalize(cudnn, *plan));

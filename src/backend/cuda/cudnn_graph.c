@@ -243,8 +243,9 @@ fn_status fn_cudnn_graph(fn_cudnn_pool *pool, const fn_gpu_call *call, const fn_
   FN_TRY(fn_cudnn_new(pool, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, graph));
   FN_TRY(set(&b, *graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, b.operations,
              b.operation));
-  FN_TRY(set(&b, *graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1,
-             &pool->library->handle));
+  if (!pool->library->assumed)
+    FN_TRY(set(&b, *graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1,
+               &pool->library->handle));
   return finalize(&b, *graph);
 }
 
