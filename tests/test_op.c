@@ -32,6 +32,15 @@ enum { TARGETS = sizeof targets / sizeof *targets };
 static const fn_backend *usable(const target *t) {
   const fn_backend *backend = NULL;
   if (fn_backend_find(t->backend, &backend) != FN_OK || backend->missing) return NULL;
+  static const fn_backend *without;
+  const fn_device_choice choice = {.node_size = 1, .deterministic = true};
+  fn_device *device;
+  if (backend == without) return NULL;
+  if (backend->device && backend->device(backend, &choice, &device) != FN_OK) {
+    printf("%s is left out: %s\n", t->backend, fn_error_message());
+    without = backend;
+    return NULL;
+  }
   return backend;
 }
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "backend/cuda/cuda.h"
-#include "backend/gpu/kernels.h"
+#include "backend/gpu/flat.h"
 #include "base/log.h"
 #include "base/system.h"
 #include "base/text.h"
@@ -252,26 +252,25 @@ static fn_status launch(fn_gpu_platform *platform, const fn_gpu_kernel *kernel, 
 
 static fn_status add_scaled(fn_device *device, fn_stream stream, float *sum, const float *x,
                             float keep, float factor, int64_t count) {
-  const fn_add_scaled_args args = {sum, x, keep, factor, count};
-  return launch_on(cuda_of(device), stream, FN_GPU_add_scaled, fn_gpu_blocks(count, 4),
+  const fn_add_scaled_args args = fn_gpu_add_scaled_args(sum, x, keep, factor, count);
+  return launch_on(cuda_of(device), stream, FN_GPU_add_scaled, fn_gpu_flat_blocks(count),
                    FN_GPU_THREADS, &args);
 }
 
 static fn_status sum_squares(fn_device *device, fn_stream stream, const float *x, int64_t count,
                              double *result) {
   fn_cuda *cuda = cuda_of(device);
-  const int64_t blocks = fn_gpu_blocks(count, 16);
   double *partial = cuda->partial[stream];
-  const fn_sum_squares_args squares = {.x = x, .partial = partial, .count = count};
-  FN_TRY(launch_on(cuda, stream, FN_GPU_sum_squares, blocks, FN_GPU_THREADS, &squares));
-  const fn_sum_squares_args sum = {.x = partial, .partial = result, .count = blocks, .plain = true};
-  return launch_on(cuda, stream, FN_GPU_sum_squares, 1, FN_GPU_THREADS, &sum);
+  const fn_sum_squares_args args = fn_gpu_sum_squares_args(x, count, partial);
+  FN_TRY(launch_on(cuda, stream, FN_GPU_sum_squares, fn_gpu_squares_blocks(count), FN_GPU_THREADS,
+                   &args));
+  const fn_sum_squares_finish_args end = fn_gpu_sum_squares_finish_args(count, partial, result);
+  return launch_on(cuda, stream, FN_GPU_sum_squares_finish, 1, FN_GPU_THREADS, &end);
 }
 
 static fn_status update(fn_device *device, fn_stream stream, const fn_update *u) {
-  const fn_update_args args = {*u};
-  return launch_on(cuda_of(device), stream, FN_GPU_update, fn_gpu_blocks(u->count, 4),
-                   FN_GPU_THREADS, &args);
+  return launch_on(cuda_of(device), stream, FN_GPU_optimize, fn_gpu_flat_blocks(u->count),
+                   FN_GPU_THREADS, u);
 }
 
 /* ---- recordings --------------------------------------------------------------------------------

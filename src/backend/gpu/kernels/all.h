@@ -6,6 +6,7 @@
 
 #include "backend/gpu/kernels/cells.h"
 #include "backend/gpu/kernels/conv.h"
+#include "backend/gpu/kernels/convert.h"
 #include "backend/gpu/kernels/flat.h"
 #include "backend/gpu/kernels/map.h"
 #include "backend/gpu/kernels/norm.h"
