@@ -23,6 +23,7 @@ struct fn_engine {
   const fn_dist *dist;
   fn_dataset_info info;
   fn_parameters *parameters;
+  fn_recorder *recorder; /**< NULL but for plans */
   entry entry[PROGRAMS_MOST];
   int entry_count;
 };
@@ -193,6 +194,7 @@ static fn_status open_device(fn_engine *engine) {
   const fn_run *run = engine->run;
   const fn_backend *backend;
   fn_device *device;
+  if (engine->recorder) return FN_OK;
   FN_TRY(fn_backend_find(run->compute.backend, &backend));
   if (!backend->device || backend->missing) return FN_OK; // the program says what is missing
   char cache[4096];
@@ -240,6 +242,7 @@ static fn_status compile(fn_engine *engine, entry *e) {
       .recompute = recompute_mode(run->compute.recompute),
       .memory_budget = (size_t)run->compute.memory_budget,
       .donor = find_donor(engine),
+      .recorder = engine->recorder,
       .replay = strcmp(run->compute.graphs, "auto") == 0,
   };
   const fn_status status =
@@ -372,6 +375,12 @@ void fn_engine_destroy(fn_engine *engine) {
   }
   fn_parameters_destroy(engine->parameters);
   free(engine);
+}
+
+fn_status fn_engine_assume(fn_engine *engine, fn_recorder *recorder) {
+  FN_CHECK(engine->entry_count == 0, FN_ERR_INTERNAL, "programs were made before");
+  engine->recorder = recorder;
+  return fn_parameters_attach(engine->parameters, fn_recorder_device(recorder));
 }
 
 fn_parameters *fn_engine_parameters(fn_engine *engine) {
