@@ -3,7 +3,8 @@
 
 #include "backend/cpu/internal.h"
 
-static void pair_of(const fn_node *node, const fn_philox_stream *stream, int64_t block, double *pair) {
+static void pair_of(const fn_node *node, const fn_philox_stream *stream, int64_t block,
+                    double *pair) {
   const fn_random_attrs *attrs = node->attrs;
   if (node->op == &fn_op_normal)
     fn_random_element_normals(stream, (uint32_t)block, pair);
