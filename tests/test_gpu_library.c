@@ -29,19 +29,26 @@ static size_t tensor_bytes(const fn_tensor *t) {
 /** Copy to memory of the device (NULL: the host is it). */
 static void *upload(fn_device *device, void *host, size_t bytes) {
   if (!device) return host;
-  void *memory = NULL;
+  void *memory = NULL, *pinned = NULL;
   assert_int_equal(device->allocate(device, bytes, &memory), FN_OK);
-  assert_int_equal(device->copy(device, FN_STREAM_COMPUTE, memory, host, bytes, FN_COPY_TO_DEVICE),
-                   FN_OK);
+  assert_int_equal(device->allocate_pinned(device, bytes, &pinned), FN_OK);
+  memcpy(pinned, host, bytes);
+  assert_int_equal(
+      device->copy(device, FN_STREAM_COMPUTE, memory, pinned, bytes, FN_COPY_TO_DEVICE), FN_OK);
   assert_int_equal(device->synchronize(device, FN_STREAM_COMPUTE), FN_OK);
+  device->release_pinned(device, pinned);
   return memory;
 }
 
 static void download(fn_device *device, void *host, void *memory, size_t bytes) {
   if (!device || !memory) return;
-  assert_int_equal(device->copy(device, FN_STREAM_COMPUTE, host, memory, bytes, FN_COPY_TO_HOST),
+  void *pinned = NULL;
+  assert_int_equal(device->allocate_pinned(device, bytes, &pinned), FN_OK);
+  assert_int_equal(device->copy(device, FN_STREAM_COMPUTE, pinned, memory, bytes, FN_COPY_TO_HOST),
                    FN_OK);
   assert_int_equal(device->synchronize(device, FN_STREAM_COMPUTE), FN_OK);
+  memcpy(host, pinned, bytes);
+  device->release_pinned(device, pinned);
   device->release(device, memory);
 }
 

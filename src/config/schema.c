@@ -238,6 +238,11 @@ static const fn_key keys[] = {
      FROM(1), .unit = "bytes",
      .meaning = "Size of the first bucket, small so that communication starts early."},
 
+    {KEY("train.allreduce", CHOICE, train.allreduce), .fallback = "auto",
+     .choices = "auto|host|device",
+     .meaning = "On GPUs, what MPI sums gradients from. host: copies in pinned memory; device: the "
+                "GPU's memory, which takes an MPI library made for it; auto: device where the "
+                "library says so."},
     {KEY("optimizer.name", CHOICE, optimizer.name), .fallback = "adam", .map2map = "optimizer",
      .choices = "sgd|adam|adamw|rmsprop|adadelta|adagrad|nadam", .meaning = "Update rule."},
     {KEY("optimizer.lr", REAL, optimizer.lr), .fallback = "null", .nullable = true, .off = 0,

@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "base/arena.h"
+#include "base/log.h"
 #include "base/system.h"
 #include "graph/program_internal.h"
 

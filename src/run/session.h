@@ -36,6 +36,8 @@ typedef struct fn_session {
   double since_clock, since_wait;
   int64_t since_samples;
   double since_exposed;
+  fn_status late; /**< this rank's failure after a step was agreed on; see fn_session_note */
+  char late_message[512];
   bool stopping;
   bool finished; /**< all epochs are done, or stopped early */
   fn_limits limits;

@@ -1,5 +1,6 @@
 #include "run/session_arrays.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/arena.h"
@@ -130,10 +131,25 @@ fn_status fn_session_average(fn_session *s) {
   return FN_OK;
 }
 
+/* ---- failures ---------------------------------------------------------------------------------
+ */
+
+void fn_session_note(fn_session *s, fn_status status) {
+  if (status == FN_OK || s->late != FN_OK) return;
+  s->late = status;
+  snprintf(s->late_message, sizeof s->late_message, "%s", fn_error_message());
+}
+
+fn_status fn_session_noted(const fn_session *s) {
+  return s->late == FN_OK ? FN_OK
+                          : fn_error_set(s->late, __FILE__, __LINE__, "%s", s->late_message);
+}
+
 /* ---- states -----------------------------------------------------------------------------------
  */
 
 fn_status fn_session_to_host(fn_session *s) {
+  FN_TRY(fn_session_noted(s));
   FN_TRY(fn_parameters_to_host(s->parameters));
   FN_TRY(fn_optimizer_to_host(s->optimizer));
   return fn_mirror_to_host(&s->average);

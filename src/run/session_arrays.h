@@ -27,6 +27,10 @@ fn_status fn_session_restore_buffers(fn_session *session);
 /** ema := decay ema + (1 - decay) values, if there is one. */
 fn_status fn_session_average(fn_session *session);
 
+/** Keep a failure of this rank alone for the next time that ranks agree. */
+void fn_session_note(fn_session *session, fn_status status);
+fn_status fn_session_noted(const fn_session *session);
+
 /** Everything a state holds brought to the host, before it is saved; and told to be newer there,
  *  after it was loaded. */
 fn_status fn_session_to_host(fn_session *session);

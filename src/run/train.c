@@ -93,16 +93,17 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
   }
   enter(s, FN_PHASE_GRADIENTS);
   const fn_status reduced = fn_reducer_finish(s->reducer);
-  if (reduced != FN_ERR_DEVICE) return reduced;
-  if (*failed == FN_OK) *failed = reduced; // this rank's own, to be agreed
+  if (reduced == FN_OK || !p->device) return reduced;
+  if (*failed == FN_OK) *failed = reduced; // a device is this rank's own: to be agreed
   return FN_OK;
 }
 
 /** Norm of the gradients and, on a device, which is waited for here and nowhere else in a step, the
- *  loss. */
+ *  loss, and the running statistics that ranks average. */
 static fn_status measure(fn_session *s, int64_t micro, step_sums *sums, double *norm) {
   FN_TRY(fn_gradient_norm_wait(s->parameters, norm));
   if (!s->parameters->device) return FN_OK;
+  if (s->dist->size > 1) FN_TRY(fn_parameters_buffers_to_host(s->parameters));
   if (micro > 1) return fn_session_loss_sum(s, &sums->loss);
   FN_TRY(fn_program_wait(s->last_program));
   sums->loss =
@@ -124,6 +125,7 @@ static fn_status agree_on_step(fn_session *s, step_sums *sums) {
                       .save = v[3],
                       .failed = v[4],
                       .bad_rank = worst ? s->dist->size - worst + 1 : 0};
+  if (sums->failed > 0) return FN_OK; // a device that has failed has no statistics to average
   return fn_dist_average_buffers(s->dist, s->parameters);
 }
 
@@ -225,7 +227,8 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
   fn_parameters *p = s->parameters;
   double norm = NAN;
   *sums = (step_sums){0};
-  fn_status failed = fn_session_keep_buffers(s);
+  fn_status failed = fn_session_noted(s);
+  if (failed == FN_OK) failed = fn_session_keep_buffers(s);
   const fn_batch *last = NULL;
   FN_TRY(gradients(s, loader, micro, sums, &last, &failed));
   if (failed == FN_OK) failed = measure(s, micro, sums, &norm);
@@ -238,16 +241,18 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
   const int64_t total = run->train.epochs * s->epoch_steps;
   const double lr = fn_schedule_rate(run, &s->schedule, s->progress.step, s->progress.epoch, total);
   if (sums->bad_rank > 0 || !isfinite(norm)) {
-    if (!isfinite(norm)) FN_TRY(fn_parameters_gradients_to_host(p));
+    // A device that fails now fails again in what follows, which is agreed on.
+    if (!isfinite(norm)) (void)fn_parameters_gradients_to_host(p);
     FN_TRY(diverged(s, sums, last, isfinite(norm) ? NULL : fn_gradient_not_finite(p)));
-    FN_TRY(fn_session_restore_buffers(s));
+    fn_session_note(s, fn_session_restore_buffers(s));
     sums->loss = sums->samples = 0; // does not count in the epoch's mean
   } else {
     const double clip = run->train.clip_norm;
     // torch.nn.utils.clip_grad_norm_: scale by max_norm / (norm + 1e-6) when above
     const double scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1;
-    FN_TRY(fn_optimizer_step(s->optimizer, lr, scale));
-    FN_TRY(fn_session_average(s));
+    fn_status updated = fn_optimizer_step(s->optimizer, lr, scale);
+    if (updated == FN_OK) updated = fn_session_average(s);
+    fn_session_note(s, updated);
   }
   s->progress.step++;
   s->progress.epoch_step++;
@@ -519,7 +524,7 @@ static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(
       s->dist, fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,
                                  fn_reducer_bucket_bytes(s->parameters, s->run->train.bucket_bytes),
-                                 &s->reducer)));
+                                 fn_allreduce_from(s->run->train.allreduce), &s->reducer)));
   bool resumed, stopped = false;
   FN_TRY(fn_session_lock(s));
   FN_TRY(fn_session_restore(s, &resumed));
