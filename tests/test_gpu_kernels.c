@@ -307,7 +307,7 @@ static void optimizer_steps(void **state) {
                            .amsgrad = flags & 1,
                            .has_buffer = flags & 2};
       forced_blocks = flags & 1 ? 1 : 5;
-      require(fn_gpu_launch(&platform, optimize, 1, &u[0]));
+      require(fn_gpu_launch(&platform, update, 1, &u[0]));
       forced_blocks = 0;
       for (int64_t e = 0; e < COUNT; e++)
         fn_update_element(&u[1], e);
