@@ -9,6 +9,7 @@
 
 #include "backend/backends.h"
 #include "backend/gpu/emulated_library.h"
+#include "backend/gpu/flat.h"
 #include "base/random.h"
 
 static struct {
@@ -20,6 +21,7 @@ static struct {
   fn_status status;              /**< first failure: sticks */
   char message[1024];
   bool opened;
+  double *partial; /**< scratch of sum_squares, allocated at its first call */
 } e = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /** What every call returns from the first failure on. */
@@ -248,38 +250,49 @@ static fn_status synchronize(fn_device *device, fn_stream stream) {
   return locked(do_synchronize, &e.stream[stream]);
 }
 
+/* ---- kernels outside of programs ---------------------------------------------------------------
+ */
+
+static fn_status put_kernel(fn_stream stream, int id, int64_t blocks, const void *args) {
+  return put(stream, &(fn_emulated_operation){.kind = FN_EMULATED_KERNEL,
+                                              .kernel = fn_gpu_kernel_at(id),
+                                              .count = blocks,
+                                              .threads = FN_GPU_THREADS,
+                                              .args = (void *)args});
+}
+
+static fn_status inside(const void *memory, int64_t count, const char *what) {
+  return fn_emulated_inside(FN_EMULATED_DEVICE, memory, (size_t)count * sizeof(float), what);
+}
+
 static fn_status add_scaled(fn_device *device, fn_stream stream, float *sum, const float *x,
                             float keep, float factor, int64_t count) {
   (void)device;
-  const size_t bytes = (size_t)count * sizeof(float);
-  FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, sum, bytes, "sum"));
-  FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, x, bytes, "what is added"));
-  return put(stream, &(fn_emulated_operation){.kind = FN_EMULATED_ADD_SCALED,
-                                              .to = sum,
-                                              .from = x,
-                                              .keep = keep,
-                                              .factor = factor,
-                                              .count = count});
+  FN_TRY(inside(sum, count, "sum"));
+  FN_TRY(inside(x, count, "what is added"));
+  const fn_add_scaled_args args = fn_gpu_add_scaled_args(sum, x, keep, factor, count);
+  return put_kernel(stream, FN_GPU_add_scaled, fn_gpu_flat_blocks(count), &args);
 }
 
 static fn_status sum_squares(fn_device *device, fn_stream stream, const float *x, int64_t count,
                              double *result) {
-  (void)device;
-  FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, x, (size_t)count * sizeof(float), "squares"));
+  FN_TRY(inside(x, count, "squares"));
   FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, result, sizeof *result, "sum of squares"));
-  return put(stream, &(fn_emulated_operation){
-                         .kind = FN_EMULATED_SUM_SQUARES, .to = result, .from = x, .count = count});
+  if (!e.partial)
+    FN_TRY(device->allocate(device, FN_SQUARES_BLOCKS * sizeof(double), (void **)&e.partial));
+  const fn_sum_squares_args args = fn_gpu_sum_squares_args(x, count, e.partial);
+  FN_TRY(put_kernel(stream, FN_GPU_sum_squares, fn_gpu_squares_blocks(count), &args));
+  const fn_sum_squares_finish_args end = fn_gpu_sum_squares_finish_args(count, e.partial, result);
+  return put_kernel(stream, FN_GPU_sum_squares_finish, 1, &end);
 }
 
 static fn_status update(fn_device *device, fn_stream stream, const fn_update *u) {
   (void)device;
-  const size_t bytes = (size_t)u->count * sizeof(float);
-  FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, u->weight, bytes, "weights"));
-  FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, u->gradient, bytes, "gradients"));
+  FN_TRY(inside(u->weight, u->count, "weights"));
+  FN_TRY(inside(u->gradient, u->count, "gradients"));
   for (int s = 0; s < 3; s++)
-    if (u->state[s])
-      FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, u->state[s], bytes, "state of the optimizer"));
-  return put(stream, &(fn_emulated_operation){.kind = FN_EMULATED_UPDATE, .update = *u});
+    if (u->state[s]) FN_TRY(inside(u->state[s], u->count, "state of the optimizer"));
+  return put_kernel(stream, FN_GPU_optimize, fn_gpu_flat_blocks(u->count), u);
 }
 
 /* ---- recordings --------------------------------------------------------------------------------
@@ -415,6 +428,7 @@ static fn_status open_device(const fn_backend *backend, const fn_device_choice *
   FN_TRY(number("FIELDNET_EMULATED_DEVICES", choice->node_size, &devices));
   int index;
   FN_TRY(fn_gpu_choose_device(choice, (int)devices, &index));
+  fn_gpu_executor_shuffle((uint64_t)seed);
   e.order = fn_random_stream((uint64_t)seed, FN_RANDOM_TEST, 0, 0);
   e.lost_after = lost;
   fn_emulated_limit((size_t)memory);

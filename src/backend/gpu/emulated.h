@@ -6,7 +6,7 @@
  * what the caller did not order happens in some run in the wrong order.
  *
  *  Environment, read when the device is opened:
- *    FIELDNET_EMULATED_ORDER    seed of the order (0)
+ *    FIELDNET_EMULATED_ORDER    seed of the order (0); above 0 threads and blocks go in turns too
  *    FIELDNET_EMULATED_MEMORY   bytes of device memory; more is FN_ERR_MEMORY (no limit)
  *    FIELDNET_EMULATED_DEVICES  devices of the node (as many as there are ranks)
  *    FIELDNET_EMULATED_LOST     operations after which the device is lost, FN_ERR_DEVICE (never)
@@ -21,9 +21,6 @@ typedef enum fn_emulated_kind {
   FN_EMULATED_CLEAR,
   FN_EMULATED_KERNEL,
   FN_EMULATED_CALL,
-  FN_EMULATED_ADD_SCALED,
-  FN_EMULATED_SUM_SQUARES,
-  FN_EMULATED_UPDATE,
   FN_EMULATED_RECORD,
   FN_EMULATED_WAIT,
 } fn_emulated_kind;
@@ -34,13 +31,11 @@ typedef struct fn_emulated_operation {
   void *to;
   const void *from;
   int64_t count; /**< bytes, elements or blocks */
-  float keep, factor;
   int threads;
   const fn_gpu_kernel *kernel;
   void *args; /**< of the kernel; the operation's own */
   const fn_gpu_call *call;
   fn_gpu_addresses at;
-  fn_update update;
   fn_event *event;
   uint64_t record; /**< of the event: made by this one, or waited for */
 } fn_emulated_operation;

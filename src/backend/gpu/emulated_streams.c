@@ -4,7 +4,6 @@
 
 #include "backend/gpu/emulated.h"
 #include "backend/gpu/emulated_library.h"
-#include "backend/update.h"
 
 fn_status fn_emulated_put(fn_emulated_queue *queue, const fn_emulated_operation *operation) {
   if (queue->first == queue->count) queue->first = queue->count = 0;
@@ -33,32 +32,12 @@ void fn_emulated_queue_clear(fn_emulated_queue *queue) {
   *queue = (fn_emulated_queue){0};
 }
 
-/** Sum of squares in the order of blocks and threads of a grid that depends on count alone. */
-static void sum_squares(double *result, const float *x, int64_t count) {
-  double sum = 0;
-  for (int64_t i = 0; i < count; i++)
-    sum += (double)x[i] * (double)x[i];
-  *result = sum;
-}
-
 fn_status fn_emulated_perform(fn_gpu_platform *platform, fn_emulated_operation *o) {
   switch (o->kind) {
     case FN_EMULATED_COPY: memmove(o->to, o->from, (size_t)o->count); break;
     case FN_EMULATED_CLEAR: memset(o->to, 0, (size_t)o->count); break;
     case FN_EMULATED_KERNEL: o->kernel->host(o->args, o->count, o->threads); break;
     case FN_EMULATED_CALL: return fn_emulated_call_run(platform, o->call, &o->at);
-    case FN_EMULATED_ADD_SCALED: {
-      float *sum = o->to;
-      const float *x = o->from;
-      for (int64_t i = 0; i < o->count; i++)
-        sum[i] = o->keep * sum[i] + o->factor * x[i];
-      break;
-    }
-    case FN_EMULATED_SUM_SQUARES: sum_squares(o->to, o->from, o->count); break;
-    case FN_EMULATED_UPDATE:
-      for (int64_t i = 0; i < o->update.count; i++)
-        fn_update_element(&o->update, i);
-      break;
     case FN_EMULATED_RECORD:
       if (o->record > o->event->passed) o->event->passed = o->record;
       break;
