@@ -194,16 +194,18 @@ static fn_status convolution(builder *b, cudnnBackendDescriptor_t y) {
   return FN_OK;
 }
 
-/** y = x + other, or with other NULL y = leaky(x). */
+/** y = x + other, or with other NULL y = leaky(x); with slope 1 y = x in another dtype. */
 static fn_status pointwise(builder *b, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t other,
                            double slope, cudnnBackendDescriptor_t y) {
-  const cudnnPointwiseMode_t mode = other ? CUDNN_POINTWISE_ADD : CUDNN_POINTWISE_RELU_FWD;
+  const cudnnPointwiseMode_t mode = other        ? CUDNN_POINTWISE_ADD
+                                    : slope == 1 ? CUDNN_POINTWISE_IDENTITY
+                                                 : CUDNN_POINTWISE_RELU_FWD;
   const cudnnDataType_t type = CUDNN_DATA_FLOAT;
   cudnnBackendDescriptor_t how, d;
   FN_TRY(fn_cudnn_new(b->pool, CUDNN_BACKEND_POINTWISE_DESCRIPTOR, &how));
   FN_TRY(set(b, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode));
   FN_TRY(set(b, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &type));
-  if (!other && slope != 0)
+  if (!other && slope != 0 && slope != 1)
     FN_TRY(set(b, how, CUDNN_ATTR_POINTWISE_RELU_LOWER_CLIP_SLOPE, CUDNN_TYPE_DOUBLE, 1, &slope));
   FN_TRY(finalize(b, how));
   FN_TRY(fn_cudnn_new(b->pool, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, &d));
@@ -225,7 +227,9 @@ fn_status fn_cudnn_graph(fn_cudnn_pool *pool, const fn_gpu_call *call, const fn_
                            : 1;
   const bool residual = form->finish && call->present_in[3],
              bias = form->finish && call->present_in[2];
-  int left = residual + bias + (slope != 1);
+  // Engines that write another dtype than they read do so in an operation of its own.
+  const bool widens = form->result != call->input[0].dtype;
+  int left = residual + bias + (slope != 1 || widens);
   cudnnBackendDescriptor_t value, next, other;
   FN_TRY(result(&b, left == 0, form->result, &value));
   FN_TRY(convolution(&b, value));
@@ -236,7 +240,7 @@ fn_status fn_cudnn_graph(fn_cudnn_pool *pool, const fn_gpu_call *call, const fn_
     FN_TRY(pointwise(&b, value, other, 1, next));
     value = next;
   }
-  if (slope != 1) {
+  if (slope != 1 || widens) {
     FN_TRY(result(&b, true, form->result, &next));
     FN_TRY(pointwise(&b, value, NULL, slope, next));
   }
