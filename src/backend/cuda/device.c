@@ -5,6 +5,7 @@
 
 #include "backend/cuda/cuda.h"
 #include "backend/gpu/flat.h"
+#include "backend/gpu/kernels.h"
 #include "base/log.h"
 #include "base/system.h"
 #include "base/text.h"
@@ -260,16 +261,16 @@ static fn_status add_scaled(fn_device *device, fn_stream stream, float *sum, con
 static fn_status sum_squares(fn_device *device, fn_stream stream, const float *x, int64_t count,
                              double *result) {
   fn_cuda *cuda = cuda_of(device);
+  const int64_t blocks = fn_gpu_squares_blocks(count);
   double *partial = cuda->partial[stream];
-  const fn_sum_squares_args args = fn_gpu_sum_squares_args(x, count, partial);
-  FN_TRY(launch_on(cuda, stream, FN_GPU_sum_squares, fn_gpu_squares_blocks(count), FN_GPU_THREADS,
-                   &args));
-  const fn_sum_squares_finish_args end = fn_gpu_sum_squares_finish_args(count, partial, result);
-  return launch_on(cuda, stream, FN_GPU_sum_squares_finish, 1, FN_GPU_THREADS, &end);
+  const fn_sum_squares_args squares = fn_gpu_sum_squares_args(x, count, partial);
+  FN_TRY(launch_on(cuda, stream, FN_GPU_sum_squares, blocks, FN_GPU_THREADS, &squares));
+  const fn_sum_squares_finish_args sum = fn_gpu_sum_squares_finish_args(count, partial, result);
+  return launch_on(cuda, stream, FN_GPU_sum_squares_finish, 1, FN_GPU_THREADS, &sum);
 }
 
 static fn_status update(fn_device *device, fn_stream stream, const fn_update *u) {
-  return launch_on(cuda_of(device), stream, FN_GPU_optimize, fn_gpu_flat_blocks(u->count),
+  return launch_on(cuda_of(device), stream, FN_GPU_update, fn_gpu_flat_blocks(u->count),
                    FN_GPU_THREADS, u);
 }
 
