@@ -179,6 +179,16 @@ static fn_recompute recompute_mode(const char *name) {
   return strcmp(name, "all") == 0 ? FN_RECOMPUTE_ALL : FN_RECOMPUTE_AUTO;
 }
 
+/** Folder where the fastest algorithms of a device's libraries are kept from run to run: of
+ *  FIELDNET_CACHE, else where the user's programs keep such things; false: nowhere. */
+static bool cache_folder(char *path, size_t size) {
+  const char *own = getenv("FIELDNET_CACHE"), *common = getenv("XDG_CACHE_HOME"),
+             *home = getenv("HOME");
+  if (own && own[0]) return snprintf(path, size, "%s", own) < (int)size;
+  if (common && common[0]) return snprintf(path, size, "%s/fieldnet", common) < (int)size;
+  return home && home[0] && snprintf(path, size, "%s/.cache/fieldnet", home) < (int)size;
+}
+
 /** The device of this rank, before the first program that runs there. */
 static fn_status open_device(fn_engine *engine) {
   const fn_run *run = engine->run;
@@ -187,10 +197,14 @@ static fn_status open_device(fn_engine *engine) {
   if (engine->recorder) return FN_OK;
   FN_TRY(fn_backend_find(run->compute.backend, &backend));
   if (!backend->device || backend->missing) return FN_OK; // the program says what is missing
+  char cache[4096];
+  const bool keeps = cache_folder(cache, sizeof cache);
   const fn_device_choice choice = {.node_rank = engine->dist->node_rank,
                                    .node_size = engine->dist->node_size,
                                    .share = run->compute.share_devices,
-                                   .deterministic = run->compute.deterministic};
+                                   .deterministic = run->compute.deterministic,
+                                   .tf32 = strcmp(run->compute.precision, "tf32") == 0,
+                                   .cache = keeps ? cache : NULL};
   FN_TRY(backend->device(backend, &choice, &device));
   return fn_parameters_attach(engine->parameters, device);
 }

@@ -292,7 +292,7 @@ static fn_status update(fn_device *device, fn_stream stream, const fn_update *u)
   FN_TRY(inside(u->gradient, u->count, "gradients"));
   for (int s = 0; s < 3; s++)
     if (u->state[s]) FN_TRY(inside(u->state[s], u->count, "state of the optimizer"));
-  return put_kernel(stream, FN_GPU_optimize, fn_gpu_flat_blocks(u->count), u);
+  return put_kernel(stream, FN_GPU_update, fn_gpu_flat_blocks(u->count), u);
 }
 
 /* ---- recordings --------------------------------------------------------------------------------

@@ -95,9 +95,9 @@ FN_DEVICE void fn_sum_squares_finish_body(const fn_sum_squares_finish_args *a, f
 }
 
 /** One optimizer step over the flat arrays of all parameters. */
-typedef fn_update fn_optimize_args;
+typedef fn_update fn_update_args;
 
-FN_DEVICE void fn_optimize_body(const fn_optimize_args *a, fn_thread t, void *shared, int phase) {
+FN_DEVICE void fn_update_body(const fn_update_args *a, fn_thread t, void *shared, int phase) {
   (void)shared;
   (void)phase;
   for (int64_t i = fn_thread_first(t); i < a->count; i += fn_thread_stride(t))
