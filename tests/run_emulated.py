@@ -86,6 +86,29 @@ def trains_like_the_processor():
         same_steps(cpu, emulated, 1e-5, 1e-4)
 
 
+def narrow_types():
+    """24 steps in 16 bits and TF32 stay near those in float32; f16 finds its loss scale, and states keep it."""
+    beside = dict(BESIDE, optimizer__name="adam")
+    for precision, part in ("tf32", 1e-3), ("bf16", 0.02), ("f16", 0.005):
+        train(1, "layers.yaml", precision, compute__precision=precision, **beside)
+    train(1, "layers.yaml", "f32", **beside)
+    for precision, part in ("tf32", 1e-3), ("bf16", 0.02), ("f16", 0.005):
+        same_steps("f32", precision, part, 0.1)
+    check(steps("f32")[0]["loss"] != steps("f16")[0]["loss"], "f16 computes in f32")
+    train(1, "layers.yaml", "f16_parts", code=75, compute__precision="f16", train__stop_after_steps=3, **beside)
+    train(1, "layers.yaml", "f16_parts", compute__precision="f16", **beside)
+    same_state("f16", "f16_parts")
+    # 2 (y - t) / cells, times 65536, exceeds 65504 for targets of this size: steps are left out until the scale fits.
+    done = train(1, "layers.yaml", "f16_large", compute__precision="f16", data__train__target="large/*.npy",
+                 report__verbosity="detail")
+    left_out = done.output.count("gradients exceed f16")
+    check(2 <= left_out <= 12 and len(steps("f16_large")) == 24 and steps("f16_large")[-1]["gradient_norm"] > 0,
+          f"{left_out} steps left out", done.output)
+    done = run(1, "train", "layers.yaml", "--set", "folder=f16_cpu", "--set", "compute.precision=f16", "--set",
+               "compute.backend=cpu")
+    check(done.code in (2, 8) and "compute.precision" in done.output, "f16 on cpu is refused", done.output)
+
+
 def order_does_not_matter():
     """Another order of what events leave open, and no replay: the same bits."""
     train(1, "layers.yaml", "order0", **BESIDE)
@@ -151,9 +174,12 @@ with folder():
     for kind, seed in ("in", 1), ("out", 2):
         for index in range(3):
             write_npy(f"{kind}/{index}.npy", (3, 16, 16, 16), noise(10 * seed + index, 3 * 16 ** 3))
+    for index in range(3):
+        write_npy(f"large/{index}.npy", (3, 16, 16, 16), noise(30 + index, 3 * 16 ** 3, 3e4))
     write_text("vnet.yaml", VNET)
     write_text("layers.yaml", LAYERS)
     trains_like_the_processor()
+    narrow_types()
     order_does_not_matter()
     resumes()
     averages_are_tested()

@@ -140,8 +140,26 @@ static bool is_parameter(const fn_value *leaf) {
   return fn_value_leaf(leaf)->kind == FN_LEAF_PARAMETER;
 }
 
+/** Type of activations. */
+static fn_dtype precision_of(const fn_run *run) {
+  if (strcmp(run->compute.precision, "bf16") == 0) return FN_BF16;
+  return strcmp(run->compute.precision, "f16") == 0 ? FN_F16 : FN_F32;
+}
+
+/** tf32 and f16 are a GPU's. */
+static fn_status check_precision(const fn_run *run) {
+  const fn_backend *backend;
+  FN_TRY(fn_backend_find(run->compute.backend, &backend));
+  const bool of_devices =
+      precision_of(run) == FN_F16 || strcmp(run->compute.precision, "tf32") == 0;
+  if (!of_devices || backend->device || backend->missing) return FN_OK;
+  return fn_run_fail(run, "compute.precision", "%s needs a GPU; the %s backend has f32 and bf16",
+                     run->compute.precision, backend->name);
+}
+
 /** Differentiate the loss by every parameter, last ones first: the order of the backward pass. */
-static fn_status add_gradients(entry *e, fn_value ***wrt, fn_value ***gradient, int *count) {
+static fn_status add_gradients(entry *e, bool scaled, fn_value ***wrt, fn_value ***gradient,
+                               int *count) {
   const int leaves = fn_graph_leaf_count(e->graph);
   fn_arena *arena = fn_graph_arena(e->graph);
   *wrt = fn_arena_take(arena, (size_t)(leaves + 1) * sizeof(fn_value *));
@@ -149,7 +167,10 @@ static fn_status add_gradients(entry *e, fn_value ***wrt, fn_value ***gradient, 
   *count = 0;
   for (int l = 0; l < leaves; l++)
     if (is_parameter(fn_graph_leaf(e->graph, l))) (*wrt)[(*count)++] = fn_graph_leaf(e->graph, l);
-  return fn_differentiate(e->graph, e->model.loss, *wrt, *count, *gradient);
+  if (!scaled) return fn_differentiate(e->graph, e->model.loss, *wrt, *count, *gradient);
+  // Small gradients would vanish in f16: all are multiplied, see fn_engine_feed.
+  fn_value *seed = fn_input(e->graph, "loss_scale", fn_value_shape(e->model.loss));
+  return fn_differentiate_from(e->graph, &e->model.loss, &seed, 1, *wrt, *count, *gradient);
 }
 
 static int list_outputs(const fn_model *model, fn_program_output *outputs) {
@@ -211,7 +232,7 @@ static fn_status open_device(fn_engine *engine) {
 
 static fn_status compile(fn_engine *engine, entry *e) {
   const fn_run *run = engine->run;
-  const bool bf16 = strcmp(run->compute.precision, "bf16") == 0;
+  const fn_dtype precision = precision_of(run);
   if (!e->plan_only) FN_TRY(open_device(engine));
   fn_program_output outputs[8];
   const int output_count = list_outputs(&e->model, outputs);
@@ -225,17 +246,18 @@ static fn_status compile(fn_engine *engine, entry *e) {
   fn_value **wrt = NULL, **gradient = NULL;
   int gradient_count = 0;
   if (e->training) {
-    FN_TRY(add_gradients(e, &wrt, &gradient, &gradient_count));
+    FN_TRY(add_gradients(e, precision == FN_F16, &wrt, &gradient, &gradient_count));
     const int all = output_count + gradient_count;
     fn_value **kept = fn_arena_take(fn_graph_arena(e->graph), (size_t)all * sizeof *kept);
     memcpy(kept, keep, (size_t)output_count * sizeof *kept);
     memcpy(kept + output_count, gradient, (size_t)gradient_count * sizeof *kept);
     FN_TRY(fn_graph_fuse_backward(e->graph, kept, all));
   }
-  if (bf16) FN_TRY(fn_graph_apply_bf16(e->graph, run->compute.first_layer_f32));
+  if (precision != FN_F32)
+    FN_TRY(fn_graph_apply_half(e->graph, precision, run->compute.first_layer_f32));
   const fn_program_options options = {
       .backend = run->compute.backend,
-      .precision = bf16 ? FN_BF16 : FN_F32,
+      .precision = precision,
       .check = run->compute.check,
       .profile = e->profile,
       .plan_only = e->plan_only,
@@ -346,6 +368,7 @@ fn_status fn_engine_create(const fn_run *run, const fn_dist *dist, const fn_data
                            fn_engine **engine) {
   *engine = NULL;
   FN_TRY(fn_engine_check_sizes(run, info));
+  FN_TRY(check_precision(run));
   start_threads(run, dist);
   fn_engine *e = calloc(1, sizeof *e);
   FN_CHECK(e, FN_ERR_MEMORY, "out of memory");
@@ -397,6 +420,8 @@ static fn_status feed(fn_program *program, const char *name, const float *values
 }
 
 fn_status fn_engine_feed(fn_program *program, const fn_batch *batch) {
+  const float one = 1;
+  if (fn_program_input_shape(program, "loss_scale")) FN_TRY(feed(program, "loss_scale", &one, 1));
   FN_TRY(feed(program, "input", batch->input, batch->count * batch->input_values));
   if (!fn_program_input_shape(program, "target")) return FN_OK;
   FN_CHECK(batch->target, FN_ERR_INTERNAL, "a batch without targets for a program with a loss");

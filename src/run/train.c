@@ -11,6 +11,7 @@
 #include "dist/placement.h"
 #include "run/best.h"
 #include "run/epoch.h"
+#include "run/loss_scale.h"
 #include "run/open_data.h"
 #include "run/run_loop.h"
 #include "run/session.h"
@@ -47,6 +48,8 @@ static fn_status run_batch(fn_session *s, const fn_batch *batch, bool reduce, do
   fn_program *program;
   FN_TRY(fn_engine_program(s->engine, true, true, batch->count, &program));
   FN_TRY(fn_engine_feed(program, batch));
+  float *seed = fn_program_input(program, "loss_scale");
+  if (seed) *seed = (float)fn_loss_scale(&s->progress);
   fn_program_on_gradient(program, reduce ? fn_reducer_ready : NULL, s->reducer);
   const fn_run_context context = step_context(s, batch);
   FN_TRY(fn_program_run(program, &context));
@@ -102,6 +105,7 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
  *  loss, and the running statistics that ranks average. */
 static fn_status measure(fn_session *s, int64_t micro, step_sums *sums, double *norm) {
   FN_TRY(fn_gradient_norm_wait(s->parameters, norm));
+  *norm /= fn_loss_scale(&s->progress);
   if (!s->parameters->device) return FN_OK;
   if (s->dist->size > 1) FN_TRY(fn_parameters_buffers_to_host(s->parameters));
   if (micro > 1) return fn_session_loss_sum(s, &sums->loss);
@@ -178,7 +182,7 @@ static double weight_gradient_norm(fn_parameters *p, bool last) {
 }
 
 static void report_step(fn_session *s, const fn_loader *loader, const step_sums *sums, double lr,
-                        double norm, int64_t epoch_step) {
+                        double norm, double scale, int64_t epoch_step) {
   const double now = fn_clock(), wait = fn_loader_waited(loader);
   double busy, exposed;
   fn_reducer_times(s->reducer, &busy, &exposed);
@@ -195,8 +199,8 @@ static void report_step(fn_session *s, const fn_loader *loader, const step_sums 
         .loss = sums->samples > 0 ? sums->loss / sums->samples : (double)NAN,
         .lr = lr,
         .gradient_norm = norm,
-        .gradient_first = weight_gradient_norm(s->parameters, false),
-        .gradient_last = weight_gradient_norm(s->parameters, true),
+        .gradient_first = weight_gradient_norm(s->parameters, false) / scale,
+        .gradient_last = weight_gradient_norm(s->parameters, true) / scale,
         .seconds = now - s->since_clock,
         .samples = s->since_samples,
         .input_wait = wait - s->since_wait,
@@ -241,7 +245,11 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
   if (sums->failed > 0) return fn_dist_agree(s->dist, failed);
   const int64_t total = run->train.epochs * s->epoch_steps;
   const double lr = fn_schedule_rate(run, &s->schedule, s->progress.step, s->progress.epoch, total);
-  if (sums->bad_rank > 0 || !isfinite(norm)) {
+  const double loss_scale = fn_loss_scale(&s->progress);
+  if (sums->bad_rank == 0 && fn_loss_scale_update(&s->progress, isfinite(norm))) {
+    fn_log(FN_DETAIL, "step %lld: gradients exceed f16; step left out, loss scale lowered to %g",
+           (long long)s->progress.step + 1, s->progress.loss_scale);
+  } else if (sums->bad_rank > 0 || !isfinite(norm)) {
     // A device that fails now fails again in what follows, which is agreed on.
     if (!isfinite(norm)) (void)fn_parameters_gradients_to_host(p);
     FN_TRY(diverged(s, sums, last, isfinite(norm) ? NULL : fn_gradient_not_finite(p)));
@@ -251,7 +259,7 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
     const double clip = run->train.clip_norm;
     // torch.nn.utils.clip_grad_norm_: scale by max_norm / (norm + 1e-6) when above
     const double scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1;
-    fn_status updated = fn_optimizer_step(s->optimizer, lr, scale);
+    fn_status updated = fn_optimizer_step(s->optimizer, lr, scale / loss_scale);
     if (updated == FN_OK) updated = fn_session_average(s);
     fn_session_note(s, updated);
   }
@@ -261,7 +269,7 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
   s->progress.loss_sum += sums->loss;
   s->progress.loss_count += sums->samples;
   s->stopping = sums->stop > 0;
-  report_step(s, loader, sums, lr, norm, epoch_step);
+  report_step(s, loader, sums, lr, norm, loss_scale, epoch_step);
   return FN_OK;
 }
 
@@ -548,6 +556,7 @@ static fn_status train(fn_session *s) {
   bool resumed, stopped = false;
   FN_TRY(fn_session_lock(s));
   FN_TRY(fn_session_restore(s, &resumed));
+  fn_loss_scale_start(s->run, &s->progress);
   // After the last thing that may refuse the run: what is refused leaves the folder as it was.
   FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
   FN_TRY(show_placement(s));
