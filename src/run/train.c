@@ -537,7 +537,11 @@ static void announce(const fn_session *s, bool resumed) {
 /** Where the ranks are, once, before anything takes long. Collective. */
 static fn_status show_placement(const fn_session *s) {
   fn_text table = {0};
-  const fn_status status = fn_placement_table(s->dist, s->run->compute.backend, &table);
+  char device[64];
+  const fn_device *taken = s->parameters->device;
+  snprintf(device, sizeof device, taken ? "%s %d" : "%s", s->run->compute.backend,
+           taken ? taken->info.index : 0);
+  const fn_status status = fn_placement_table(s->dist, device, &table);
   if (table.data) table.data[table.length - 1] = '\0'; // the log ends its lines itself
   if (table.data) fn_log(s->dist->size > 1 ? FN_INFO : FN_DETAIL, "%s", table.data);
   fn_text_free(&table);
