@@ -41,6 +41,8 @@ static const problem problems[] = {
     {"grouped", 3, 2, 12, 8, {5, 4, 5}, {3, 3, 3}, {.groups = 4}},
     {"image", 2, 3, 3, 20, {9, 11}, {3, 3}, {.pad_low = {1, 1}, .pad_high = {1, 1}}},
     {"image, doubling", 2, 3, 20, 64, {10, 6}, {2, 2}, {.stride = {2, 2}}},
+    {"image, patches of 4x4", 2, 5, 16, 40, {18, 20}, {4, 4}, {.stride = {4, 4}}},
+    {"image, many patches", 2, 3, 12, 24, {64, 92}, {2, 2}, {.stride = {2, 2}}},
     {"image, depthwise", 2, 2, 16, 16, {8, 7}, {3, 3}, {.groups = 16}},
     {"image, 5x4 stride 3", 2, 1, 8, 33, {14, 13}, {5, 4}, {.stride = {3, 2}, .pad_low = {2, 1}}},
     {"line", 1, 3, 8, 33, {19}, {3}, {.groups = 1}},
@@ -122,11 +124,35 @@ static void weight(void **state) {
   }
 }
 
+/** Weight gradients over patches: any number of threads gives the same bits. */
+static void threads_do_not_matter(void **state) {
+  (void)state;
+  const problem p = {"patches", 2, 3, 16, 40, {64, 72}, {2, 2}, {.stride = {2, 2}}};
+  fn_conv_attrs attrs = {.slope = 1};
+  fn_shape x, w, y;
+  shapes_of(&p, &attrs, &x, &w, &y);
+  attrs.extent = w;
+  const int threads = fn_threads_get();
+  uint64_t first = 0;
+  for (int t = 1; t <= 5; t += 2) {
+    fn_threads_set(t);
+    call c;
+    call_make(&c, &fn_op_conv_weight, &attrs, 2, (fn_shape[]){x, y}, 2);
+    fill_inputs(&c, 8);
+    const uint64_t now = check_call(&c, &(manner){.block = 8});
+    if (t == 1) first = now;
+    assert_true(now == first);
+    call_free(&c);
+  }
+  fn_threads_set(threads);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(forward),
       cmocka_unit_test(data),
       cmocka_unit_test(weight),
+      cmocka_unit_test(threads_do_not_matter),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,13 +2,13 @@
 
 #include <pthread.h>
 #include <stdarg.h>
-#include <stdbool.h>
 
 #include "base/system.h"
 
 static struct {
   int rank, size;
   fn_level level;
+  FILE *file; // NULL: the standard streams
   pthread_mutex_t lock;
   const char *seen[256];
   int seen_count;
@@ -17,6 +17,17 @@ static struct {
 void fn_log_identify(int rank, int size) {
   state.rank = rank;
   state.size = size;
+}
+
+void fn_log_to(FILE *file) {
+  pthread_mutex_lock(&state.lock);
+  state.file = file;
+  state.seen_count = 0;
+  pthread_mutex_unlock(&state.lock);
+}
+
+bool fn_log_is_to_file(void) {
+  return state.file != NULL;
 }
 
 void fn_log_set_level(fn_level level) {
@@ -35,9 +46,13 @@ static void print(fn_level level, const char *format, va_list arguments) {
                      : level == FN_WARN ? "fieldnet: warning: "
                                         : "";
   pthread_mutex_lock(&state.lock);
+  if (state.file) {
+    fprintf(state.file, "%s%s\n", kind, line);
+    fflush(state.file);
+  }
   if (level == FN_ERROR && state.size > 1) {
     fprintf(stream, "%s[rank %d on %s] %s\n", kind, state.rank, fn_host_name(), line);
-  } else {
+  } else if (level == FN_ERROR || !state.file) {
     fprintf(stream, "%s%s\n", kind, line);
   }
   fflush(stream);

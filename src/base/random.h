@@ -18,6 +18,7 @@ typedef enum fn_purpose {
   FN_RANDOM_NOISE = 5,
   FN_RANDOM_SYNTH = 6, /**< generated fields */
   FN_RANDOM_TEST = 7,
+  FN_RANDOM_SWEEP = 8, /**< settings of trials; a = setting, b = hash of the parameter's name */
 } fn_purpose;
 
 /** A stream; copy it to fork it. */

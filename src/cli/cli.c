@@ -92,7 +92,7 @@ static fn_status unknown_option(const fn_command_entry *command, const char *arg
   for (int i = 0; i < count; i++)
     names[i] = command->option[i].name;
   names[count++] = "help";
-  if (command->takes_run) names[count++] = "set";
+  if (command->takes_run || command->takes_set) names[count++] = "set";
   const char *name = argument + strspn(argument, "-");
   const char *near = fn_text_closest(name, names, count);
   FN_CHECK(near == NULL, FN_ERR_CONFIG, "%s: unknown option '%s', did you mean '--%s'?",
@@ -112,7 +112,8 @@ static fn_status parse_option(arguments *a, int argc, char **argv, int *i) {
   if (strncmp(argument, "--", 2) != 0) return unknown_option(command, argument);
   const char *name = argument + 2, *equals = strchr(name, '=');
   const size_t length = equals ? (size_t)(equals - name) : strlen(name);
-  const bool is_set = command->takes_run && length == 3 && strncmp(name, "set", 3) == 0;
+  const bool may_set = command->takes_run || command->takes_set,
+             is_set = may_set && length == 3 && strncmp(name, "set", 3) == 0;
   const int index = is_set ? -1 : option_index(command, name, length);
   if (!is_set && index < 0) return unknown_option(command, argument);
   if (!is_set && !command->option[index].value) {

@@ -10,12 +10,10 @@
 #include "base/system.h"
 #include "base/text.h"
 #include "cli/session.h"
-#include "learn/learn.h"
 #include "run/checkpoint.h"
-#include "run/describe.h"
+#include "run/cost.h"
 #include "run/open_data.h"
 #include "run/session.h"
-#include "run/sizes.h"
 
 typedef struct check {
   const fn_run *run;
@@ -73,27 +71,16 @@ static fn_status enough_samples(const check *c) {
   return FN_OK;
 }
 
-static int64_t ceil_divide(int64_t a, int64_t b) {
-  return a / b + (a % b > 0);
-}
-
 static void print_steps(const check *c) {
-  const int64_t samples = fn_dataset_epoch_samples(c->train);
-  int64_t begin, count;
-  fn_rank_slice(samples, 0, c->dist->size, true, &begin, &count);
-  const int64_t batches = ceil_divide(count, c->run->train.batch),
-                steps = ceil_divide(batches, c->run->train.accumulate);
+  fn_cost cost;
+  fn_cost_steps(c->run, c->train, c->dist->size, &cost);
   printf("ranks              %d\n", c->dist->size);
-  printf("samples per rank   %lld of %lld", (long long)count, (long long)samples);
-  const int64_t unused = samples - count * c->dist->size;
+  printf("samples per rank   %lld of %lld", (long long)cost.rank_samples, (long long)cost.samples);
+  const int64_t unused = cost.samples - cost.rank_samples * c->dist->size;
   if (unused > 0) printf(" (%lld unused in each epoch)", (long long)unused);
-  // A step takes no more than there is.
-  const int64_t batch = c->run->train.batch < count ? c->run->train.batch : count,
-                micro = c->run->train.accumulate < batches ? c->run->train.accumulate : batches,
-                step = micro * batch < count ? micro * batch : count;
   printf("\nsteps per epoch    %lld of %lld x %lld samples\nsteps of the run   %.0f\n",
-         (long long)steps, (long long)step, (long long)c->dist->size,
-         (double)steps * (double)c->run->train.epochs);
+         (long long)cost.steps, (long long)cost.step_samples, (long long)c->dist->size,
+         (double)cost.steps * (double)c->run->train.epochs);
 }
 
 static void check_data(check *c) {
@@ -110,26 +97,9 @@ static void check_data(check *c) {
 /* ---- network ------------------------------------------------------------------------------------
  */
 
-static void print_memory(const char *name, double bytes, double *total) {
-  char text[32];
-  printf("  %-18s %s\n", name, fn_text_bytes(bytes, text, sizeof text));
-  *total += bytes;
-}
-
-/** Returns the bytes that a rank needs. The parts are known exactly but for the scratch memory of
- * library primitives, which is small and known only once they are made. */
-static double print_network(const check *c, const fn_network_totals *t, int states, int64_t count,
-                            int64_t batch) {
+static void print_network(const check *c, const fn_cost *cost) {
   const fn_run *run = c->run;
-  const fn_parameters *p = fn_engine_parameters(c->engine);
-  const fn_dataset_info *info = fn_dataset_get_info(c->train);
-  const double weights = (double)p->count * sizeof(float);
-  const int copies = states + (run->train.ema_decay > 0) + (run->train.accumulate > 1);
-  double cells = (double)info->input_channels, target = (double)info->target_channels, total = 0;
-  for (int d = 0; d < info->spatial; d++) {
-    cells *= (double)info->input_extent[d];
-    if (d < info->target_spatial) target *= (double)info->target_extent[d];
-  }
+  const fn_network_totals *t = &cost->totals;
   printf("\nnetwork            %s, %lld parameters, %d kernels per step\n",
          run->model.layers ? "layers" : run->model.name, (long long)t->parameters, t->kernels);
   printf("GFLOP per step     %.2f forward, %.2f with gradients, per rank\n",
@@ -137,54 +107,33 @@ static double print_network(const check *c, const fn_network_totals *t, int stat
   if (t->repeats > 0)
     printf("computed twice     %s: about %.1f %% more time (compute.recompute)\n", t->repeated,
            100 * t->extra);
-  printf("memory per rank\n");
-  print_memory("activations", (double)t->training_arena, &total);
-  print_memory("parameters", weights + (double)p->buffer_count * sizeof(float), &total);
-  print_memory("gradients", weights, &total);
-  print_memory("optimizer, copies", weights * copies, &total);
-  // One more than is read ahead: the batch in use; an epoch may be shorter.
-  const int64_t batches = ceil_divide(count, batch),
-                held = run->data.prefetch + 1 < batches ? run->data.prefetch + 1 : batches;
-  print_memory("batches read ahead",
-               (double)held * (double)batch * (cells + target) * sizeof(float), &total);
-  if (info->cubes) {
-    const double least = (double)fn_dataset_held_bytes(c->train, c->dist->size);
-    print_memory("cubes", run->data.read_memory > 0 ? (double)run->data.read_memory : 1.5 * least,
-                 &total);
-  }
   char text[32];
+  printf("memory per rank\n");
+  for (int i = 0; i < cost->parts; i++)
+    printf("  %-18s %s\n", cost->part[i].name,
+           fn_text_bytes(cost->part[i].bytes, text, sizeof text));
   printf("  %-18s %s, and scratch of library primitives\n", "together",
-         fn_text_bytes(total, text, sizeof text));
+         fn_text_bytes(cost->memory, text, sizeof text));
   printf("checkpoint         %s each, %lld kept%s\n",
-         fn_text_bytes((double)c->checkpoint_bytes, text, sizeof text),
+         fn_text_bytes((double)cost->checkpoint_bytes, text, sizeof text),
          (long long)run->checkpoint.keep_last, run->checkpoint.keep_last == 0 ? " (0: all)" : "");
-  return total;
 }
 
 static fn_status plan_network(check *c) {
   const fn_run *run = c->run;
-  const fn_dataset_info *info = fn_dataset_get_info(c->train);
-  FN_TRY(fn_engine_create(run, c->dist, info, &c->engine));
+  fn_cost cost;
+  FN_TRY(fn_engine_create(run, c->dist, fn_dataset_get_info(c->train), &c->engine));
   FN_TRY(fn_engine_warn_narrow(c->engine));
-  int64_t begin, count;
-  fn_rank_slice(fn_dataset_epoch_samples(c->train), 0, c->dist->size, true, &begin, &count);
-  int64_t batch = count < run->train.batch ? count : run->train.batch;
-  if (batch < 1) batch = 1;
-  fn_network_totals totals;
-  FN_TRY(fn_network_totals_find(c->engine, batch, &totals));
-  fn_parameters *parameters = fn_engine_parameters(c->engine);
-  fn_optimizer *optimizer;
-  FN_TRY(fn_optimizer_create(run, parameters, &optimizer));
-  const int states = fn_optimizer_state_count(optimizer);
-  fn_optimizer_destroy(optimizer);
-  c->checkpoint_bytes = fn_checkpoint_bytes(parameters, states, run->train.ema_decay > 0);
-  const double needed = c->print ? print_network(c, &totals, states, count, batch) : 0;
+  FN_TRY(fn_cost_find(run, c->train, c->engine, c->dist->size, &cost));
+  c->checkpoint_bytes = cost.checkpoint_bytes;
+  if (!c->print) return FN_OK;
+  print_network(c, &cost);
   const double limit = (double)fn_memory_limit();
   char text[2][32];
-  FN_CHECK(needed <= limit, FN_ERR_MEMORY,
+  FN_CHECK(cost.memory <= limit, FN_ERR_MEMORY,
            "%s: a rank needs %s (%.0f bytes), but no more than %s can be had here",
-           fn_run_where(run, "train.batch"), fn_text_bytes(needed, text[0], sizeof text[0]), needed,
-           fn_text_bytes(limit, text[1], sizeof text[1]));
+           fn_run_where(run, "train.batch"), fn_text_bytes(cost.memory, text[0], sizeof text[0]),
+           cost.memory, fn_text_bytes(limit, text[1], sizeof text[1]));
   return FN_OK;
 }
 

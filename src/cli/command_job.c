@@ -8,8 +8,7 @@
 #include <unistd.h>
 
 #include "base/system.h"
-#include "cli/commands.h"
-#include "run/job.h"
+#include "cli/command_job.h"
 
 static const char *base_name(const char *path) {
   const char *slash = strrchr(path, '/');
@@ -24,16 +23,16 @@ static fn_status one_of(const fn_command_line *line, const char *option, const c
   FN_FAIL(FN_ERR_CONFIG, "--%s: %s is neither %s nor %s", option, *value, names[0], names[1]);
 }
 
-static fn_status read_options(const fn_command_line *line, const fn_run *run, fn_job *job) {
+static fn_status read_options(const fn_command_line *line, fn_job *job) {
   static const char *const commands[] = {"train", "test"}, *const launchers[] = {"srun", "mpirun"};
-  job->name = fn_command_text(line, "name", base_name(run->folder));
+  job->name = fn_command_text(line, "name", base_name(job->folder));
   job->time = fn_command_text(line, "time", NULL);
   job->partition = fn_command_text(line, "partition", NULL);
   job->account = fn_command_text(line, "account", NULL);
   job->qos = fn_command_text(line, "qos", NULL);
   job->memory = fn_command_text(line, "mem", NULL);
   job->mpi = fn_command_text(line, "mpi", "pmix");
-  FN_TRY(one_of(line, "command", "train", commands, 2, &job->command));
+  if (!job->command) FN_TRY(one_of(line, "command", "train", commands, 2, &job->command));
   FN_TRY(one_of(line, "launcher", "srun", launchers, 2, &job->launcher));
   FN_TRY(fn_command_integer(line, "nodes", 1, 1000000, &job->nodes));
   FN_TRY(fn_command_integer(line, "gpus-per-node", 0, 1024, &job->gpus_per_node));
@@ -99,14 +98,13 @@ static fn_status submit_all(const char *script, int64_t chain) {
   return FN_OK;
 }
 
-static fn_status write_script(const fn_command_line *line, const fn_run *run, const fn_job *job,
-                              int64_t chain) {
+static fn_status write_script(const fn_command_line *line, const fn_job *job, int64_t chain) {
   char path[4096];
-  snprintf(path, sizeof path, "%s/job.sbatch", run->folder);
+  snprintf(path, sizeof path, "%s/job.sbatch", job->folder);
   const char *output = fn_command_text(line, "output", path);
   fn_text script = {0};
-  fn_status status = fn_job_script(run, job, &script);
-  if (status == FN_OK) status = fn_make_directories(run->folder);
+  fn_status status = fn_job_script(job, &script);
+  if (status == FN_OK) status = fn_make_directories(job->folder);
   if (status == FN_OK) status = fn_file_replace(output, script.data, script.length);
   fn_text_free(&script);
   FN_TRY(status);
@@ -116,29 +114,22 @@ static fn_status write_script(const fn_command_line *line, const fn_run *run, co
   return FN_OK;
 }
 
-static fn_status work(const fn_command_line *line, const fn_run *run) {
+fn_status fn_job_write(const fn_command_line *line, fn_job *job, int64_t chain) {
   char program[4096], folder[4096];
   const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
   FN_CHECK(length > 0 && getcwd(folder, sizeof folder), FN_ERR_INTERNAL,
            "the program's own path is unknown: %s", strerror(errno));
   program[length] = '\0';
-  int64_t chain = 0;
-  FN_TRY(fn_command_integer(line, "chain", 1, 1000, &chain));
-  fn_job job = {.program = program,
-                .run_path = line->run_path,
-                .set = line->set,
-                .set_count = line->set_count,
-                .working_folder = folder,
-                .nodes = 1,
-                .ranks_per_node = 1,
-                .warning = 300,
-                .retries = 3,
-                .requeue = chain == 0};
-  FN_TRY(read_options(line, run, &job));
+  job->program = program;
+  job->working_folder = folder;
+  job->nodes = job->ranks_per_node = 1;
+  job->warning = 300;
+  job->retries = 3;
+  FN_TRY(read_options(line, job));
   char *site;
   FN_TRY(read_site(line, &site));
-  job.site = site;
-  const fn_status status = write_script(line, run, &job, chain > 0 ? chain : 1);
+  job->site = site;
+  const fn_status status = write_script(line, job, chain);
   free(site);
   return status;
 }
@@ -146,7 +137,14 @@ static fn_status work(const fn_command_line *line, const fn_run *run) {
 fn_status fn_command_job(const fn_command_line *line) {
   fn_run *run = NULL;
   FN_TRY(fn_command_load(line, FN_COMMAND_OTHER, 0, &run));
-  const fn_status status = work(line, run);
+  int64_t chain = 0;
+  fn_status status = fn_command_integer(line, "chain", 1, 1000, &chain);
+  fn_job job = {.run_path = line->run_path,
+                .set = line->set,
+                .set_count = line->set_count,
+                .folder = run->folder,
+                .requeue = chain == 0};
+  if (status == FN_OK) status = fn_job_write(line, &job, chain > 0 ? chain : 1);
   fn_run_destroy(run);
   return status;
 }

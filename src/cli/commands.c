@@ -37,7 +37,8 @@ static const fn_command_entry commands[] = {
      .takes_run = true,
      .function = fn_command_check},
     {.name = "describe",
-     .synopsis = "RUN.yaml [--training] [--size N] [--dot | --json] [--set KEY=VALUE ...]",
+     .synopsis = "RUN.yaml [--training] [--size N] [--dot | --json] [--backend NAME] "
+                 "[--assume ARCH] [--set KEY=VALUE ...]",
      .summary = "show the network: shapes, parameters, operations, memory",
      .details = "Prints a table with one line per operator, or a graph for Graphviz. Sizes are "
                 "those of the data; without data, of data.crop and data.input_pad, or of --size.",
@@ -46,6 +47,11 @@ static const fn_command_entry commands[] = {
          {{"dot", NULL, "print the graph in the DOT language instead of a table"},
           {"json", NULL, "print the table as JSON"},
           {"training", NULL, "list every kernel of a training step instead of the network"},
+          {"backend", "NAME", "instead of compute.backend"},
+          {"assume", "ARCH",
+           "plan a training step for a GPU of this kind (sm_80, sm_90) without having one: "
+           "kernels, "
+           "layouts, memory, streams, events; exit status 1 if accesses are not ordered"},
           {"size", "N", "cells of the network's input along each axis"},
           {"channels", "IN,OUT", "channels of input and target, where there are no data"},
           {"spatial", "D",
@@ -204,6 +210,72 @@ static const fn_command_entry commands[] = {
                 {"output", "FILE", "where to write it (job.sbatch in the run folder)"},
                 {"submit", NULL, "hand it to sbatch"}},
      .function = fn_command_job},
+    {.name = "sweep",
+     .synopsis =
+         "plan SWEEP.yaml [--all] [--step-seconds S]\n"
+         "       fieldnet sweep run SWEEP.yaml [--group G] [--trials RANGES]\n"
+         "       fieldnet sweep job SWEEP.yaml [--cap N] [--time T] ... [--submit]\n"
+         "       fieldnet sweep status|best|table|plot SWEEP.yaml [--top N] [--output FILE]\n"
+         "       fieldnet sweep ask SWEEP.yaml [--set KEY=VALUE ... | --json VALUES] "
+         "[--queue]\n"
+         "       fieldnet sweep tell SWEEP.yaml TRIAL --value V [--epoch E | --state STATE]",
+     .summary = "train a run many times with other settings, and compare",
+     .details =
+         "plan: the trials, and what they take: steps, memory, disk, time. Start it under mpirun "
+         "for trials on several ranks.\n\n"
+         "run: train trials one after another until none is left. Under mpirun or srun the ranks "
+         "part into groups of --group, which take trials side by side. A trial that fails is "
+         "recorded and the others go on; what was stopped or killed is gone on with by the same "
+         "command, also by several at a time. Signals, time limit and halt file as with train.\n\n"
+         "job: write a batch script for SLURM, an array of jobs with a task for each trial, with "
+         "the options of fieldnet job; --submit hands it to sbatch, once for all trials.\n\n"
+         "status, best, table, plot: what has become of the trials so far; the table is CSV, the "
+         "plot shows the metric against each parameter and learning curves.\n\n"
+         "ask: give a trial to a worker outside, or register one with values chosen outside, and "
+         "print it as one JSON object; tell: record what came of it. The answer to a value of an "
+         "epoch is 'go', 'stop' (by the rule of the sweep) or 'lost' (the trial is somebody "
+         "else's).\n\n"
+         "docs/sweeps.md describes the file, the rules and the store.",
+     .takes_set = true,
+     .extra_min = 2,
+     .extra_max = 3,
+     .option = {{"group", "G", "run: ranks that train one trial together (1)"},
+                {"trial", "N", "run: this trial only, on all ranks"},
+                {"trials", "RANGES", "run: these trials only, as in 0-3,7"},
+                {"cap", "N", "job: trials that run at the same time (as many as fit)"},
+                {"nodes", "N", "job: nodes of a trial (1)"},
+                {"ranks-per-node", "N", "job: ranks on each node (as many as GPUs, else 1)"},
+                {"gpus-per-node", "N", "job: GPUs of each node (0)"},
+                {"cpus-per-rank", "N", "job: cores of each rank (the scheduler's default)"},
+                {"time", "T", "job: time limit as SLURM writes it (the partition's)"},
+                {"mem", "M", "job: memory per node as SLURM writes it"},
+                {"partition", "P", "job: partition"},
+                {"account", "A", "job: account"},
+                {"qos", "Q", "job: quality of service"},
+                {"name", "NAME", "job: its name (the sweep folder's)"},
+                {"warning", "S", "job: seconds between the signal and the time limit (300)"},
+                {"retries", "N", "job: crashes of a trial in a row after which to give up (3)"},
+                {"launcher", "NAME", "job: srun or mpirun (srun)"},
+                {"mpi", "TYPE", "job: of srun --mpi (pmix)"},
+                {"site", "FILE", "job: lines for this machine ($FIELDNET_SITE)"},
+                {"output", "FILE",
+                 "job, table, plot: where to write it (job.sbatch or sweep.png in the sweep's "
+                 "folder; tables to standard output)"},
+                {"submit", NULL, "job: hand it to sbatch"},
+                {"all", NULL, "plan: print every trial"},
+                {"step-seconds", "S", "plan: time of a training step, for the estimate"},
+                {"top", "N", "best: settings that are printed (5)"},
+                {"json", "VALUES", "ask: values chosen outside, as a JSON object"},
+                {"queue", NULL, "ask: only register the values; sweep run will train them"},
+                {"lease", "S",
+                 "ask: seconds after the last word from outside until the trial may "
+                 "be given to somebody else (never)"},
+                {"value", "V", "tell: the metric"},
+                {"epoch", "E", "tell: the value is that after epoch E"},
+                {"state", "STATE", "tell: the end: finished, failed or released (to be resumed)"},
+                {"seconds", "S", "tell: time that the trial took"},
+                {"message", "TEXT", "tell: why it failed"}},
+     .function = fn_command_sweep},
     {.name = "help",
      .synopsis = "[COMMAND | KEY | SECTION] [--man | --markdown | --completion]",
      .summary = "explain a command or a configuration key",

@@ -28,6 +28,7 @@ typedef struct fn_command_entry {
   const char *summary;      /**< one line */
   const char *details;      /**< paragraphs for the command's help, separated by empty lines */
   bool takes_run;           /**< the first argument is RUN.yaml, and --set is accepted */
+  bool takes_set;           /**< --set is accepted without RUN.yaml */
   int extra_min, extra_max; /**< further arguments */
   fn_command_option option[FN_MAX_OPTIONS + 1]; /**< ends with name NULL */
   fn_status (*function)(const fn_command_line *line);
@@ -106,6 +107,7 @@ fn_status fn_command_bench(const fn_command_line *line);
 fn_status fn_command_bench_cubes(const fn_command_line *line);
 fn_status fn_command_data(const fn_command_line *line);
 fn_status fn_command_job(const fn_command_line *line);
+fn_status fn_command_sweep(const fn_command_line *line);
 fn_status fn_command_help(const fn_command_line *line);
 fn_status fn_command_version(const fn_command_line *line);
 

@@ -208,7 +208,7 @@ static void shell_options(FILE *out) {
   for (int i = 0; i < fn_command_count(); i++) {
     const fn_command_entry *command = fn_command_at(i);
     fprintf(out, "    %s) options=\"--help", command->name);
-    if (command->takes_run) fputs(" --set", out);
+    if (command->takes_run || command->takes_set) fputs(" --set", out);
     for (const fn_command_option *o = command->option; o->name; o++)
       fprintf(out, " --%s", o->name);
     fprintf(out, "\" ;;\n");

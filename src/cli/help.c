@@ -77,6 +77,8 @@ void fn_help_command(FILE *out, const fn_command_entry *command) {
   if (command->takes_run)
     print_option(out, "set", "KEY=VALUE",
                  "set a configuration key over the run file; VALUE is YAML; may be repeated");
+  if (command->takes_set)
+    print_option(out, "set", "KEY=VALUE", "ask: a value chosen outside; VALUE is YAML; repeated");
   print_option(out, "help", NULL, "print this text");
 }
 

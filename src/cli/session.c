@@ -1,16 +1,7 @@
 #include "cli/session.h"
 
-#include <string.h>
-
 #include "base/log.h"
 #include "models/models.h"
-
-static fn_level verbosity(const fn_run *run) {
-  const char *text = run->report.verbosity;
-  if (strcmp(text, "quiet") == 0) return FN_WARN;
-  if (strcmp(text, "detail") == 0) return FN_DETAIL;
-  return strcmp(text, "debug") == 0 ? FN_DEBUG : FN_INFO;
-}
 
 /** Say what went wrong, end MPI. */
 static fn_status leave(fn_dist *dist, fn_status status) {
@@ -46,7 +37,7 @@ fn_status fn_cli_run(const fn_command_line *line, fn_command need,
   if (status == FN_OK && run->plugin) status = fn_plugin_load(run->plugin);
   status = fn_dist_agree(&dist, status);
   if (status == FN_OK) {
-    fn_log_set_level(verbosity(run));
+    fn_log_set_level(fn_run_verbosity(run));
     fn_log(FN_DETAIL, "backend %s, precision %s, %s", run->compute.backend, run->compute.precision,
            run->compute.deterministic
                ? "deterministic"

@@ -62,6 +62,8 @@ static void unknown_key(fn_run_parts *parts, const char *within, const char *pat
 
 static void read_section(fn_run_parts *parts, const char *within, const fn_options *mapping) {
   for (const fn_options *node = mapping->first; node; node = node->next) {
+    // What varies around a run is no part of it: config/sweep.c reads that section.
+    if (!within[0] && strcmp(node->key, "sweep") == 0) continue;
     const char *path = join(parts, within, node->key);
     const bool dotted = strchr(node->key, '.') != NULL;
     const fn_key *key = dotted ? NULL : fn_key_find(path);
@@ -156,7 +158,7 @@ static bool read_all(fn_run_parts *parts, const char *const *set, int set_count)
   return true;
 }
 
-static fn_run_parts *create_parts(const char *name, const char *text, size_t size) {
+fn_run_parts *fn_parts_create(const char *name, const char *text, size_t size) {
   fn_arena *arena = fn_arena_create();
   if (!arena) return NULL;
   fn_run_parts *parts = fn_arena_take(arena, sizeof *parts);
@@ -178,7 +180,7 @@ static fn_status load(const char *name, const char *text, size_t size, const cha
                       int set_count, fn_command command, fn_run **run, char **errors) {
   *run = NULL;
   *errors = NULL;
-  fn_run_parts *parts = create_parts(name, text, size);
+  fn_run_parts *parts = fn_parts_create(name, text, size);
   FN_CHECK(parts, FN_ERR_MEMORY, "no memory for the configuration of %s", name);
   parts->guess = true;
   if (read_all(parts, set, set_count)) {
@@ -226,6 +228,13 @@ fn_status fn_run_load(const char *path, const char *const *set, int set_count, f
 
 void fn_run_destroy(fn_run *run) {
   if (run) fn_arena_destroy(run->arena);
+}
+
+fn_level fn_run_verbosity(const fn_run *run) {
+  const char *text = run->report.verbosity;
+  if (strcmp(text, "quiet") == 0) return FN_WARN;
+  if (strcmp(text, "detail") == 0) return FN_DETAIL;
+  return strcmp(text, "debug") == 0 ? FN_DEBUG : FN_INFO;
 }
 
 /* ---- places ------------------------------------------------------------------------------------
@@ -277,7 +286,7 @@ static fn_status compare_key(const fn_key *key, fn_run_parts *old, const fn_run 
 
 fn_status fn_run_compare(const char *old_resolved, const fn_run *run, difference report,
                          void *user) {
-  fn_run_parts *old = create_parts("stored configuration", old_resolved, strlen(old_resolved));
+  fn_run_parts *old = fn_parts_create("stored configuration", old_resolved, strlen(old_resolved));
   FN_CHECK(old, FN_ERR_MEMORY, "no memory to compare configurations");
   // A state of another version may hold keys and values this one does not know: they are
   // differences to report, not reasons to stop. What is no YAML at all is one.

@@ -30,6 +30,10 @@ static inline const fn_run_parts *fn_parts_of(const fn_run *run) {
   return (const fn_run_parts *)(const void *)run;
 }
 
+/** A description without values yet, and the text it is to be read from, copied; NULL without
+ *  memory. Its arena owns it. */
+fn_run_parts *fn_parts_create(const char *name, const char *text, size_t size);
+
 /** Node of a key that was written with a value; NULL when absent or null. */
 const fn_options *fn_parts_given(const fn_run_parts *parts, const char *key);
 

@@ -10,6 +10,7 @@
 #include <fieldnet/network.h>
 
 #include "base/arena.h"
+#include "base/log.h"
 
 /** A list of texts; `text[i]` are glob patterns, names, ... */
 typedef struct fn_texts {
@@ -232,6 +233,8 @@ const char *fn_run_where(const fn_run *run, const char *key);
 fn_status fn_run_fail(const fn_run *run, const char *key, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/** Which messages the run wants, report.verbosity. */
+fn_level fn_run_verbosity(const fn_run *run);
 /** Whether the run's data are cubes with two classes (data.kind: cubes). */
 bool fn_run_has_cubes(const fn_run *run);
 /** Whether the run names data for a stage: "train", "validation" or "test". A stage of fields has

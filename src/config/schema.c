@@ -408,8 +408,11 @@ static const fn_key keys[] = {
      .choices = "reference|cpu|cuda|emulated",
      .meaning = "Who computes: plain C, slow and obvious; oneDNN and vector kernels; CUDA; or the "
                 "kernels and streams of CUDA emulated on the host, for tests."},
-    {KEY("compute.precision", CHOICE, compute.precision), .fallback = "f32", .choices = "f32|bf16",
-     .meaning = "Type of activations; weights, statistics, losses and sums stay f32."},
+    {KEY("compute.precision", CHOICE, compute.precision), .fallback = "f32",
+     .choices = "f32|tf32|bf16",
+     .meaning = "Type of activations; weights, statistics, losses and sums stay f32. tf32: all is "
+                "kept in f32, but convolutions and matrix products on a GPU round what they "
+                "multiply to 10 bits of mantissa."},
     {KEY("compute.first_layer_f32", FLAG, compute.first_layer_f32), .fallback = "true",
      .meaning = "Keep the input and the first convolution in f32 in a bf16 run."},
     {KEY("compute.threads", INTEGER, compute.threads), OFF(0), WITHIN(1, 4096), .unit = "threads",

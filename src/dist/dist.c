@@ -132,9 +132,25 @@ void fn_dist_finalize(fn_dist *dist) {
   MPI_Initialized(&initialised);
   MPI_Finalized(&finalised);
   if (!initialised || finalised) return;
-  if (dist->comm != MPI_COMM_NULL) MPI_Comm_free(&dist->comm);
-  if (dist->gradient_comm != MPI_COMM_NULL) MPI_Comm_free(&dist->gradient_comm);
+  fn_dist_release(dist);
   MPI_Finalize();
+}
+
+fn_status fn_dist_split(const fn_dist *parent, int color, int key, fn_dist *group) {
+  *group = *parent; // also its place on the node: who takes which device and core must not change
+  group->comm = group->gradient_comm = MPI_COMM_NULL;
+  FN_TRY_MPI(MPI_Comm_split(parent->comm, color, key, &group->comm), "making groups of ranks");
+  FN_TRY_MPI(MPI_Comm_dup(group->comm, &group->gradient_comm), "making groups of ranks");
+  MPI_Comm_rank(group->comm, &group->rank);
+  MPI_Comm_size(group->comm, &group->size);
+  group->collectives = (fn_collectives){
+      .self = group, .rank = group->rank, .size = group->size, .sum = sum_for_programs};
+  return FN_OK;
+}
+
+void fn_dist_release(fn_dist *group) {
+  if (group->comm != MPI_COMM_NULL) MPI_Comm_free(&group->comm);
+  if (group->gradient_comm != MPI_COMM_NULL) MPI_Comm_free(&group->gradient_comm);
 }
 
 void fn_dist_abort(const fn_dist *dist, fn_status status) {

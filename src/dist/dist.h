@@ -1,5 +1,6 @@
 /** @file dist.h
- *  The job: its ranks, errors agreed over them, gradients summed over them.
+ *  The job, or a group of its ranks that works by itself: ranks, errors agreed over them, gradients
+ * summed over them.
  */
 #ifndef FN_DIST_DIST_H
 #define FN_DIST_DIST_H
@@ -11,12 +12,12 @@
 
 typedef struct fn_dist {
   int rank, size;
-  int node_rank, node_size; /**< among the ranks of this node */
+  int node_rank, node_size; /**< among the job's ranks of this node */
   int cores;                /**< that this rank may count as its own */
   int core[FN_CORES_MOST];  /**< cores that no other rank of the node counts as its own */
   int core_count;           /**< 0: they cannot be told apart */
   bool cores_given;       /**< fewer than the machine has: who started the job chose them for it */
-  MPI_Comm comm;          /**< duplicate of MPI_COMM_WORLD for control messages */
+  MPI_Comm comm;          /**< for control messages: all ranks of the job, or those of the group */
   MPI_Comm gradient_comm; /**< used by the progress thread only */
   bool threads_multiple;  /**< MPI_THREAD_MULTIPLE was provided */
   fn_collectives collectives; /**< for programs; sums over comm */
@@ -26,7 +27,16 @@ typedef struct fn_dist {
 fn_status fn_dist_init(int *argc, char ***argv, fn_dist *dist);
 /** Collective. */
 void fn_dist_finalize(fn_dist *dist);
-/** The error is unrecoverable on this rank alone: print it and end the job (MPI_Abort). */
+/** Part the ranks into groups that then work independently of each other: those with the same
+ *  `color` (>= 0) are a group, ranked by `key`, then by their rank in `parent`. The group has
+ *  communicators of its own. Its place on the node, cores and node_rank, stays that in `parent`:
+ *  the other groups of the node run at the same time, on the other cores and devices. *group must
+ *  not move. Collective over `parent`. */
+fn_status fn_dist_split(const fn_dist *parent, int color, int key, fn_dist *group);
+/** Give back what fn_dist_split made. Collective over the group. */
+void fn_dist_release(fn_dist *group);
+/** The error is unrecoverable on this rank alone: print it and end the whole job (MPI_Abort), also
+ *  when `dist` is a group of it. */
 void fn_dist_abort(const fn_dist *dist, fn_status status);
 
 /** Agree on success: every rank returns FN_OK when all passed FN_OK; otherwise every rank returns

@@ -44,7 +44,7 @@ static fn_status prepare_step(fn_program *p, step *s) {
       kernel->output[o].block = kernel->output[o].pitch = 1;
     }
   }
-  if (p->options.plan_only) return FN_OK;
+  if (p->options.plan_only || p->options.recorder) return FN_OK;
   const fn_status status = s->is_reorder ? s->backend->prepare_reorder(s->backend, kernel)
                                          : s->backend->prepare(s->backend, kernel);
   return fn_error_context(status, "operator %s (%s)", s->is_reorder ? "reorder" : s->node->op->name,
@@ -89,7 +89,10 @@ static fn_status open_device(fn_program *p) {
   }
   if (p->options.plan_only) return FN_OK;
   const fn_device_choice any = {.node_size = 1, .share = true, .deterministic = true};
-  FN_TRY(p->backend->device(p->backend, &any, &p->device));
+  if (p->options.recorder)
+    p->device = fn_recorder_device(p->options.recorder);
+  else
+    FN_TRY(p->backend->device(p->backend, &any, &p->device));
   return p->parameters ? fn_parameters_attach(p->parameters, p->device) : FN_OK;
 }
 
@@ -98,8 +101,11 @@ static fn_status build(fn_program *p, const fn_program_output *outputs, int outp
   const double start = fn_clock();
   FN_TRY(fn_backend_find(p->options.backend, &p->backend));
   FN_TRY(fn_backend_find("reference", &p->reference));
-  FN_CHECK(!p->backend->missing, FN_ERR_UNSUPPORTED, "backend %s cannot be used: %s",
+  const bool planned_for = p->options.recorder && p->backend->device && p->backend->plan;
+  FN_CHECK(!p->backend->missing || planned_for, FN_ERR_UNSUPPORTED, "backend %s cannot be used: %s",
            p->backend->name, p->backend->missing);
+  FN_CHECK(!p->options.recorder || planned_for, FN_ERR_UNSUPPORTED,
+           "backend %s works on no device that could be planned for", p->backend->name);
   FN_CHECK(p->options.precision != FN_F64 || p->backend == p->reference, FN_ERR_UNSUPPORTED,
            "double precision runs on the reference backend only");
   FN_TRY(open_device(p));
@@ -247,6 +253,7 @@ static fn_status find_constants(fn_program *p, fn_run_context *context, bool *va
 
 fn_status fn_program_step(fn_program *program, int index, const fn_run_context *context) {
   step *st = &program->step[index];
+  if (program->options.recorder) return fn_device_record_step(program, index);
   const bool timed = program->options.profile || program->done;
   const double start = timed ? fn_clock() : 0;
   fn_status status = st->kernel.run(&st->kernel, context);

@@ -5,6 +5,7 @@
 #define FN_GRAPH_PROGRAM_H
 
 #include "graph/parameters.h"
+#include "graph/recorder.h"
 
 typedef struct fn_program fn_program;
 
@@ -28,7 +29,9 @@ typedef struct fn_program_options {
   fn_program *donor; /**< NULL, or a program that never runs at the same time and outlives this one:
                         its arena is used where it is large enough. Inputs and outputs of one are
                         then overwritten by a run of the other. */
-  bool replay;       /**< on a device that can: record the second run and replay it from then on */
+  fn_recorder *recorder; /**< NULL, or the device to plan for: nothing is computed, and a run writes
+                              down what a device would be told. Of a backend with a device */
+  bool replay; /**< on a device that can: record the second run and replay it from then on */
 } fn_program_options;
 
 /** A value to be kept readable after the run. */
@@ -110,6 +113,9 @@ typedef struct fn_program_memory {
   int repeats;      /**< kernels that compute again what was dropped */
   double extra;     /**< their part of a run's time, estimated from FLOPs and bytes */
 } fn_program_memory;
+/** Whether no two values that live at the same time share memory: the plan, against the list of
+ *  kernels. FN_ERR_INTERNAL names two that do. */
+fn_status fn_program_check_plan(const fn_program *program);
 void fn_program_memory_info(const fn_program *program, fn_program_memory *memory);
 
 /** Seconds that fn_program_create spent until memory was planned, and from there (allocation,

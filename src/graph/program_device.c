@@ -197,7 +197,11 @@ static void *slot_to_write(fn_device *d, transfer *t) {
 }
 
 void *fn_device_input(fn_program *p, int index) {
-  return slot_to_write(p->device, &p->part->input[index]);
+  transfer *t = &p->part->input[index];
+  void *memory = slot_to_write(p->device, t);
+  if (p->options.recorder)
+    (void)fn_recorder_host(p->options.recorder, "input", memory, t->bytes, true);
+  return memory;
 }
 
 static fn_status send(fn_device *d, transfer *t) {
@@ -214,6 +218,8 @@ static fn_status send(fn_device *d, transfer *t) {
 
 static void write_context(fn_program *p, const fn_run_context *context) {
   fn_gpu_context *c = slot_to_write(p->device, &p->part->context);
+  if (p->options.recorder)
+    (void)fn_recorder_host(p->options.recorder, "context", c, p->part->context.bytes, true);
   c->seed = context->seed;
   c->epoch = context->epoch;
   for (int64_t n = 0; n < p->part->rows; n++)
@@ -253,6 +259,8 @@ const void *fn_device_output(fn_program *p, int index) {
   fetch *f = &p->part->output[index];
   fn_status status = f->run == p->part->runs ? FN_OK : fetch_output(p, f);
   if (status == FN_OK) status = p->device->synchronize_event(p->device, p->part->fetched);
+  if (p->options.recorder)
+    (void)fn_recorder_host(p->options.recorder, "output", f->pinned, f->bytes, false);
   if (status != FN_OK) memset(f->pinned, 0xFF, f->bytes);
   return f->pinned;
 }
@@ -270,6 +278,26 @@ static fn_status run_constants(fn_program *p, const fn_run_context *context) {
   for (int s = 0; s < p->step_count; s++)
     if (p->step[s].is_constant) FN_TRY(fn_program_step(p, s, context));
   return FN_OK;
+}
+
+/** All of a value in memory, gaps of a window included. */
+static fn_access access_of(const fn_program *p, int index, bool writes) {
+  if (index < 0) return (fn_access){0};
+  return (fn_access){fn_place_data(p, index), fn_place_bytes(&p->place[index]), writes};
+}
+
+fn_status fn_device_record_step(fn_program *p, int index) {
+  const step *s = &p->step[index];
+  fn_access access[2 * FN_MAX_PORTS + 1];
+  int count = 0;
+  for (int i = 0; i < s->node->input_count; i++)
+    access[count++] = access_of(p, s->input[i], false);
+  for (int o = 0; o < s->node->output_count; o++)
+    access[count++] = access_of(p, s->output[o], true);
+  if (s->node->op->flags & FN_OP_RANDOM)
+    access[count++] = (fn_access){p->part->context.target, p->part->context.bytes, false};
+  return fn_recorder_kernel(p->options.recorder, s->is_reorder ? "reorder" : s->node->op->name,
+                            access, count);
 }
 
 /** Kernel after kernel, from step `first` on. */

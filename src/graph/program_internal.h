@@ -128,6 +128,8 @@ fn_status fn_device_run(fn_program *program, const fn_run_context *context);
 void *fn_device_input(fn_program *program, int index);
 const void *fn_device_output(fn_program *program, int index);
 fn_status fn_device_wait(fn_program *program);
+/** For options.recorder: what the step's kernel would touch. */
+fn_status fn_device_record_step(fn_program *program, int index);
 
 /** Check mode: guards behind every storage; after a step, see to them and poison what died. */
 fn_status fn_check_start(fn_program *program);

@@ -15,7 +15,8 @@ static const double REDRAW_SECONDS = 0.1, LINE_SECONDS = 20;
 bool fn_bar_possible(void) {
   // Open MPI's launcher gives rank 0 a pseudo-terminal whatever its own output is; what stands
   // there may be a log file. Its standard error tells: it is a pipe then.
-  return isatty(STDOUT_FILENO) && isatty(STDERR_FILENO) && fn_log_get_level() >= FN_INFO;
+  return isatty(STDOUT_FILENO) && isatty(STDERR_FILENO) && fn_log_get_level() >= FN_INFO &&
+         !fn_log_is_to_file();
 }
 
 void fn_bar_draw(int64_t done, int64_t total, const char *text) {

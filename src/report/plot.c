@@ -144,7 +144,7 @@ static void draw_series(cairo_t *cr, const frame *f, const fn_series *series) {
   double x, y;
   bool pen_down = false;
   series_style(cr, series);
-  for (int64_t i = 0; i < series->count; i++) {
+  for (int64_t i = 0; i < series->count && !series->scatter; i++) {
     const bool drawn = point(f, series, i, &x, &y);
     if (drawn && pen_down) {
       cairo_line_to(cr, x, y);
@@ -155,7 +155,8 @@ static void draw_series(cairo_t *cr, const frame *f, const fn_series *series) {
   }
   cairo_stroke(cr);
   cairo_set_dash(cr, NULL, 0, 0);
-  for (int64_t i = 0; i < series->count && (series->markers || series->count == 1); i++) {
+  const bool dots = series->markers || series->scatter || series->count == 1;
+  for (int64_t i = 0; i < series->count && dots; i++) {
     if (!point(f, series, i, &x, &y)) continue;
     cairo_arc(cr, x, y, 2.6, 0, 2 * M_PI);
     cairo_fill(cr);
@@ -210,8 +211,12 @@ static void draw_legend(cairo_t *cr, const frame *f) {
     const fn_series *series = &f->panel->series[s];
     if (!series->label) continue;
     series_style(cr, series);
-    line(cr, left + 6, y, left + 6 + swatch, y);
+    if (!series->scatter) line(cr, left + 6, y, left + 6 + swatch, y);
     cairo_set_dash(cr, NULL, 0, 0);
+    if (series->scatter) {
+      cairo_arc(cr, left + 6 + swatch / 2, y, 2.6, 0, 2 * M_PI);
+      cairo_fill(cr);
+    }
     cairo_set_source_rgb(cr, 0.1, 0.1, 0.1);
     fn_drawing_text(cr, left + 12 + swatch, y, 0, SMALL, series->label);
     y += row;
@@ -225,7 +230,10 @@ static void draw_panel(cairo_t *cr, const fn_panel *panel, double x, double y, d
   frame f = {.panel = panel, .left = x + 72, .top = y + head};
   f.width = width - 72 - 18;
   f.height = height - head - 48;
-  data_range(panel, false, 0.015, &f.x);
+  bool scatter = false; // whole dots, also at the ends
+  for (int s = 0; s < panel->count; s++)
+    scatter = scatter || panel->series[s].scatter;
+  data_range(panel, false, scatter ? 0.05 : 0.015, &f.x);
   data_range(panel, true, 0.05, &f.y);
   if (panel->fixed_y) {
     f.y.low = panel->y_low;

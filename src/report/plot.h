@@ -23,6 +23,7 @@ typedef struct fn_series {
   int colour; /**< 0 .. 6, the palette's */
   bool dashed;
   bool markers; /**< dots at the points */
+  bool scatter; /**< dots only, no line */
 } fn_series;
 
 /** One set of axes. Labels may hold superscripts: "k^{2}". */

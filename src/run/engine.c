@@ -23,6 +23,7 @@ struct fn_engine {
   const fn_dist *dist;
   fn_dataset_info info;
   fn_parameters *parameters;
+  fn_recorder *recorder; /**< NULL but for plans */
   entry entry[PROGRAMS_MOST];
   int entry_count;
 };
@@ -178,17 +179,32 @@ static fn_recompute recompute_mode(const char *name) {
   return strcmp(name, "all") == 0 ? FN_RECOMPUTE_ALL : FN_RECOMPUTE_AUTO;
 }
 
+/** Folder where the fastest algorithms of a device's libraries are kept from run to run: of
+ *  FIELDNET_CACHE, else where the user's programs keep such things; false: nowhere. */
+static bool cache_folder(char *path, size_t size) {
+  const char *own = getenv("FIELDNET_CACHE"), *common = getenv("XDG_CACHE_HOME"),
+             *home = getenv("HOME");
+  if (own && own[0]) return snprintf(path, size, "%s", own) < (int)size;
+  if (common && common[0]) return snprintf(path, size, "%s/fieldnet", common) < (int)size;
+  return home && home[0] && snprintf(path, size, "%s/.cache/fieldnet", home) < (int)size;
+}
+
 /** The device of this rank, before the first program that runs there. */
 static fn_status open_device(fn_engine *engine) {
   const fn_run *run = engine->run;
   const fn_backend *backend;
   fn_device *device;
+  if (engine->recorder) return FN_OK;
   FN_TRY(fn_backend_find(run->compute.backend, &backend));
   if (!backend->device || backend->missing) return FN_OK; // the program says what is missing
+  char cache[4096];
+  const bool keeps = cache_folder(cache, sizeof cache);
   const fn_device_choice choice = {.node_rank = engine->dist->node_rank,
                                    .node_size = engine->dist->node_size,
                                    .share = run->compute.share_devices,
-                                   .deterministic = run->compute.deterministic};
+                                   .deterministic = run->compute.deterministic,
+                                   .tf32 = strcmp(run->compute.precision, "tf32") == 0,
+                                   .cache = keeps ? cache : NULL};
   FN_TRY(backend->device(backend, &choice, &device));
   return fn_parameters_attach(engine->parameters, device);
 }
@@ -226,6 +242,7 @@ static fn_status compile(fn_engine *engine, entry *e) {
       .recompute = recompute_mode(run->compute.recompute),
       .memory_budget = (size_t)run->compute.memory_budget,
       .donor = find_donor(engine),
+      .recorder = engine->recorder,
       .replay = strcmp(run->compute.graphs, "auto") == 0,
   };
   const fn_status status =
@@ -358,6 +375,12 @@ void fn_engine_destroy(fn_engine *engine) {
   }
   fn_parameters_destroy(engine->parameters);
   free(engine);
+}
+
+fn_status fn_engine_assume(fn_engine *engine, fn_recorder *recorder) {
+  FN_CHECK(engine->entry_count == 0, FN_ERR_INTERNAL, "programs were made before");
+  engine->recorder = recorder;
+  return fn_parameters_attach(engine->parameters, fn_recorder_device(recorder));
 }
 
 fn_parameters *fn_engine_parameters(fn_engine *engine) {

@@ -17,6 +17,10 @@ fn_status fn_engine_create(const fn_run *run, const fn_dist *dist, const fn_data
                            fn_engine **engine);
 void fn_engine_destroy(fn_engine *engine);
 
+/** Before the first program: plan for a device that only writes down what it is told. The recorder
+ *  must outlive the engine. */
+fn_status fn_engine_assume(fn_engine *engine, fn_recorder *recorder);
+
 fn_parameters *fn_engine_parameters(fn_engine *engine);
 
 /** Program for batches of `batch` samples; made at the first call, kept, sharing memory with the

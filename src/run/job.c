@@ -29,6 +29,7 @@ static fn_status check_lines(const fn_job *job) {
   FN_TRY(check_line("qos", job->qos));
   FN_TRY(check_line("memory", job->memory));
   FN_TRY(check_line("working folder", job->working_folder));
+  FN_TRY(check_line("output folder", job->folder));
   return check_line("configuration file's path", job->run_path);
 }
 
@@ -53,9 +54,18 @@ static void add_site(fn_text *script, const char *site, bool directives) {
   }
 }
 
-static void add_header(const fn_run *run, const fn_job *job, fn_text *script) {
+/** --array=0-11%3: trial numbers, at most 3 of them at a time. */
+static void add_array(const fn_job *job, fn_text *script) {
+  if (job->tasks == 0) return;
+  fn_text_add(script, "#SBATCH --array=0-%lld", (long long)job->tasks - 1);
+  if (job->cap > 0) fn_text_add(script, "%%%lld", (long long)job->cap);
+  fn_text_add(script, "\n");
+}
+
+static void add_header(const fn_job *job, fn_text *script) {
   fn_text_add(script, "#!/bin/bash\n");
   add_directive(script, "job-name", job->name);
+  add_array(job, script);
   add_number(script, "nodes", job->nodes);
   add_number(script, "ntasks-per-node", job->ranks_per_node);
   add_number(script, "cpus-per-task", job->cpus_per_rank);
@@ -66,7 +76,8 @@ static void add_header(const fn_run *run, const fn_job *job, fn_text *script) {
   add_directive(script, "qos", job->qos);
   add_directive(script, "mem", job->memory);
   fn_text_add(script, "#SBATCH --chdir=%s\n", job->working_folder);
-  fn_text_add(script, "#SBATCH --output=%s/slurm-%%j.out\n", run->folder);
+  fn_text_add(script, "#SBATCH --output=%s/slurm-%s.out\n", job->folder,
+              job->tasks ? "%A_%a" : "%j");
   fn_text_add(script, "#SBATCH --open-mode=append\n");
   // Without "B:" the signal goes to the ranks, not to this script.
   fn_text_add(script, "#SBATCH --signal=USR1@%lld\n", (long long)job->warning);
@@ -89,6 +100,7 @@ static void add_launch(const fn_job *job, fn_text *script) {
   add_quoted(script, job->program);
   fn_text_add(script, " %s ", job->command);
   add_quoted(script, job->run_path);
+  if (job->tasks) fn_text_add(script, " --trial \"$SLURM_ARRAY_TASK_ID\"");
   for (int i = 0; i < job->set_count; i++) {
     fn_text_add(script, " \\\n  --set ");
     add_quoted(script, job->set[i]);
@@ -97,18 +109,19 @@ static void add_launch(const fn_job *job, fn_text *script) {
 }
 
 /** What to do with the exit code; the numbers are the program's own. */
-static void add_ending(const fn_run *run, const fn_job *job, fn_text *script) {
+static void add_ending(const fn_job *job, fn_text *script) {
   fn_text_add(script, "\nfailures=");
   char file[4096];
-  snprintf(file, sizeof file, "%s/job-failures", run->folder);
+  snprintf(file, sizeof file, "%s/job-failures", job->folder);
   add_quoted(script, file);
+  if (job->tasks) fn_text_add(script, "-\"$SLURM_ARRAY_TASK_ID\"");
   fn_text_add(script,
               "\ncase $code in\n"
               "  0) rm -f \"$failures\" ;;\n"
               "  %d) # stopped before its end, with a state to go on from\n"
               "    rm -f \"$failures\"\n",
               FN_INTERRUPTED);
-  if (job->requeue) fn_text_add(script, "    scontrol requeue \"$SLURM_JOB_ID\"\n");
+  if (job->requeue) fn_text_add(script, "    scontrol requeue \"$job\"\n");
   fn_text_add(script,
               "    ;;\n"
               "  %d | %d | %d) # a mistake that another try will not mend\n"
@@ -120,25 +133,33 @@ static void add_ending(const fn_run *run, const fn_job *job, fn_text *script) {
               "    echo \"fieldnet ended with exit code $code, failure $count in a row\" >&2\n",
               FN_ERR_CONFIG, FN_ERR_DATA, FN_ERR_DIVERGED);
   if (job->requeue)
-    fn_text_add(script, "    [ $count -gt %lld ] || scontrol requeue \"$SLURM_JOB_ID\"\n",
+    fn_text_add(script, "    [ $count -gt %lld ] || scontrol requeue \"$job\"\n",
                 (long long)job->retries);
   fn_text_add(script, "    ;;\nesac\nexit $code\n");
 }
 
-fn_status fn_job_script(const fn_run *run, const fn_job *job, fn_text *script) {
+fn_status fn_job_script(const fn_job *job, fn_text *script) {
   FN_TRY(check_lines(job));
-  add_header(run, job, script);
-  fn_text_add(script, "\n# Written by: fieldnet job. The run goes on from its last state whenever "
-                      "this job starts.\n\n");
+  add_header(job, script);
+  // The last task of an array shares its job number with the whole array: name the task.
+  if (job->tasks)
+    fn_text_add(
+        script,
+        "\n# Written by: fieldnet sweep job. Each task takes one trial, and goes on from its "
+        "last state\n# whenever it starts; a trial that is done ends at once.\n\n"
+        "job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID\n");
+  else
+    fn_text_add(script, "\n# Written by: fieldnet job. The run goes on from its last state "
+                        "whenever this job starts.\n\njob=$SLURM_JOB_ID\n");
   add_site(script, job->site, false);
   fn_text_add(script, "# When this job ends, for run.time_limit: auto.\n"
-                      "end=$(squeue --noheader --job \"$SLURM_JOB_ID\" --format %%e) && end=$(date "
+                      "end=$(squeue --noheader --job \"$job\" --format %%e) && end=$(date "
                       "-d \"$end\" +%%s) &&\n"
                       "  export FIELDNET_JOB_END=$end\n");
   fn_text_add(script, "# Idle threads leave their core to others; fieldnet pins its own threads.\n"
                       "export OMP_WAIT_POLICY=passive\n\n");
   add_launch(job, script);
-  add_ending(run, job, script);
+  add_ending(job, script);
   FN_CHECK(script->data, FN_ERR_MEMORY, "out of memory");
   return FN_OK;
 }

@@ -1,5 +1,6 @@
 /** @file run_loop.h
- *  Training, evaluation and inference of one run. Collective over the job.
+ *  Training, evaluation and inference of one run. Collective over the ranks of `dist`: the job, or
+ *  a group of it.
  */
 #ifndef FN_RUN_RUN_LOOP_H
 #define FN_RUN_RUN_LOOP_H
@@ -10,6 +11,41 @@
 /** Train or go on training. FN_OK when all epochs are done, FN_INTERRUPTED when stopped by a signal
  *  (state saved), FN_ERR_DIVERGED, or another error agreed over all ranks. observer may be NULL. */
 fn_status fn_train(const fn_run *run, fn_dist *dist, const fn_observer *observer);
+
+/** What whoever runs several trainings in one process asks of each. The same on all ranks; the
+ *  functions are called on rank 0 only, and what they answer holds for all ranks. */
+typedef struct fn_train_options {
+  void *self;
+  /** Latest fn_clock() to stop at, run.time_margin included; INFINITY: as the run says. */
+  double deadline;
+  /** Asked after every step: whether to stop here, resumably, as after a signal. NULL: never. */
+  bool (*stop)(void *self);
+  /** Told after every epoch, before its state is saved; *enough := true ends the run for good. An
+   *  error ends it too. A run that was killed may tell an epoch again. NULL: nobody asks. */
+  fn_status (*epoch)(void *self, const fn_epoch_event *event, bool *enough);
+} fn_train_options;
+
+typedef enum fn_train_end {
+  FN_TRAIN_UNFINISHED, /**< stopped by request, or failed */
+  FN_TRAIN_EPOCHS,     /**< all epochs done */
+  FN_TRAIN_ENOUGH,     /**< by train.stop_patience or train.stop_threshold */
+  FN_TRAIN_TOLD        /**< fn_train_options.epoch said so */
+} fn_train_end;
+
+/** Where a training ended; the same on all ranks. */
+typedef struct fn_train_result {
+  fn_train_end end;
+  double best_metric; /**< of checkpoint.best; NaN: none */
+  int64_t best_epoch;
+  int64_t epochs, steps;              /**< done, whole run */
+  double train_loss, validation_loss; /**< of the last epoch; NaN: none */
+} fn_train_result;
+
+/** fn_train with what `options` asks for, NULL: nothing. It can be called any number of times in a
+ *  process, with other runs and other groups of ranks; what it took, it gives back. *result is
+ *  filled also when training fails. */
+fn_status fn_train_with(const fn_run *run, fn_dist *dist, const fn_observer *observer,
+                        const fn_train_options *options, fn_train_result *result);
 
 /** What a test found; only rank 0 gets values. */
 typedef struct fn_test_result {

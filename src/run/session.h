@@ -10,13 +10,15 @@
 #include "run/folder_lock.h"
 #include "run/limits.h"
 #include "run/observer.h"
+#include "run/run_loop.h"
 
 typedef struct fn_session {
   const fn_run *run;
   fn_dist *dist;
-  const fn_observer *observer;    /**< NULL but on rank 0 */
-  fn_folder_lock *lock;           /**< of the run folder; NULL but on rank 0 */
-  fn_dataset *train, *validation; /**< validation may be NULL */
+  const fn_observer *observer;     /**< NULL but on rank 0 */
+  const fn_train_options *options; /**< never NULL */
+  fn_folder_lock *lock;            /**< of the run folder; NULL but on rank 0 */
+  fn_dataset *train, *validation;  /**< validation may be NULL */
   fn_engine *engine;
   fn_parameters *parameters;
   fn_optimizer *optimizer;
@@ -39,7 +41,8 @@ typedef struct fn_session {
   fn_status late; /**< this rank's failure after a step was agreed on; see fn_session_note */
   char late_message[512];
   bool stopping;
-  bool finished; /**< all epochs are done, or stopped early */
+  bool finished;    /**< all epochs are done, or stopped early */
+  fn_train_end end; /**< why finished */
   fn_limits limits;
   fn_watchdog *watchdog;                                 /**< NULL: none */
   double longest_step, longest_save, longest_validation; /**< seconds, this start */

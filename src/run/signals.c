@@ -22,7 +22,6 @@ void fn_signals_install(void) {
     sigaction(stops[i], &action, NULL);
   signal(SIGXFSZ, SIG_IGN); // a full quota is an error of write(), not the end of the run
   signal(SIGPIPE, SIG_IGN);
-  stop_requested = save_requested = 0;
 }
 
 bool fn_stop_requested(void) {

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 
+/** May be called again, by each of several runs: a request that came before the call stays. */
 void fn_signals_install(void);
 /** Requests that reached this rank; ranks agree on them with the step's reduction. */
 bool fn_stop_requested(void);

@@ -216,6 +216,7 @@ static void report_step(fn_session *s, const fn_loader *loader, const step_sums 
 static bool wants_stop(fn_session *s) {
   if (fn_stop_requested()) return true;
   if (s->dist->rank != 0) return false;
+  if (s->options->stop && s->options->stop(s->options->self)) return true;
   const bool epoch_ends = s->progress.epoch_step + 2 >= s->epoch_steps;
   return fn_limits_reached(&s->limits, s->longest_step + 2 * s->longest_save +
                                            (epoch_ends ? s->longest_validation : 0));
@@ -345,10 +346,26 @@ static void find_end(fn_session *s, bool resumed) {
   char why[256];
   const bool all = s->progress.epoch >= s->run->train.epochs;
   const bool enough = !all && fn_best_suffices(s->run, &s->progress, why, sizeof why);
-  s->finished = all || enough;
+  s->finished |= all || enough;
+  if (s->end == FN_TRAIN_UNFINISHED && s->finished)
+    s->end = all ? FN_TRAIN_EPOCHS : FN_TRAIN_ENOUGH;
   if (enough)
     fn_log(FN_INFO, "%s early after epoch %lld: %s", resumed ? "this run was stopped" : "stopped",
            (long long)s->progress.epoch, why);
+}
+
+/** Tell whoever started the run of the epoch just done, and hear whether that is enough.
+ * Collective.
+ */
+static fn_status tell_caller(fn_session *s, const fn_epoch_event *event) {
+  const fn_train_options *o = s->options;
+  if (!o->epoch) return FN_OK;
+  bool enough = false;
+  FN_TRY(fn_dist_agree(s->dist, s->dist->rank == 0 ? o->epoch(o->self, event, &enough) : FN_OK));
+  if (!fn_dist_max(s->dist, enough) || event->epoch >= event->epochs) return FN_OK;
+  s->finished = true;
+  s->end = FN_TRAIN_TOLD;
+  return FN_OK;
 }
 
 static fn_status end_of_epoch(fn_session *s, double seconds) {
@@ -375,23 +392,22 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
   if (counts && fn_schedule_epoch(run, &s->schedule, watched))
     fn_log(FN_INFO, "learning rate lowered from %g to %g", rate, s->schedule.current);
   const bool best = fn_best_update(run, fn_best_value(run, progress, &validation), progress);
-  if (s->observer && s->observer->epoch) {
-    const fn_epoch_event event = {
-        .epoch = progress->epoch,
-        .epochs = run->train.epochs,
-        .step = progress->step,
-        .train_loss = progress->train_loss,
-        .validation_loss = progress->validation_loss,
-        .validation_accuracy = validation.accuracy,
-        .validation_auc = validation.auc,
-        .validation_f1 = validation.f1,
-        .lr = fn_schedule_rate(run, &s->schedule, progress->step, progress->epoch,
-                               run->train.epochs * s->epoch_steps),
-        .seconds = seconds,
-        .best = best,
-    };
-    s->observer->epoch(s->observer->self, &event);
-  }
+  const fn_epoch_event event = {
+      .epoch = progress->epoch,
+      .epochs = run->train.epochs,
+      .step = progress->step,
+      .train_loss = progress->train_loss,
+      .validation_loss = progress->validation_loss,
+      .validation_accuracy = validation.accuracy,
+      .validation_auc = validation.auc,
+      .validation_f1 = validation.f1,
+      .lr = fn_schedule_rate(run, &s->schedule, progress->step, progress->epoch,
+                             run->train.epochs * s->epoch_steps),
+      .seconds = seconds,
+      .best = best,
+  };
+  if (s->observer && s->observer->epoch) s->observer->epoch(s->observer->self, &event);
+  FN_TRY(tell_caller(s, &event));
   bool asked;
   FN_TRY(agree_on_requests(s, &asked));
   const bool due = progress->epoch % run->checkpoint.every_epochs == 0;
@@ -422,6 +438,9 @@ static fn_status run_epoch(fn_session *s, int64_t *steps_this_start, bool *stopp
   *stopped |= s->stopping;
   return status;
 }
+
+static const fn_progress nothing_done = {
+    .best_metric = NAN, .train_loss = NAN, .validation_loss = NAN};
 
 /* ---- the run
  * ------------------------------------------------------------------------------------------ */
@@ -479,7 +498,7 @@ static fn_status prepare(fn_session *s) {
   FN_TRY(fn_optimizer_create(run, s->parameters, &s->optimizer));
   FN_TRY(fn_session_arrays_create(s));
   fn_schedule_init(run, &s->schedule);
-  s->progress = (fn_progress){.best_metric = NAN, .train_loss = NAN, .validation_loss = NAN};
+  s->progress = nothing_done;
   note_target_fields(&s->progress, info);
   s->epoch_steps = ceil_divide(ceil_divide(count, run->train.batch), run->train.accumulate);
   return FN_OK;
@@ -519,6 +538,7 @@ static fn_status show_placement(const fn_session *s) {
 
 static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(s->dist, fn_limits_start(s->run, &s->limits)));
+  s->limits.deadline = fmin(s->limits.deadline, s->options->deadline);
   FN_TRY(open_data(s));
   FN_TRY(fn_dist_agree(s->dist, prepare(s)));
   FN_TRY(fn_dist_agree(
@@ -553,11 +573,34 @@ static void release(fn_session *s) {
   fn_folder_lock_give(s->lock);
 }
 
-fn_status fn_train(const fn_run *run, fn_dist *dist, const fn_observer *observer) {
-  fn_session session = {.run = run, .dist = dist, .observer = dist->rank == 0 ? observer : NULL};
+static void tell_result(const fn_session *s, fn_status status, fn_train_result *result) {
+  const fn_progress *p = &s->progress;
+  *result = (fn_train_result){.end = status == FN_OK ? s->end : FN_TRAIN_UNFINISHED,
+                              .best_metric = p->best_metric,
+                              .best_epoch = p->best_epoch,
+                              .epochs = p->epoch,
+                              .steps = p->step,
+                              .train_loss = p->train_loss,
+                              .validation_loss = p->validation_loss};
+}
+
+fn_status fn_train_with(const fn_run *run, fn_dist *dist, const fn_observer *observer,
+                        const fn_train_options *options, fn_train_result *result) {
+  const fn_train_options none = {.deadline = INFINITY};
+  fn_session session = {.run = run,
+                        .dist = dist,
+                        .observer = dist->rank == 0 ? observer : NULL,
+                        .options = options ? options : &none,
+                        .progress = nothing_done};
   fn_signals_install();
   const fn_status status = train(&session);
+  tell_result(&session, status, result);
   if (session.observer && observer->finish) observer->finish(observer->self, status);
   release(&session);
   return status;
+}
+
+fn_status fn_train(const fn_run *run, fn_dist *dist, const fn_observer *observer) {
+  fn_train_result result;
+  return fn_train_with(run, dist, observer, NULL, &result);
 }

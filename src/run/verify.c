@@ -350,8 +350,9 @@ static fn_status compare_all(verification *v) {
 
 fn_status fn_verify(const fn_run *run, fn_dist *dist, const fn_verify_options *options, FILE *out) {
   FN_CHECK(dist->size == 1, FN_ERR_CONFIG, "verify runs on one rank, not on %d", dist->size);
-  FN_CHECK(strcmp(run->compute.precision, "bf16") != 0 || options->rtol >= 0, FN_ERR_CONFIG,
-           "precision bf16 rounds more than a float32 reference tells of: say --rtol, e.g. 0.05");
+  FN_CHECK(strcmp(run->compute.precision, "f32") == 0 || options->rtol >= 0, FN_ERR_CONFIG,
+           "precision %s rounds more than a float32 reference tells of: say --rtol, e.g. 0.05",
+           run->compute.precision);
   verification v = {.run = run, .dist = dist, .options = options};
   v.tally.options = options;
   v.tally.out = out;

@@ -222,6 +222,12 @@ static bool is_first(const fn_node *node) {
   return !good;
 }
 
+/** Whether the operator runs over patches, with kernels of our own. */
+static bool is_patch(const fn_node *node) {
+  return fn_cpu_patch_forward_fits(node) || fn_cpu_patch_data_fits(node) ||
+         (fn_cpu_patch_weight_fits(node) && !fn_cpu_conv_first_fits(node));
+}
+
 /* ---- plan
  * ---------------------------------------------------------------------------------------- */
 
@@ -230,7 +236,7 @@ static bool supports(const fn_node *node) {
   fn_cpu_conv_ports(node, &v);
   if (v.x->shape.ndim < 3 || v.x->shape.ndim > 5) return false;
   if (v.w->dtype != FN_F32 || (v.bias && v.bias->dtype != FN_F32)) return false;
-  if (fn_cpu_conv_patch_fits(node) || is_first(node)) return true;
+  if (is_patch(node) || is_first(node)) return true;
   choice c = {.samples = v.x->shape.dim[0], .bias = bias_inside(&v)};
   dnnl_primitive_desc_t pd = NULL;
   if (choose(node, &c, &pd) != dnnl_success) return false;
@@ -244,8 +250,11 @@ static void plan(const fn_node *node, const int64_t *current, fn_node_plan *plan
   fn_cpu_conv_ports(node, &v);
   choice c = {.samples = v.x->shape.dim[0], .bias = bias_inside(&v)};
   dnnl_primitive_desc_t pd = NULL;
-  if (fn_cpu_conv_patch_fits(node)) {
-    c.block[X] = c.block[Y] = fn_cpu_block();
+  if (is_patch(node)) {
+    // Few channels stay plain where they are read.
+    const bool plain = v.role != CONV_DATA && v.x->shape.dim[1] < fn_cpu_block() / 2;
+    c.block[X] = plain ? 1 : fn_cpu_block();
+    c.block[Y] = fn_cpu_block();
   } else if (is_first(node)) {
     c.block[X] = 1, c.block[Y] = fn_cpu_block();
   } else if (choose(node, &c, &pd) == dnnl_success) {
@@ -548,7 +557,10 @@ static void set_tensors(const fn_kernel *kernel, conv_state *s) {
 }
 
 static fn_status prepare(fn_kernel *kernel) {
-  if (fn_cpu_conv_patch_fits(kernel->node)) return fn_cpu_conv_patch_prepare(kernel);
+  if (fn_cpu_patch_forward_fits(kernel->node)) return fn_cpu_patch_forward_prepare(kernel);
+  if (fn_cpu_patch_data_fits(kernel->node)) return fn_cpu_patch_data_prepare(kernel);
+  if (fn_cpu_patch_weight_fits(kernel->node) && !fn_cpu_conv_first_fits(kernel->node))
+    return fn_cpu_patch_weight_prepare(kernel);
   if (is_first(kernel->node)) return fn_cpu_conv_first_prepare(kernel);
   const fn_conv_attrs *attrs = kernel->node->attrs;
   conv_state *s = NULL;

@@ -25,9 +25,12 @@ void fn_cpu_conv_ports(const fn_node *node, conv_values *v);
 void fn_cpu_conv_finish(const fn_tensor *to, const fn_tensor *from, const float *bias,
                         double slope);
 
-/** Data gradients whose windows do not overlap (kernel = stride, no padding): each cell of y fills
- *  its own patch of x. oneDNN has no generated kernel for it on AVX2. */
-bool fn_cpu_conv_patch_fits(const fn_node *node);
-fn_status fn_cpu_conv_patch_prepare(fn_kernel *kernel);
+/** Windows that do not overlap: see patch.h. */
+bool fn_cpu_patch_forward_fits(const fn_node *node);
+bool fn_cpu_patch_data_fits(const fn_node *node);
+bool fn_cpu_patch_weight_fits(const fn_node *node);
+fn_status fn_cpu_patch_forward_prepare(fn_kernel *kernel);
+fn_status fn_cpu_patch_data_prepare(fn_kernel *kernel);
+fn_status fn_cpu_patch_weight_prepare(fn_kernel *kernel);
 
 #endif

@@ -186,6 +186,14 @@ static inline void fn_scalar_set(const fn_tensor *t, int64_t index, double value
 /** Eight floats that gcc keeps in vector registers on any processor. */
 typedef float fn_lane8 __attribute__((vector_size(32), aligned(4), may_alias));
 
+/** Keep a value that is used several times in a register: gcc likes to read it from memory at every
+ *  use, which costs more than the arithmetic. */
+#if defined __AVX__
+#define FN_KEEP(lane8) __asm__("" : "+x"(lane8))
+#else
+#define FN_KEEP(lane8) (void)(lane8)
+#endif
+
 /** Values of channel block k repeated to FN_LANES lanes: pattern[i % FN_LANES] belongs to element i
  *  of a row. value [channels]; lanes past the last channel get 0. */
 static inline void fn_pattern(const float *value, int64_t channels, int64_t k, int64_t block,

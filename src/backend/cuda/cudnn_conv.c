@@ -52,6 +52,14 @@ static void key_of(const fn_cuda *cuda, const fn_gpu_call *call, const fn_cudnn_
   if (form->finish) fn_text_add(key, " leaky %g", attrs->slope);
 }
 
+/** A plan that fails may have been the first to see that the device has. */
+static fn_status check_alive(fn_cuda *cuda) {
+  if (fn_cuda_check(cuda, cudaGetLastError(), "running a convolution") == FN_ERR_DEVICE)
+    return FN_ERR_DEVICE;
+  fn_error_clear();
+  return FN_OK;
+}
+
 /* ---- timing ------------------------------------------------------------------------------------
  */
 
@@ -150,7 +158,7 @@ static fn_status order_by_time(fn_cuda *cuda, const fn_gpu_call *call, conv *c) 
   }
   fn_error_clear();
   if (memory) cudaFree(memory);
-  fn_status status = fn_cuda_check(cuda, cudaGetLastError(), "timing convolutions");
+  fn_status status = check_alive(cuda);
   if (best >= 0 && status == FN_OK) {
     known = c->list[best];
     memmove(c->list + 1, c->list, (size_t)best * sizeof *c->list);
@@ -261,8 +269,7 @@ fn_status fn_cudnn_run(fn_cuda *cuda, const fn_gpu_call *call, const fn_gpu_addr
   for (;;) {
     const cudnnStatus_t code = cudnn->cudnnBackendExecute(cudnn->handle, c->plan, c->pack);
     if (code == CUDNN_STATUS_SUCCESS) return FN_OK;
-    // An error of the device may only be seen here.
-    FN_TRY(fn_cuda_check(cuda, cudaGetLastError(), "running a convolution"));
+    FN_TRY(check_alive(cuda));
     FN_TRY(fall_back(cuda, call, c, code));
   }
 }

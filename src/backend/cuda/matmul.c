@@ -130,6 +130,12 @@ static fn_status describe(fn_cuda *cuda, const fn_gpu_call *call, product *p) {
   return layout(lt, y, y_rows, (int32_t)batch, false, &p->y);
 }
 
+/** Bytes that an operand is sure to be aligned to. */
+static uint32_t alignment_of(const fn_tensor *t) {
+  const uintptr_t bits = (uintptr_t)t->data | 256;
+  return (uint32_t)(bits & (~bits + 1));
+}
+
 /** The first algorithm of the heuristic: the same in every run, with sums in float32. */
 static fn_status choose(fn_cuda *cuda, fn_gpu_call *call, product *p) {
   enum { WORKSPACE = 32 << 20 };
@@ -153,6 +159,18 @@ static fn_status choose(fn_cuda *cuda, fn_gpu_call *call, product *p) {
         lt->cublasLtMatmulPreferenceSetAttribute(
             preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions),
         "choosing an algorithm");
+  static const cublasLtMatmulPreferenceAttributes_t alignment[] = {
+      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+  const fn_tensor *operand[] = {&call->input[1], &call->input[0], &call->output[0],
+                                &call->output[0]};
+  for (int i = 0; i < 4 && status == FN_OK; i++) {
+    const uint32_t bytes = alignment_of(operand[i]);
+    status = check(
+        lt,
+        lt->cublasLtMatmulPreferenceSetAttribute(preference, alignment[i], &bytes, sizeof bytes),
+        "choosing an algorithm");
+  }
   if (status == FN_OK)
     status = check(lt,
                    lt->cublasLtMatmulAlgoGetHeuristic(lt->handle, p->operation, p->b, p->a, p->y,

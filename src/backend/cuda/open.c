@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "backend/cuda/cuda.h"
+#include "backend/gpu/flat.h"
 #include "base/log.h"
 #include "base/system.h"
 
@@ -138,11 +139,9 @@ static fn_status create_streams(fn_cuda *cuda) {
                 cudaStreamCreateWithPriority(&cuda->stream[s], cudaStreamNonBlocking,
                                              s == FN_STREAM_COMPUTE ? least : greatest),
                 "creating streams");
-  // As many as fn_gpu_blocks() ever gives.
-  const size_t sums = (size_t)fn_gpu_blocks(INT64_MAX / 4096, 1);
   for (int s = 0; s < FN_STREAM_COUNT; s++)
-    FN_TRY(cuda->platform.device.allocate(&cuda->platform.device, sums * sizeof(double),
-                                          (void **)&cuda->partial[s]));
+    FN_TRY(cuda->platform.device.allocate(
+        &cuda->platform.device, FN_SQUARES_BLOCKS * sizeof(double), (void **)&cuda->partial[s]));
   return FN_OK;
 }
 

@@ -28,9 +28,10 @@ typedef struct fn_gpu_kernel {
 typedef struct fn_gpu_platform fn_gpu_platform;
 
 /** A convolution or matrix product as a library runs it: prepared for shapes and pitches, run on
- *  addresses. The tensors are copies without data. Activations are channels-last with any pitch;
- *  a filter [K, C/g, k...] is channels-last too (block C/g), packed for the library by fieldnet,
- *  and has the dtype of the activations; operands of a matrix product are dense and of one dtype.
+ *  addresses. The tensors are copies; data tells the alignment, NULL: 256 bytes. Activations are
+ * channels-last with any pitch; a filter [K, C/g, k...] is channels-last too (block C/g), packed
+ * for the library by fieldnet, and has the dtype of the activations; operands of a matrix product
+ * are dense and of one dtype.
  */
 typedef struct fn_gpu_call {
   const fn_node *node;

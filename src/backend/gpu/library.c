@@ -117,14 +117,14 @@ static void describe_call(const fn_kernel *kernel, bool copies, fn_gpu_call *cal
       *to = dense(from, r == WEIGHT ? FN_F32 : half);
     else if (copies)
       *to = dense(from, from->dtype);
-    to->data = NULL;
+    // A copy lies aligned in the workspace; of the rest the library needs to know.
+    to->data = i == w || copies ? NULL : from->data;
     *(i < 0 ? &call->present_out[0] : &call->present_in[i]) = true;
   }
   for (int i = 2; i < kernel->node->input_count; i++) {
     if (!optional(kernel, i)) continue;
     call->present_in[i] = true;
     call->input[i] = kernel->input[i];
-    call->input[i].data = NULL;
     call->finish = true;
   }
   call->finish |= slope_of(kernel->node) != 1;
@@ -174,9 +174,8 @@ static fn_status choose(fn_kernel *kernel, conv_state *s) {
     if (status != FN_ERR_UNSUPPORTED) return status;
   }
   char shape[FN_SHAPE_TEXT];
-  fn_log_once(FN_DETAIL, "%s of %s runs on fieldnet's own, slower kernel: %s",
-              kernel->node->op->name, fn_shape_text(&kernel->input[0].shape, shape, sizeof shape),
-              fn_error_message());
+  fn_log(FN_DETAIL, "%s of %s runs on fieldnet's own, slower kernel: %s", kernel->node->op->name,
+         fn_shape_text(&kernel->input[0].shape, shape, sizeof shape), fn_error_message());
   fn_error_clear();
   s->direct = true;
   return FN_OK;
@@ -428,12 +427,13 @@ static fn_status prepare_matmul(fn_gpu_platform *platform, fn_kernel *kernel) {
     fn_tensor *to = i < 0 ? &s->call.output[0] : &s->call.input[i];
     port_place *place = i < 0 ? &s->out : &s->in[i];
     *to = *t;
-    to->data = NULL;
     // A product of 16-bit operands may be wanted in float32, not the other way round.
     to->dtype = i < 0 && t->dtype != common ? FN_F32 : common;
     *(i < 0 ? &s->call.present_out[0] : &s->call.present_in[i]) = true;
     place->copied = to->dtype != t->dtype;
-    if (place->copied) place->at = carve(kernel, bytes_of(to));
+    if (!place->copied) continue;
+    to->data = NULL;
+    place->at = carve(kernel, bytes_of(to));
   }
   kernel->run = run_matmul;
   const fn_status status = platform->prepare(platform, &s->call);

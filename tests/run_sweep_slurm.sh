@@ -1,0 +1,110 @@
+# A sweep as an array of batch jobs on a SLURM cluster of two nodes: a cap on running tasks, one call to the scheduler; a task
+# killed, the scheduler restarted, time limits; every trial once to its end.
+. "$(dirname "$0")/train_common.sh"
+cluster=$(realpath "$(dirname "$0")/slurm/cluster")
+scratch=$(mktemp -d /tmp/fieldnet-slurm.XXXXXX) # short: socket names have a limit
+stop_cluster() {
+  "$cluster" stop "$scratch" >/dev/null 2>&1
+  rm -rf "$scratch"
+  cleanup
+}
+trap stop_cluster EXIT
+trap "exit 1" TERM INT HUP
+"$cluster" start "$scratch" >"$folder/log" 2>&1
+case $? in
+  0) ;;
+  77) cat "$folder/log"; exit 77 ;;
+  *) fail "the cluster does not start" ;;
+esac
+export SLURM_CONF=$scratch/slurm.conf
+# Both nodes are this machine, where Open MPI's shared memory would take ranks of one number for each other.
+printf '%s\n' 'export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo' >"$folder/site"
+export FIELDNET_SITE=$folder/site
+cd "$folder"
+make_data
+write_run "$folder/run.yaml"
+
+# sweep NAME EPOCHS SETTINGS: 12 trials, two of which diverge
+sweep() {
+  {
+    echo "run: run.yaml"
+    echo "set: {train.epochs: $2, checkpoint.every_epochs: 10$3}"
+    echo "sweep:"
+    echo "  folder: $folder/$1"
+    echo "  metric: train"
+    echo "  parameters:"
+    echo "    optimizer.lr: [1e-3, 2e-3, 3e-3, 5e-3, 8e-3, 1e+30]"
+    echo "    seed: [1, 2]"
+  } >"$folder/$1.yaml"
+}
+trial() { printf '%s/%s/trial_%04d' "$folder" "$1" "$2"; }
+wait_for() { # SECONDS WHAT COMMAND...
+  local limit=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@"; do
+    [ $SECONDS -lt $limit ] || {
+      squeue
+      tail -n 5 "$folder"/*/slurm-*.out
+      fail "waited in vain for $what"
+    }
+    note_running
+    sleep 0.3
+  done
+}
+most=0 # tasks that ran at the same time
+note_running() {
+  local now
+  now=$(squeue -h -t RUNNING,COMPLETING -r -o %i 2>/dev/null | wc -l)
+  [ "$now" -le "$most" ] || most=$now
+}
+ended() { [ -z "$(squeue -h -r -t PENDING,RUNNING,COMPLETING,REQUEUED,SUSPENDED -o %i 2>"$folder/squeue.err")" ] && [ ! -s "$folder/squeue.err" ]; }
+task_pids() { pgrep -f "^$FIELDNET sweep run $folder/$1.yaml --trial $2"; }
+submit() { # NAME OPTION...
+  local name=$1
+  shift
+  "$FIELDNET" sweep job "$folder/$name.yaml" --submit "$@" >"$folder/log" 2>&1 || fail "sweep job"
+  [ "$(grep -c "^submitted job" "$folder/log")" -eq 1 ] || fail "not one call to the scheduler"
+}
+
+# What it comes to in one process, on as many ranks as a task has.
+sweep whole 150 ""
+"$MPIRUN" -n 2 "$FIELDNET" sweep run "$folder/whole.yaml" --group 2 >"$folder/log" 2>&1 || fail "the whole sweep"
+
+sweep array 150 ""
+submit array --cap 3 --ranks-per-node 2 --time 10
+wait_for 120 "the second trial's first state" test -e "$(trial array 1)/checkpoint.h5"
+victim=$(task_pids array 1 | tail -1)
+[ -n "$victim" ] || fail "no process of trial 1"
+kill -KILL "$victim"
+wait_for 120 "the end of the third trial's first state" test -e "$(trial array 2)/checkpoint.h5"
+"$cluster" restart "$scratch" >"$folder/log" 2>&1 || fail "the scheduler does not start again"
+wait_for 600 "the array's end" ended
+[ "$most" -le 3 ] && [ "$most" -ge 2 ] || fail "$most tasks at the same time, the cap is 3"
+cat "$folder"/array/slurm-*.out >"$folder/log"
+for t in $(seq 0 9); do
+  [ "$(cat "$folder"/array/slurm-*_"$t".out | grep -c "^trial $t finished")" -eq 1 ] || fail "trial $t did not finish exactly once"
+  same_rows "$(trial whole $t)" "$(trial array $t)" "trial $t"
+done
+grep -q "failure 1 in a row" "$folder"/array/slurm-*_1.out || fail "the killed task was not noticed"
+grep -q "^trial 1 starts.*attempt 2" "$folder"/array/slurm-*_1.out || fail "the killed trial was not gone on with"
+for t in 10 11; do
+  grep -q "^trial $t failed: .*not finite" "$folder"/array/slurm-*_"$t".out || fail "trial $t did not fail"
+done
+"$FIELDNET" sweep run "$folder/array.yaml" >"$folder/log" 2>&1 || fail "a start after the end"
+grep -q "^12 trials: 10 finished, 0 stopped early, 2 failed, 0 left" "$folder/log" || fail "not all trials are done"
+grep -q starts "$folder/log" && fail "a trial was done again"
+echo "12 trials, at most $most at a time; a task killed, the scheduler restarted: each done once, same numbers"
+
+# The template, with a time limit that stops each task: put back by itself, done in the end.
+sweep limited 250 ", run.time_margin: 50"
+export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo
+sbatch --array=0-3%2 --time=1 --parsable --export="ALL,SWEEP=$folder/limited.yaml,FIELDNET=$FIELDNET" \
+  "$SOURCE_DIR/jobs/slurm-sweep.sbatch" >"$folder/log" || fail "the template"
+wait_for 600 "the end of the template's array" ended
+cat "$folder"/fieldnet-sweep-*.out >"$folder/log"
+for t in 0 1 2 3; do
+  [ "$(cat "$folder"/fieldnet-sweep-*_"$t".out | grep -c "^trial $t finished")" -eq 1 ] || fail "the template's trial $t did not finish once"
+done
+stops=$(grep -c "^trial [0-3] stopped after epoch" "$folder/log")
+[ "$stops" -ge 1 ] || fail "the time limit stopped no task"
+echo "tasks of the template stopped by their time limit $stops times and put back, all done"
