@@ -4,6 +4,8 @@
 #ifndef FN_BACKEND_GPU_KERNELS_ELEMENT_H
 #define FN_BACKEND_GPU_KERNELS_ELEMENT_H
 
+#include <string.h>
+
 #include "backend/gpu/code.h"
 
 /** Values of fn_dtype, usable in device code. */
@@ -93,32 +95,60 @@ FN_DEVICE void fn_write(void *data, int dtype, int64_t index, float value) {
  *  their size. */
 enum { FN_GPU_WIDTH = 4 };
 
-FN_DEVICE void fn_read4(const void *data, int dtype, int64_t index, float v[4]) {
+/** One or four elements as they came from memory. A kernel that needs several fetches all of them
+ *  before it unpacks the first: then they are on their way together. */
+typedef struct fn_bits {
+  uint32_t word[4];
+} fn_bits;
+
+FN_DEVICE fn_bits fn_fetch(const void *data, int dtype, int64_t index, int width) {
+  fn_bits bits;
+  bits.word[0] = bits.word[1] = bits.word[2] = bits.word[3] = 0;
+  if (width == 1) {
+    if (dtype == FN_GPU_F32)
+      bits.word[0] = ((const uint32_t *)data)[index];
+    else
+      bits.word[0] = ((const uint16_t *)data)[index];
+    return bits;
+  }
 #ifdef __CUDA_ARCH__
   if (dtype == FN_GPU_F32) {
-    const float4 four = *(const float4 *)((const float *)data + index);
-    v[0] = four.x;
-    v[1] = four.y;
-    v[2] = four.z;
-    v[3] = four.w;
-    return;
-  }
-  const ushort4 four = *(const ushort4 *)((const uint16_t *)data + index);
-  if (dtype == FN_GPU_BF16) {
-    v[0] = fn_from_bf16(four.x);
-    v[1] = fn_from_bf16(four.y);
-    v[2] = fn_from_bf16(four.z);
-    v[3] = fn_from_bf16(four.w);
+    const uint4 four = *(const uint4 *)((const uint32_t *)data + index);
+    bits.word[0] = four.x;
+    bits.word[1] = four.y;
+    bits.word[2] = four.z;
+    bits.word[3] = four.w;
   } else {
-    v[0] = fn_from_f16(four.x);
-    v[1] = fn_from_f16(four.y);
-    v[2] = fn_from_f16(four.z);
-    v[3] = fn_from_f16(four.w);
+    const uint2 two = *(const uint2 *)((const uint16_t *)data + index);
+    bits.word[0] = two.x;
+    bits.word[1] = two.y;
   }
 #else
-  for (int j = 0; j < 4; j++)
-    v[j] = fn_read(data, dtype, index + j);
+  if (dtype == FN_GPU_F32)
+    memcpy(bits.word, (const uint32_t *)data + index, 16);
+  else
+    memcpy(bits.word, (const uint16_t *)data + index, 8);
 #endif
+  return bits;
+}
+
+/** As floats; beyond the width zeros. */
+FN_DEVICE void fn_unpack(const fn_bits *bits, int dtype, float v[4]) {
+  const uint32_t *w = bits->word;
+  if (dtype == FN_GPU_F32) {
+    for (int j = 0; j < 4; j++)
+      v[j] = fn_bits_to_float(w[j]);
+  } else if (dtype == FN_GPU_BF16) {
+    v[0] = fn_bits_to_float(w[0] << 16);
+    v[1] = fn_bits_to_float(w[0] & 0xffff0000u);
+    v[2] = fn_bits_to_float(w[1] << 16);
+    v[3] = fn_bits_to_float(w[1] & 0xffff0000u);
+  } else {
+    v[0] = fn_from_f16((uint16_t)w[0]);
+    v[1] = fn_from_f16((uint16_t)(w[0] >> 16));
+    v[2] = fn_from_f16((uint16_t)w[1]);
+    v[3] = fn_from_f16((uint16_t)(w[1] >> 16));
+  }
 }
 
 FN_DEVICE void fn_write4(void *data, int dtype, int64_t index, const float v[4]) {
@@ -139,12 +169,8 @@ FN_DEVICE void fn_write4(void *data, int dtype, int64_t index, const float v[4])
 
 /** `width` (1 or 4) neighbours; what is not read is zero. */
 FN_DEVICE void fn_load(const void *data, int dtype, int64_t index, int width, float v[4]) {
-  if (width == FN_GPU_WIDTH) {
-    fn_read4(data, dtype, index, v);
-  } else {
-    v[0] = fn_read(data, dtype, index);
-    v[1] = v[2] = v[3] = 0;
-  }
+  const fn_bits bits = fn_fetch(data, dtype, index, width);
+  fn_unpack(&bits, dtype, v);
 }
 FN_DEVICE void fn_store(void *data, int dtype, int64_t index, int width, const float v[4]) {
   if (width == FN_GPU_WIDTH)

@@ -62,7 +62,7 @@ FN_DEVICE void fn_sum_squares_body(const fn_sum_squares_args *a, fn_thread t, vo
   for (int64_t i = fn_thread_first(t); 4 * i < a->count; i += fn_thread_stride(t)) {
     float v[4] = {0, 0, 0, 0};
     if (a->aligned && 4 * i + 4 <= a->count)
-      fn_read4(a->x, FN_GPU_F32, 4 * i, v);
+      fn_load(a->x, FN_GPU_F32, 4 * i, 4, v);
     else
       for (int j = 0; j < 4; j++)
         if (4 * i + j < a->count) v[j] = a->x[4 * i + j];

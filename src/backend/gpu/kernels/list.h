@@ -1,5 +1,7 @@
 /* The kernels, to be included with FN_GPU_KERNEL(name, phases, shared bytes of a block) defined:
- * arguments are fn_NAME_args, the body is fn_NAME_body. No guard: included several times. */
+ * arguments are fn_NAME_args, the body is fn_NAME_body. No guard: included several times. A kernel
+ * of one phase does not care for the size of its grid; one of several phases has the grid that its
+ * arguments were made for. */
 FN_GPU_KERNEL(map, 1, 0)
 FN_GPU_KERNEL(map2, 1, 0)
 FN_GPU_KERNEL(transpose, 2, FN_TILE_SHARED * sizeof(float))

@@ -58,13 +58,15 @@ FN_DEVICE fn_offsets fn_loop_at(const fn_loop *loop, int operands, int64_t turn)
   return offsets;
 }
 
-/** Values of operand k at a turn. */
-FN_DEVICE void fn_loop_load(const fn_loop *loop, int k, const void *data, int dtype, int64_t at,
-                            float v[4]) {
-  if (loop->repeated[k])
-    v[0] = v[1] = v[2] = v[3] = fn_read(data, dtype, at);
-  else
-    fn_load(data, dtype, at, loop->width, v);
+/** What operand k has at a turn. */
+FN_DEVICE fn_bits fn_loop_fetch(const fn_loop *loop, int k, const void *data, int dtype,
+                                int64_t at) {
+  return fn_fetch(data, dtype, at, loop->repeated[k] ? 1 : loop->width);
+}
+FN_DEVICE void fn_loop_unpack(const fn_loop *loop, int k, const fn_bits *bits, int dtype,
+                              float v[4]) {
+  fn_unpack(bits, dtype, v);
+  if (loop->repeated[k]) v[1] = v[2] = v[3] = v[0];
 }
 
 /** A tensor [N, C, up to three spatial axes] whose channels are neighbours: element (n, c, cell)

@@ -56,16 +56,30 @@ typedef struct fn_map_args {
   fn_loop loop;
 } fn_map_args;
 
+/** Turns a thread has under way at the same time. */
+enum { FN_MAP_TURNS = 2 };
+
 FN_DEVICE void fn_map_body(const fn_map_args *a, fn_thread t, void *shared, int phase) {
   (void)shared;
   (void)phase;
-  for (int64_t i = fn_thread_first(t); i < a->loop.count; i += fn_thread_stride(t)) {
-    const fn_offsets o = fn_loop_at(&a->loop, 2, i);
-    float v[4] = {0, 0, 0, 0};
-    if (a->x) fn_loop_load(&a->loop, 1, a->x, a->x_dtype, o.at[1], v);
-    for (int j = 0; j < 4; j++)
-      v[j] = fn_unary_value(a->kind, a->a, a->b, v[j]);
-    fn_store(a->y, a->y_dtype, o.at[0], a->loop.width, v);
+  const int64_t stride = fn_thread_stride(t), count = a->loop.count;
+  for (int64_t i = fn_thread_first(t); i < count; i += FN_MAP_TURNS * stride) {
+    fn_offsets o[FN_MAP_TURNS];
+    fn_bits x[FN_MAP_TURNS];
+    for (int k = 0; k < FN_MAP_TURNS; k++) {
+      o[k] = fn_loop_at(&a->loop, 2, i + k * stride < count ? i + k * stride : i);
+      if (a->x)
+        x[k] = fn_loop_fetch(&a->loop, 1, a->x, a->x_dtype, o[k].at[1]);
+      else
+        x[k].word[0] = x[k].word[1] = x[k].word[2] = x[k].word[3] = 0;
+    }
+    for (int k = 0; k < FN_MAP_TURNS; k++) {
+      float v[4];
+      fn_loop_unpack(&a->loop, 1, &x[k], a->x_dtype, v);
+      for (int j = 0; j < 4; j++)
+        v[j] = fn_unary_value(a->kind, a->a, a->b, v[j]);
+      if (i + k * stride < count) fn_store(a->y, a->y_dtype, o[k].at[0], a->loop.width, v);
+    }
   }
 }
 
@@ -82,14 +96,23 @@ typedef struct fn_map2_args {
 FN_DEVICE void fn_map2_body(const fn_map2_args *a, fn_thread t, void *shared, int phase) {
   (void)shared;
   (void)phase;
-  for (int64_t i = fn_thread_first(t); i < a->loop.count; i += fn_thread_stride(t)) {
-    const fn_offsets o = fn_loop_at(&a->loop, 3, i);
-    float v[4], w[4];
-    fn_loop_load(&a->loop, 1, a->a, a->a_dtype, o.at[1], v);
-    fn_loop_load(&a->loop, 2, a->b, a->b_dtype, o.at[2], w);
-    for (int j = 0; j < 4; j++)
-      v[j] = fn_binary_value(a->kind, a->slope, v[j], w[j]);
-    fn_store(a->y, a->y_dtype, o.at[0], a->loop.width, v);
+  const int64_t stride = fn_thread_stride(t), count = a->loop.count;
+  for (int64_t i = fn_thread_first(t); i < count; i += FN_MAP_TURNS * stride) {
+    fn_offsets o[FN_MAP_TURNS];
+    fn_bits x[FN_MAP_TURNS], y[FN_MAP_TURNS];
+    for (int k = 0; k < FN_MAP_TURNS; k++) {
+      o[k] = fn_loop_at(&a->loop, 3, i + k * stride < count ? i + k * stride : i);
+      x[k] = fn_loop_fetch(&a->loop, 1, a->a, a->a_dtype, o[k].at[1]);
+      y[k] = fn_loop_fetch(&a->loop, 2, a->b, a->b_dtype, o[k].at[2]);
+    }
+    for (int k = 0; k < FN_MAP_TURNS; k++) {
+      float v[4], w[4];
+      fn_loop_unpack(&a->loop, 1, &x[k], a->a_dtype, v);
+      fn_loop_unpack(&a->loop, 2, &y[k], a->b_dtype, w);
+      for (int j = 0; j < 4; j++)
+        v[j] = fn_binary_value(a->kind, a->slope, v[j], w[j]);
+      if (i + k * stride < count) fn_store(a->y, a->y_dtype, o[k].at[0], a->loop.width, v);
+    }
   }
 }
 

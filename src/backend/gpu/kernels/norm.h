@@ -26,19 +26,18 @@ FN_DEVICE int64_t fn_row_at(const fn_view *t, const fn_divider *cells, int64_t r
   return n * t->row + (row - n * cells->by) * t->pitch;
 }
 
-/** What is near the values of a channel: the mean of four rows far apart. Sums of differences from
- *  it lose no digits to a large mean, and one odd value does little harm. */
+/** What is near the values of a channel: of four rows far apart the mean of the middle two. Sums of
+ *  differences from it lose no digits to a large mean, and one odd value does no harm. */
 FN_DEVICE void fn_norm_pivot(const fn_view *x, const fn_divider *cells, int64_t rows, int width,
                              int64_t c, float pivot[4]) {
-  float sum[4] = {0, 0, 0, 0};
-  for (int i = 0; i < 4; i++) {
-    float v[4];
-    fn_load(x->data, x->dtype, fn_row_at(x, cells, i * (rows / 4)) + c, width, v);
-    for (int j = 0; j < 4; j++)
-      sum[j] += v[j];
+  float v[4][4];
+  for (int i = 0; i < 4; i++)
+    fn_load(x->data, x->dtype, fn_row_at(x, cells, i * (rows / 4)) + c, width, v[i]);
+  for (int j = 0; j < 4; j++) {
+    const float low = fmaxf(fminf(v[0][j], v[1][j]), fminf(v[2][j], v[3][j]));
+    const float high = fminf(fmaxf(v[0][j], v[1][j]), fmaxf(v[2][j], v[3][j]));
+    pivot[j] = 0.5f * low + 0.5f * high;
   }
-  for (int j = 0; j < 4; j++)
-    pivot[j] = 0.25f * sum[j];
 }
 
 /** One part per thread: sums [2][4] of its channels, in double precision. */
@@ -50,6 +49,8 @@ FN_DEVICE void fn_columns_leave(double *part, const double first[4], const doubl
   }
 }
 
+/** Rows of a gradient that a thread has under way at the same time. */
+enum { FN_NORM_TURNS = 2 };
 enum { FN_COLUMNS_SHARED = 8 * FN_GPU_THREADS * 8 };
 
 /** After fn_columns_leave: partial [chunks][2][channels]. */
@@ -95,21 +96,22 @@ FN_DEVICE void fn_norm_statistics_body(const fn_norm_statistics_args *a, fn_thre
     fn_norm_pivot(&a->x, &k->cells, k->rows, k->width, c, pivot);
     int64_t row = chunk * k->chunk + lane;
     while (row < end) {
-      // Four rows at once, all loads before the first sum.
-      float v[4][4], sum[4] = {0, 0, 0, 0}, square[4] = {0, 0, 0, 0};
+      // Four rows at once, all on their way before the first is used.
+      fn_bits bits[4];
+      float sum[4] = {0, 0, 0, 0}, square[4] = {0, 0, 0, 0};
       for (int i = 0; i < 4; i++) {
-        for (int j = 0; j < 4; j++)
-          v[i][j] = pivot[j];
-        if (row + i * lanes < end)
-          fn_load(a->x.data, a->x.dtype, fn_row_at(&a->x, &k->cells, row + i * lanes) + c, k->width,
-                  v[i]);
+        const int64_t at = row + i * lanes < end ? row + i * lanes : row;
+        bits[i] = fn_fetch(a->x.data, a->x.dtype, fn_row_at(&a->x, &k->cells, at) + c, k->width);
       }
-      for (int i = 0; i < 4; i++)
+      for (int i = 0; i < 4; i++) {
+        float v[4];
+        fn_unpack(&bits[i], a->x.dtype, v);
         for (int j = 0; j < 4; j++) {
-          const float d = v[i][j] - pivot[j];
+          const float d = row + i * lanes < end ? v[j] - pivot[j] : 0;
           sum[j] += d;
           square[j] += d * d;
         }
+      }
       for (int j = 0; j < 4; j++) {
         first[j] += (double)sum[j];
         second[j] += (double)square[j];
@@ -120,14 +122,27 @@ FN_DEVICE void fn_norm_statistics_body(const fn_norm_statistics_args *a, fn_thre
   fn_columns_leave(part, first, second, t);
 }
 
+/** dy and y of an element or four. */
+typedef struct fn_norm_pair {
+  fn_bits dy, y;
+} fn_norm_pair;
+
+FN_DEVICE fn_norm_pair fn_norm_fetch(const fn_view *dy, const fn_view *y, const fn_divider *cells,
+                                     int64_t row, int64_t c, int width) {
+  fn_norm_pair pair;
+  pair.dy = fn_fetch(dy->data, dy->dtype, fn_row_at(dy, cells, row) + c, width);
+  pair.y = pair.dy;
+  if (y->data) pair.y = fn_fetch(y->data, y->dtype, fn_row_at(y, cells, row) + c, width);
+  return pair;
+}
+
 /** g = dy times the slope of the activation. */
 FN_DEVICE void fn_norm_before(const fn_view *dy, const fn_view *y, float slope,
-                              const fn_divider *cells, int64_t row, int64_t c, int width,
-                              float g[4]) {
-  fn_load(dy->data, dy->dtype, fn_row_at(dy, cells, row) + c, width, g);
+                              const fn_norm_pair *pair, float g[4]) {
+  fn_unpack(&pair->dy, dy->dtype, g);
   if (!y->data) return;
   float v[4];
-  fn_load(y->data, y->dtype, fn_row_at(y, cells, row) + c, width, v);
+  fn_unpack(&pair->y, y->dtype, v);
   for (int j = 0; j < 4; j++)
     g[j] = v[j] > 0 ? g[j] : slope * g[j];
 }
@@ -162,12 +177,18 @@ FN_DEVICE void fn_norm_products_body(const fn_norm_products_args *a, fn_thread t
     int64_t row = chunk * k->chunk + lane;
     while (row < end) {
       float sum[4] = {0, 0, 0, 0}, along[4] = {0, 0, 0, 0};
-      for (int i = 0; i < 4; i++) {
-        if (row + i * lanes >= end) continue;
+      fn_norm_pair pair[FN_NORM_TURNS];
+      fn_bits bits[FN_NORM_TURNS];
+      for (int i = 0; i < FN_NORM_TURNS; i++) {
+        const int64_t at = row + i * lanes < end ? row + i * lanes : row;
+        pair[i] = fn_norm_fetch(&a->dy, &a->y, &k->cells, at, c, k->width);
+        bits[i] = fn_fetch(a->x.data, a->x.dtype, fn_row_at(&a->x, &k->cells, at) + c, k->width);
+      }
+      for (int i = 0; i < FN_NORM_TURNS; i++) {
         float g[4], x[4];
-        fn_norm_before(&a->dy, &a->y, a->slope, &k->cells, row + i * lanes, c, k->width, g);
-        fn_load(a->x.data, a->x.dtype, fn_row_at(&a->x, &k->cells, row + i * lanes) + c, k->width,
-                x);
+        if (row + i * lanes >= end) continue;
+        fn_norm_before(&a->dy, &a->y, a->slope, &pair[i], g);
+        fn_unpack(&bits[i], a->x.dtype, x);
         for (int j = 0; j < 4; j++) {
           sum[j] += g[j];
           along[j] += g[j] * (x[j] - mean[j]);
@@ -177,7 +198,7 @@ FN_DEVICE void fn_norm_products_body(const fn_norm_products_args *a, fn_thread t
         first[j] += (double)sum[j];
         second[j] += (double)along[j];
       }
-      row += 4 * lanes;
+      row += FN_NORM_TURNS * lanes;
     }
   }
   fn_columns_leave(part, first, second, t);
@@ -380,10 +401,13 @@ FN_DEVICE void fn_norm_apply_body(const fn_norm_apply_args *a, fn_thread t, void
   for (int64_t i = fn_thread_first(t); i < a->count; i += fn_thread_stride(t)) {
     const int64_t row = fn_divide(&a->turns, i), c = (i - row * a->turns.by) * a->width;
     float v[4], mean[4], factor[4], shift[4], residual[4] = {0, 0, 0, 0};
-    fn_load(a->x.data, a->x.dtype, fn_row_at(&a->x, &a->cells, row) + c, a->width, v);
-    if (a->residual.data)
-      fn_load(a->residual.data, a->residual.dtype, fn_row_at(&a->residual, &a->cells, row) + c,
-              a->width, residual);
+    const fn_view *r = &a->residual;
+    const fn_bits x =
+        fn_fetch(a->x.data, a->x.dtype, fn_row_at(&a->x, &a->cells, row) + c, a->width);
+    fn_bits added = x;
+    if (r->data) added = fn_fetch(r->data, r->dtype, fn_row_at(r, &a->cells, row) + c, a->width);
+    fn_unpack(&x, a->x.dtype, v);
+    if (r->data) fn_unpack(&added, r->dtype, residual);
     fn_load(a->factor, FN_GPU_F32, c, a->width, mean);
     fn_load(a->factor, FN_GPU_F32, a->channels + c, a->width, factor);
     fn_load(a->factor, FN_GPU_F32, 2 * a->channels + c, a->width, shift);
@@ -412,9 +436,12 @@ FN_DEVICE void fn_norm_grad_apply_body(const fn_norm_grad_apply_args *a, fn_thre
   for (int64_t i = fn_thread_first(t); i < a->count; i += fn_thread_stride(t)) {
     const int64_t row = fn_divide(&a->turns, i), c = (i - row * a->turns.by) * a->width;
     float g[4], x[4] = {0, 0, 0, 0};
-    fn_norm_before(&a->dy, &a->y, a->slope, &a->cells, row, c, a->width, g);
+    const fn_norm_pair pair = fn_norm_fetch(&a->dy, &a->y, &a->cells, row, c, a->width);
+    fn_bits bits = pair.dy;
     if (a->dx.data)
-      fn_load(a->x.data, a->x.dtype, fn_row_at(&a->x, &a->cells, row) + c, a->width, x);
+      bits = fn_fetch(a->x.data, a->x.dtype, fn_row_at(&a->x, &a->cells, row) + c, a->width);
+    fn_norm_before(&a->dy, &a->y, a->slope, &pair, g);
+    if (a->dx.data) fn_unpack(&bits, a->x.dtype, x);
     if (a->dresidual.data)
       fn_store(a->dresidual.data, a->dresidual.dtype, fn_row_at(&a->dresidual, &a->cells, row) + c,
                a->width, g);
