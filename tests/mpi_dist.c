@@ -49,17 +49,22 @@ static fn_status kind(int r) {
   return kinds[r % 4];
 }
 
+/* Ranks of many are in one set with every fourth. */
+static bool fails(unsigned set, int rank) {
+  return set >> (dist.size > 4 ? rank % 4 : rank) & 1;
+}
+
 /* Every non-empty set of failing ranks: all ranks get status and message of the lowest. */
 static void agree_on_failing_subsets(void **state) {
   (void)state;
   assert_int_equal(fn_dist_agree(&dist, FN_OK), FN_OK);
-  for (unsigned failing = 1; failing < 1u << dist.size; failing++) {
+  for (unsigned failing = 1; failing < 1u << (dist.size > 4 ? 4 : dist.size); failing++) {
     int lowest = 0;
-    while (!(failing >> lowest & 1))
+    while (!fails(failing, lowest))
       lowest++;
     fn_error_clear();
     fn_status mine = FN_OK;
-    if (failing >> dist.rank & 1)
+    if (fails(failing, dist.rank))
       mine = fn_error_set(kind(dist.rank), "x.c", 7, "set %u, failure of %d", failing, dist.rank);
     const fn_status agreed = fn_dist_agree(&dist, mine);
     char where[512] = "", expected[1024];

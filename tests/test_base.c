@@ -64,12 +64,36 @@ static void closest_name(void **state) {
   assert_int_equal(fn_text_distance("abcd", "acbd"), 1);
 }
 
+/* Well-formed UTF-8 (Unicode 15, table 3-7) stays, all else becomes U+FFFD, byte by byte. */
+static void text_becomes_utf8(void **state) {
+  (void)state;
+#define BAD "\xef\xbf\xbd"
+  static const char *const cases[][2] = {
+      {"a\tb\nc", "a\tb\nc"},
+      {"\xc3\xa9 \xe2\x82\xac \xf0\x9f\x8c\x8c", "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x8c\x8c"},
+      {"\x01\x1b\x7f", BAD BAD BAD},
+      {"\xc0\xaf", BAD BAD},                 // overlong
+      {"\xe0\x80\x80", BAD BAD BAD},         // overlong
+      {"\xed\xa0\x80", BAD BAD BAD},         // surrogate
+      {"\xf4\x90\x80\x80", BAD BAD BAD BAD}, // beyond U+10FFFF
+      {"\xc2\x85", BAD BAD},                 // a control character
+      {"\xef\xbf\xbe", BAD BAD BAD},         // no character
+      {"\xe2\x82", BAD BAD},                 // cut off
+  };
+#undef BAD
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    fn_text text = {0};
+    fn_text_add_utf8(&text, cases[i][0]);
+    assert_string_equal(text.data, cases[i][1]);
+    fn_text_free(&text);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(philox_known_answers),
-      cmocka_unit_test(normal_moments),
-      cmocka_unit_test(shuffle_is_a_permutation),
-      cmocka_unit_test(closest_name),
+      cmocka_unit_test(philox_known_answers),     cmocka_unit_test(normal_moments),
+      cmocka_unit_test(shuffle_is_a_permutation), cmocka_unit_test(closest_name),
+      cmocka_unit_test(text_becomes_utf8),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,8 @@ static struct {
   pthread_mutex_t lock;
   const char *seen[256];
   int seen_count;
+  void (*listener)(void *user, fn_level level, const char *line);
+  void *listener_user;
 } state = {.size = 1, .level = FN_INFO, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 void fn_log_identify(int rank, int size) {
@@ -38,7 +40,8 @@ fn_level fn_log_get_level(void) {
 }
 
 static void print(fn_level level, const char *format, va_list arguments) {
-  if (level > state.level || (state.rank != 0 && level != FN_ERROR)) return;
+  const bool shown = level <= state.level && (state.rank == 0 || level == FN_ERROR);
+  if (!shown && level > FN_WARN) return;
   char line[8192];
   vsnprintf(line, sizeof line, format, arguments);
   FILE *stream = level <= FN_WARN ? stderr : stdout;
@@ -46,16 +49,24 @@ static void print(fn_level level, const char *format, va_list arguments) {
                      : level == FN_WARN ? "fieldnet: warning: "
                                         : "";
   pthread_mutex_lock(&state.lock);
-  if (state.file) {
+  if (state.listener && level <= FN_WARN) state.listener(state.listener_user, level, line);
+  if (shown && state.file) {
     fprintf(state.file, "%s%s\n", kind, line);
     fflush(state.file);
   }
-  if (level == FN_ERROR && state.size > 1) {
+  if (shown && level == FN_ERROR && state.size > 1) {
     fprintf(stream, "%s[rank %d on %s] %s\n", kind, state.rank, fn_host_name(), line);
-  } else if (level == FN_ERROR || !state.file) {
+  } else if (shown && (level == FN_ERROR || !state.file)) {
     fprintf(stream, "%s%s\n", kind, line);
   }
   fflush(stream);
+  pthread_mutex_unlock(&state.lock);
+}
+
+void fn_log_listen(void (*listener)(void *user, fn_level level, const char *line), void *user) {
+  pthread_mutex_lock(&state.lock);
+  state.listener = listener;
+  state.listener_user = user;
   pthread_mutex_unlock(&state.lock);
 }
 

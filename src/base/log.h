@@ -25,4 +25,9 @@ void fn_log(fn_level level, const char *format, ...) __attribute__((format(print
 /** Like fn_log, but only the first time this call site (its format's address) is reached. */
 void fn_log_once(fn_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/** Also hand every error and warning of this process, whatever its rank and the level, to
+ * `listener`, which the logging thread calls and which must not log itself. NULL: nobody listens,
+ * and once this has returned nobody is being called any more. */
+void fn_log_listen(void (*listener)(void *user, fn_level level, const char *line), void *user);
+
 #endif

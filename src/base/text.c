@@ -47,6 +47,31 @@ void fn_text_add_json(fn_text *text, const char *words) {
   fn_text_add_bytes(text, "\"", 1);
 }
 
+/** Bytes of the character at c if it is well-formed UTF-8 and printable, else 0. */
+static size_t utf8_length(const unsigned char *c) {
+  if (*c == '\n' || *c == '\t') return 1;
+  if (*c < 0x80) return *c >= 0x20 && *c != 0x7f;
+  const size_t length = *c >= 0xf0 ? 4 : *c >= 0xe0 ? 3 : 2;
+  if (*c < 0xc2 || *c > 0xf4) return 0;
+  uint32_t code = *c & (0xffU >> (length + 1));
+  for (size_t i = 1; i < length; i++) {
+    if ((c[i] & 0xc0) != 0x80) return 0; // also at the end of the text
+    code = code << 6 | (c[i] & 0x3fU);
+  }
+  static const uint32_t least[] = {0, 0, 0xa0, 0x800, 0x10000}; // 0x80 to 0x9f are controls
+  const bool surrogate = code >= 0xd800 && code < 0xe000;
+  const bool none = (code & 0xfffe) == 0xfffe;
+  return code >= least[length] && code <= 0x10ffff && !surrogate && !none ? length : 0;
+}
+
+void fn_text_add_utf8(fn_text *text, const char *words) {
+  for (const char *c = words; *c;) {
+    const size_t length = utf8_length((const unsigned char *)c);
+    fn_text_add_bytes(text, length ? c : "\xef\xbf\xbd", length ? length : 3);
+    c += length ? length : 1;
+  }
+}
+
 void fn_text_free(fn_text *text) {
   free(text->data);
   *text = (fn_text){0};

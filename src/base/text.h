@@ -19,6 +19,9 @@ void fn_text_add(fn_text *text, const char *format, ...) __attribute__((format(p
 void fn_text_add_bytes(fn_text *text, const char *bytes, size_t count);
 /** As a text of JSON, quotes included. */
 void fn_text_add_json(fn_text *text, const char *words);
+/** As valid UTF-8 that XML and YAML accept: bytes that are not, and control characters other than
+ *  newline and tab, become U+FFFD. */
+void fn_text_add_utf8(fn_text *text, const char *words);
 void fn_text_free(fn_text *text);
 
 /** Restricted Damerau-Levenshtein distance (transpositions count one). */

@@ -109,6 +109,7 @@ static fn_status parse_option(arguments *a, int argc, char **argv, int *i) {
     a->help = true;
     return FN_OK;
   }
+  if (strcmp(argument, "-o") == 0 && option_index(command, "output", 6) >= 0) argument = "--output";
   if (strncmp(argument, "--", 2) != 0) return unknown_option(command, argument);
   const char *name = argument + 2, *equals = strchr(name, '=');
   const size_t length = equals ? (size_t)(equals - name) : strlen(name);

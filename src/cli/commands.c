@@ -210,6 +210,40 @@ static const fn_command_entry commands[] = {
                 {"output", "FILE", "where to write it (job.sbatch in the run folder)"},
                 {"submit", NULL, "hand it to sbatch"}},
      .function = fn_command_job},
+    {.name = "status",
+     .synopsis = "RUNDIR ... [--json] [--watch SECONDS]",
+     .summary = "tell how runs get on, from their folders",
+     .details =
+         "Prints a line per run: epochs and steps done, losses of the last step and the last "
+         "epoch, samples per second, time to the end, age of the newest state, and whether it is "
+         "running, finished, stopped (start it again to go on), failed, dead (its process is gone "
+         "without a word) or was never started. A folder with runs below it, as of a sweep, stands "
+         "for all of them.\n\n"
+         "Only reads, works while runs are going and on any machine that sees the folders. The "
+         "exit code is 9 when a run failed or is dead, else 0.",
+     .extra_min = 1,
+     .extra_max = 1 << 20,
+     .option = {{"json", NULL, "print one JSON object per run, each on a line"},
+                {"watch", "SECONDS",
+                 "print again every so often, until every run has finished, failed or died"}},
+     .function = fn_command_status},
+    {.name = "report",
+     .synopsis = "RUNDIR ... [-o FILE.html] [--title TEXT] [--force]",
+     .summary = "make one HTML page of one run, or of several to compare them",
+     .details =
+         "Curves of losses, metrics, learning rate and throughput, the configuration, figures and "
+         "test results found in the run folders, where the ranks were, states and warnings; of "
+         "several runs the curves in one frame, the keys that differ and the best values side by "
+         "side. The page needs no other file and no network. Works while runs are going. A folder "
+         "with runs below it stands for all of them.",
+     .extra_min = 1,
+     .extra_max = 1 << 20,
+     .option = {{"output", "FILE.html",
+                 "where to write it, also -o (report.html in the folder given, or here where "
+                 "several are)"},
+                {"title", "TEXT", "heading of the page"},
+                {"force", NULL, "replace a file that is no such page"}},
+     .function = fn_command_report},
     {.name = "sweep",
      .synopsis =
          "plan SWEEP.yaml [--all] [--step-seconds S]\n"
@@ -319,7 +353,9 @@ static const fn_exit_code exit_codes[] = {
     {FN_ERR_MEMORY, "memory is exhausted, or a limit is exceeded"},
     {FN_ERR_VERIFY, "a comparison is over its tolerance"},
     {FN_ERR_UNSUPPORTED, "this build or backend cannot do what was asked"},
-    {FN_ERR_LOST, "a rank does not answer, or does not get on: start again to go on"},
+    {FN_ERR_LOST,
+     "a rank does not answer, or does not get on: start again to go on; of status: a run failed "
+     "or is dead"},
     {FN_ERR_DEVICE, "no usable GPU, too few of them, or one that failed"},
     {FN_INTERRUPTED, "stopped by request with the state saved: start again to go on"},
 };

@@ -107,6 +107,8 @@ fn_status fn_command_bench(const fn_command_line *line);
 fn_status fn_command_bench_cubes(const fn_command_line *line);
 fn_status fn_command_data(const fn_command_line *line);
 fn_status fn_command_job(const fn_command_line *line);
+fn_status fn_command_status(const fn_command_line *line);
+fn_status fn_command_report(const fn_command_line *line);
 fn_status fn_command_sweep(const fn_command_line *line);
 fn_status fn_command_help(const fn_command_line *line);
 fn_status fn_command_version(const fn_command_line *line);

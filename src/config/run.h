@@ -198,7 +198,8 @@ typedef struct fn_run {
   struct {
     bool tensorboard;
     bool plots;
-    const char *verbosity; /**< quiet | info | detail | debug */
+    const char *verbosity;  /**< quiet | info | detail | debug */
+    double status_interval; /**< seconds between writings of status.json */
   } report;
 
   char *resolved; /**< YAML with every key, ready to be written and read back */

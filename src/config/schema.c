@@ -458,6 +458,10 @@ static const fn_key keys[] = {
      .meaning = "Draw slices and power spectra."},
     {KEY("report.verbosity", CHOICE, report.verbosity), .fallback = "info",
      .choices = "quiet|info|detail|debug", .meaning = "How much is printed."},
+    {KEY("report.status_interval", REAL, report.status_interval), .fallback = "5", ABOVE(0),
+     .unit = "s",
+     .meaning = "Time between two writings of status.json, by which fieldnet status sees from "
+                "outside how the run gets on."},
 };
 /* clang-format on */
 

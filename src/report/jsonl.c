@@ -42,8 +42,11 @@ static void add_number(fn_text *line, const char *key, double value) {
 }
 
 static void add_string(fn_text *line, const char *key, const char *value) {
+  fn_text clean = {0};
+  fn_text_add_utf8(&clean, value);
   fn_text_add(line, ",\"%s\":", key);
-  fn_text_add_json(line, value);
+  fn_text_add_json(line, clean.data ? clean.data : "");
+  fn_text_free(&clean);
 }
 
 static void add_time(fn_text *line) {
@@ -58,7 +61,8 @@ static fn_status end(fn_jsonl *jsonl, fn_text *line) {
   return status;
 }
 
-fn_status fn_jsonl_start(fn_jsonl *jsonl, const char *summary, int64_t resumed_step) {
+fn_status fn_jsonl_start(fn_jsonl *jsonl, const char *summary, int64_t resumed_step, int ranks,
+                         const char *placement) {
   fn_text line = {0};
   begin(&line, "start");
   add_time(&line);
@@ -66,6 +70,16 @@ fn_status fn_jsonl_start(fn_jsonl *jsonl, const char *summary, int64_t resumed_s
   add_string(&line, "host", fn_host_name());
   add_integer(&line, "resumed_step", resumed_step);
   if (summary) add_string(&line, "summary", summary);
+  add_integer(&line, "ranks", ranks);
+  if (placement) add_string(&line, "placement", placement);
+  return end(jsonl, &line);
+}
+
+fn_status fn_jsonl_warning(fn_jsonl *jsonl, const char *text) {
+  fn_text line = {0};
+  begin(&line, "warning");
+  add_time(&line);
+  add_string(&line, "text", text);
   return end(jsonl, &line);
 }
 

@@ -4,8 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <pthread.h>
+
 #include "base/log.h"
 #include "base/system.h"
+#include "report/beat.h"
 #include "report/plot.h"
 #include "report/sinks.h"
 
@@ -15,7 +18,13 @@ typedef struct report {
   fn_csv csv;
   fn_jsonl jsonl;
   fn_tensorboard *board;
+  fn_beat *beat;
+  int ranks;
+  char *placement;
   bool tables, lines, events, plots; // still in order
+  pthread_mutex_t lock;              // of what other threads add
+  fn_text warnings;                  // not yet written; each ends with NUL
+  int64_t warned;                    // how many there were
 } report;
 
 /** A kind of output that fails is given up with one warning; the run is worth more than its log. */
@@ -39,6 +48,59 @@ static void check_plots(report *r, fn_status status) {
   check(status, &r->plots, "plots");
 }
 
+/** Called by whoever logs, on any thread, inside the log: only takes notes. */
+static void on_warning(void *self, fn_level level, const char *line) {
+  report *r = self;
+  enum { MOST = 1 << 16 };
+  fn_beat_message(r->beat, line, level == FN_ERROR);
+  pthread_mutex_lock(&r->lock);
+  r->warned++;
+  if (r->warnings.length < MOST) fn_text_add_bytes(&r->warnings, line, strlen(line) + 1);
+  pthread_mutex_unlock(&r->lock);
+}
+
+/** What was noted, into metrics.jsonl. */
+static void put_warnings(report *r) {
+  if (!r->lines) return;
+  pthread_mutex_lock(&r->lock);
+  fn_text noted = r->warnings;
+  r->warnings = (fn_text){0};
+  pthread_mutex_unlock(&r->lock);
+  for (size_t i = 0; i < noted.length && r->lines; i += strlen(noted.data + i) + 1)
+    check_lines(r, fn_jsonl_warning(&r->jsonl, noted.data + i));
+  fn_text_free(&noted);
+}
+
+static void on_placement(void *self, int ranks, const char *table) {
+  report *r = self;
+  r->ranks = ranks;
+  free(r->placement);
+  r->placement = strdup(table);
+}
+
+/** The listener calls into the beat: it must not hear while the beat comes or goes. */
+static void set_beat(report *r, fn_beat *beat) {
+  fn_log_listen(NULL, NULL);
+  r->beat = beat;
+  fn_log_listen(on_warning, r);
+}
+
+static void start_beat(report *r, int64_t resumed_step) {
+  fn_beat *beat = NULL;
+  if (fn_beat_start(r->run, r->run->report.status_interval, r->ranks, resumed_step, r->warned,
+                    &beat) != FN_OK) {
+    fn_log(FN_WARN, "the run cannot be watched: %s", fn_error_message());
+    fn_error_clear();
+  }
+  set_beat(r, beat);
+}
+
+static void stop_beat(report *r, bool ended, fn_status status, const char *message) {
+  fn_beat *beat = r->beat;
+  set_beat(r, NULL);
+  fn_beat_stop(beat, ended, status, message);
+}
+
 static void on_start(void *self, const fn_run *run, const char *summary, int64_t resumed_step) {
   report *r = self;
   r->run = run;
@@ -55,7 +117,11 @@ static void on_start(void *self, const fn_run *run, const char *summary, int64_t
                       ? fn_csv_open(run->folder, resumed_step, fn_run_has_cubes(run), &r->csv)
                       : status);
   check_lines(r, fn_jsonl_open(run->folder, resumed_step, &r->jsonl));
-  if (r->lines) check_lines(r, fn_jsonl_start(&r->jsonl, summary, resumed_step));
+  if (r->lines)
+    check_lines(r, fn_jsonl_start(&r->jsonl, summary, resumed_step, r->ranks, r->placement));
+  stop_beat(r, false, FN_OK, NULL);
+  start_beat(r, resumed_step);
+  put_warnings(r);
   if (r->events) {
     // without a readable table nobody knows which epochs are complete: keep them all
     const int64_t epochs = r->tables ? r->csv.epochs : INT64_MAX;
@@ -68,8 +134,14 @@ static void on_start(void *self, const fn_run *run, const char *summary, int64_t
   }
 }
 
+static void on_progress(void *self, const fn_progress_event *e) {
+  fn_beat_progress(((report *)self)->beat, e);
+}
+
 static void on_step(void *self, const fn_step_event *e) {
   report *r = self;
+  fn_beat_step(r->beat, e);
+  put_warnings(r);
   fn_console_step(&r->console, e);
   if (r->tables) check_tables(r, fn_csv_step(&r->csv, e));
   if (r->lines) check_lines(r, fn_jsonl_step(&r->jsonl, e));
@@ -123,6 +195,8 @@ static bool logged_before(const report *r, int64_t epoch) {
 
 static void on_epoch(void *self, const fn_epoch_event *e) {
   report *r = self;
+  fn_beat_epoch(r->beat, e);
+  put_warnings(r);
   fn_console_epoch(&r->console, e);
   if (logged_before(r, e->epoch)) return;
   if (r->tables) check_tables(r, fn_csv_epoch(&r->csv, e));
@@ -189,7 +263,9 @@ static void on_finish(void *self, fn_status status) {
   // the message of a failed run belongs to whoever ended it: trouble here must not replace it
   char message[4096];
   snprintf(message, sizeof message, "%s", fn_error_message());
+  put_warnings(r);
   if (r->lines) check_lines(r, fn_jsonl_finish(&r->jsonl, status));
+  stop_beat(r, true, status, message);
   fn_console_finish(&r->console, r->run->folder, status);
   if (strcmp(message, fn_error_message()) != 0) {
     fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "%s", message);
@@ -200,8 +276,13 @@ fn_status fn_report_create(const fn_run *run, fn_observer *observer) {
   report *r = calloc(1, sizeof *r);
   FN_CHECK(r, FN_ERR_MEMORY, "no memory for the report of a run");
   r->run = run;
+  r->ranks = 1;
+  pthread_mutex_init(&r->lock, NULL);
+  fn_log_listen(on_warning, r);
   *observer = (fn_observer){.self = r,
+                            .placement = on_placement,
                             .start = on_start,
+                            .progress = on_progress,
                             .step = on_step,
                             .epoch = on_epoch,
                             .figure = on_figure,
@@ -213,9 +294,14 @@ fn_status fn_report_create(const fn_run *run, fn_observer *observer) {
 void fn_report_destroy(fn_observer *observer) {
   report *r = observer->self;
   if (!r) return;
+  stop_beat(r, false, FN_OK, NULL);
+  fn_log_listen(NULL, NULL);
   fn_csv_close(&r->csv);
   fn_jsonl_close(&r->jsonl);
   fn_tensorboard_close(r->board);
+  fn_text_free(&r->warnings);
+  pthread_mutex_destroy(&r->lock);
+  free(r->placement);
   free(r);
   *observer = (fn_observer){0};
 }

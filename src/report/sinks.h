@@ -52,7 +52,10 @@ typedef struct fn_jsonl {
 } fn_jsonl;
 
 fn_status fn_jsonl_open(const char *folder, int64_t resumed_step, fn_jsonl *jsonl);
-fn_status fn_jsonl_start(fn_jsonl *jsonl, const char *summary, int64_t resumed_step);
+/** `placement`: where the ranks are; NULL when nobody told. */
+fn_status fn_jsonl_start(fn_jsonl *jsonl, const char *summary, int64_t resumed_step, int ranks,
+                         const char *placement);
+fn_status fn_jsonl_warning(fn_jsonl *jsonl, const char *text);
 fn_status fn_jsonl_step(fn_jsonl *jsonl, const fn_step_event *event);
 fn_status fn_jsonl_epoch(fn_jsonl *jsonl, const fn_epoch_event *event);
 fn_status fn_jsonl_saved(fn_jsonl *jsonl, const char *path, double seconds);

@@ -133,3 +133,15 @@ void fn_folder_lock_give(fn_folder_lock *lock) {
   remove_folders(lock);
   free(lock);
 }
+
+fn_lock_state fn_folder_lock_look(const char *folder) {
+  char path[PATH_SIZE];
+  snprintf(path, sizeof path, "%s/.lock", folder);
+  const int file = open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return errno == ENOENT ? FN_LOCK_FREE : FN_LOCK_UNKNOWN;
+  struct flock whole = {.l_type = F_RDLCK, .l_whence = SEEK_SET}; // what the holder's would refuse
+  const bool told = fcntl(file, F_GETLK, &whole) == 0;
+  close(file);
+  if (!told) return FN_LOCK_UNKNOWN;
+  return whole.l_type == F_UNLCK ? FN_LOCK_FREE : FN_LOCK_HELD;
+}

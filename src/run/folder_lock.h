@@ -18,4 +18,12 @@ fn_status fn_folder_lock_take(const char *folder, fn_folder_lock **lock);
  *  allowed. */
 void fn_folder_lock_give(fn_folder_lock *lock);
 
+typedef enum fn_lock_state {
+  FN_LOCK_FREE,   /**< as far as this machine sees: not every file system shows others' locks */
+  FN_LOCK_HELD,   /**< a process, here or on another machine, has it */
+  FN_LOCK_UNKNOWN /**< the file system does not tell */
+} fn_lock_state;
+/** Look without touching: another process than the caller's may have the folder locked. */
+fn_lock_state fn_folder_lock_look(const char *folder);
+
 #endif

@@ -42,10 +42,18 @@ typedef struct fn_figure_event {
   double box_size;                      /**< of the window, or <= 0 */
 } fn_figure_event;
 
+/** Where a run stands after any step; counts as in fn_step_event. */
+typedef struct fn_progress_event {
+  int64_t step, epochs_done, epoch_step, epoch_steps;
+} fn_progress_event;
+
 typedef struct fn_observer {
   void *self;
+  /** Before `start`: where the ranks are, a table as text. */
+  void (*placement)(void *self, int ranks, const char *table);
   void (*start)(void *self, const fn_run *run, const char *summary, int64_t resumed_step);
-  void (*step)(void *self, const fn_step_event *event);
+  void (*progress)(void *self, const fn_progress_event *event); /**< after every step; be quick */
+  void (*step)(void *self, const fn_step_event *event);         /**< every train.log_interval */
   void (*epoch)(void *self, const fn_epoch_event *event);
   void (*figure)(void *self, const fn_figure_event *event);
   void (*saved)(void *self, const char *path, double seconds);

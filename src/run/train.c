@@ -181,12 +181,20 @@ static double weight_gradient_norm(fn_parameters *p, bool last) {
   return found ? fn_gradient_norm_of(p, found) : 0;
 }
 
+static void tell_progress(const fn_session *s) {
+  if (!s->observer || !s->observer->progress) return;
+  const fn_progress *p = &s->progress;
+  s->observer->progress(s->observer->self,
+                        &(fn_progress_event){p->step, p->epoch, p->epoch_step, s->epoch_steps});
+}
+
 static void report_step(fn_session *s, const fn_loader *loader, const step_sums *sums, double lr,
                         double norm, double scale, int64_t epoch_step) {
   const double now = fn_clock(), wait = fn_loader_waited(loader);
   double busy, exposed;
   fn_reducer_times(s->reducer, &busy, &exposed);
   s->since_samples += (int64_t)sums->samples;
+  tell_progress(s);
   const bool due = s->progress.step % s->run->train.log_interval == 0;
   if (!due && !s->stopping) return;
   if (s->observer && s->observer->step) {
@@ -532,6 +540,7 @@ static void announce(const fn_session *s, bool resumed) {
            s->dist->size > 1 ? "s" : "", fn_threads_get(), fn_threads_get() > 1 ? "s" : "",
            (long long)s->epoch_steps);
   s->observer->start(s->observer->self, s->run, summary, resumed ? s->progress.step : 0);
+  tell_progress(s);
 }
 
 /** Where the ranks are, once, before anything takes long. Collective. */
@@ -544,6 +553,8 @@ static fn_status show_placement(const fn_session *s) {
   const fn_status status = fn_placement_table(s->dist, device, &table);
   if (table.data) table.data[table.length - 1] = '\0'; // the log ends its lines itself
   if (table.data) fn_log(s->dist->size > 1 ? FN_INFO : FN_DETAIL, "%s", table.data);
+  if (s->observer && s->observer->placement)
+    s->observer->placement(s->observer->self, s->dist->size, table.data ? table.data : "");
   fn_text_free(&table);
   return status;
 }
