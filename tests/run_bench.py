@@ -1,5 +1,6 @@
 """bench: every mode on one and two ranks, its JSON, its comparison, its trace, steps on request."""
 import json
+import os
 import subprocess
 
 from program import FIELDNET, check, failures, finish, folder, run, succeed, write_text
@@ -164,6 +165,37 @@ def check_trace():
     check(categories >= {"step", "phase", "kernel", "communication", "input"}, "trace: kinds", str(categories))
 
 
+def check_checkpoint(ranks, *options):
+    what = f"saves on {ranks} ranks {' '.join(options)}"
+    output = bench(ranks, "--checkpoint", "--json", "saves.json", "--set", "folder=saves", *options)
+    with open("saves.json") as file:
+        c = json.load(file)["checkpoint"]
+    # weights, biases, scale and shift with two moments each, running mean and variance, in float32; names beside
+    least = 4 * (3 * (4 * 3 * 27 + 4 + 8 + 3 * 4 * 27 + 3) + 8)
+    check(least < c["bytes"] < least + 60000, f"{what}: bytes", str(c))
+    check(c["turns"] == STEPS and c["steps_per_turn"] > 1 and c["write"] > 0 and c["step"] > 0, f"{what}: times", str(c))
+    check(c["background"] == (not options) and (c["snapshot"] > 0) and (c["snapshot"] < c["write"]), f"{what}: the copy", str(c))
+    check(near(c["bytes_per_second"], c["bytes"] / c["write"], 1e-6) and near(c["stall_steps"], c["stall"] / c["step"], 1e-6)
+          and c["within_one_step"] == (c["stall_steps"] <= 1), f"{what}: what follows from others", str(c))
+    verdict = "yes" if c["within_one_step"] else "no"
+    check(f"at most one step of stall: {verdict}" in output, f"{what}: the verdict", output)
+    # what training waits for has to write: a save and a step are longer than the write
+    if options:
+        check(c["saving_step"] >= 0.5 * c["write"], f"{what}: the step waits for the write", str(c))
+    check(not os.path.exists("saves"), f"{what}: nothing is left")
+
+
+def check_saves():
+    check_checkpoint(1)
+    check_checkpoint(2)
+    check_checkpoint(1, "--set", "checkpoint.background=false")
+    os.makedirs("kept")
+    bench(1, "--checkpoint", "--set", "folder=kept")
+    check(os.listdir("kept") == [], "a run folder that was there stays as it was")
+    done = run(1, "bench", "run.yaml", "--checkpoint", "--mode", "io")
+    check(done.code == 2 and "--checkpoint goes without --mode" in done.output, "refused: a mode", done.output)
+
+
 def check_lockstep():
     done = subprocess.run([FIELDNET, "bench", "run.yaml", "--lockstep", "--size", "12"], text=True,
                           input="step\nstep\nquit\n", capture_output=True, timeout=120)
@@ -181,7 +213,7 @@ def check_lockstep():
 with folder():
     succeed(1, "data", "synth", "displacement", "--folder", "data", "--files", "2", "--edge", "16", "--box", "50")
     write_text("run.yaml", RUN)
-    for part in (check_modes, check_refusals, check_comparison, check_trace, check_lockstep):
+    for part in (check_modes, check_refusals, check_comparison, check_trace, check_saves, check_lockstep):
         if not failures:
             part()
 finish()

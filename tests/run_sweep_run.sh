@@ -57,6 +57,32 @@ said "starts" 0
 expect 2 "a trial that does not exist" work 1 one --trial 6
 expect 2 "a trial that does not exist" work 1 one --trials 0,9
 
+# Trials whose data are missing fail by themselves; values that no trial may have are refused before anything starts.
+cat >"$folder/wrong.yaml" <<END
+run: run.yaml
+set: {train.epochs: 1}
+sweep:
+  folder: $folder/wrong
+  metric: train
+  parameters:
+    data.crop: [8, 6]
+    data.train.input: ['$folder/data/lin/*.npy', '$folder/data/absent/*.npy']
+END
+expect 0 "trials with wrong data" work 2 wrong --group 1
+said "^4 trials: 2 finished, 0 stopped early, 2 failed, 0 left" 1
+said "^trial [13] failed: .*absent" 2
+grep -q '"event":"failed".*absent' "$folder/wrong/trials.jsonl" || fail "the store does not know why a trial failed"
+sed 's/data.crop: .*/data.crop: [8, none]/' "$folder/wrong.yaml" >"$folder/refused.yaml"
+expect 2 "a value that cannot be" work 2 refused --group 1
+grep -q "refused.yaml:7:.*data.crop" "$folder/log" || fail "a value that cannot be: its place"
+
+# Values chosen outside reach all ranks of a group.
+sed 's|metric: train|metric: train\n  method: ask|; s|folder: .*|folder: '"$folder"'/asked|; s/data.train.input/seed/; s/\[.*absent.*\]/[1, 2]/' "$folder/wrong.yaml" >"$folder/asked.yaml"
+"$FIELDNET" sweep ask "$folder/asked.yaml" --set data.crop=8 --set seed=2 --queue >"$folder/log" 2>&1 || fail "ask"
+expect 0 "a trial that was asked for" work 2 asked --group 2
+said "^trial 0 starts on ranks 0-1: data.crop=8 seed=2" 1
+said "^trial 0 finished" 1
+
 # Groups of one rank: the same numbers. Groups of two: those of separate runs on two ranks.
 sweep four 4
 expect 0 "four groups of one" work 4 four --group 1
@@ -64,8 +90,6 @@ said "starts on rank [0-3]:" 6
 same_trials one four "four groups of one rank" 0 1 2 3
 sweep pairs 4
 expect 0 "two groups of two" work 4 pairs --group 2
-said "starts on ranks 0-1:" "$(grep -c "starts on ranks 0-1:" "$folder/log")"
-[ "$(grep -c "starts on ranks 2-3:" "$folder/log")" -ge 1 ] || fail "the second group had no trial"
 said "starts on ranks" 6
 expect 0 "a separate run" train 2 "$folder/run.yaml" "$folder/separate" train.epochs=4 optimizer.lr=3e-3 seed=2 checkpoint.best=train
 same_rows "$folder/separate" "$(trial pairs 3)" "a trial of two ranks and a separate run"
@@ -108,6 +132,9 @@ wait_for() { # WHAT COMMAND...
 rows_beyond() { [ -f "$1/steps.csv" ] && [ "$(wc -l <"$1/steps.csv")" -gt "$2" ]; }
 sweep long 100
 expect 0 "long" work 4 long --group 2
+for ranks in 0-1 2-3; do
+  grep -q "starts on ranks $ranks:" "$folder/log" || fail "the group of ranks $ranks had no trial"
+done
 sweep stopped 100
 work 4 stopped --group 2 &
 job=$!
@@ -129,14 +156,15 @@ wait $job
 sed "s|^set:.*|set: {train.epochs: 100, run.time_limit: 3, run.time_margin: 0.2}|" "$folder/stopped.yaml" >"$folder/timed.yaml"
 for start in $(seq 100); do
   status=0
-  work 2 timed --group 2 || status=$?
+  [ "$start" -le 4 ] && limited=timed || limited=stopped
+  work 2 $limited --group 2 || status=$?
   [ $status -eq 75 ] || break
 done
 [ $status -eq 0 ] || fail "with a time limit: exit status $status"
 [ "$start" -gt 1 ] || fail "the time limit stopped nothing"
 same_trials long stopped "stopped and gone on with" 0 1 2 3
 grep -q "attempt 2" "$(trial stopped 0)/trial.log" || fail "no second attempt at trial 0"
-echo "stopped by signal, halt file and $start time limits, gone on with"
+echo "stopped by signal, halt file and time limit, gone on with"
 
 # A rank killed: the job ends, the next start finds its trials abandoned and goes on with them.
 sweep killed 100

@@ -96,7 +96,7 @@ grep -q starts "$folder/log" && fail "a trial was done again"
 echo "12 trials, at most $most at a time; a task killed, the scheduler restarted: each done once, same numbers"
 
 # The template, with a time limit that stops each task: put back by itself, done in the end.
-sweep limited 250 ", run.time_margin: 50"
+sweep limited 150 ", run.time_margin: 50"
 export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo
 sbatch --array=0-3%2 --time=1 --parsable --export="ALL,SWEEP=$folder/limited.yaml,FIELDNET=$FIELDNET" \
   "$SOURCE_DIR/jobs/slurm-sweep.sbatch" >"$folder/log" || fail "the template"

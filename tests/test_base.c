@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "base/random.h"
+#include "base/system.h"
 #include "base/text.h"
 
 /* Known answers of Philox4x32-10 from the Random123 distribution (kat_vectors). */
@@ -64,6 +65,37 @@ static void closest_name(void **state) {
   assert_int_equal(fn_text_distance("abcd", "acbd"), 1);
 }
 
+/** The definition, bit by bit: reflected polynomial 0xedb88320, begun and ended with all ones. */
+static uint32_t crc32_bitwise(uint32_t crc, const unsigned char *bytes, size_t count) {
+  crc = ~crc;
+  for (size_t i = 0; i < count; i++) {
+    crc ^= bytes[i];
+    for (int bit = 0; bit < 8; bit++)
+      crc = (crc >> 1) ^ (crc & 1 ? 0xedb88320u : 0);
+  }
+  return ~crc;
+}
+
+/* Short and long buffers, any alignment, whole or in two pieces. */
+static void crc32_is_that_of_zlib(void **state) {
+  (void)state;
+  assert_int_equal(fn_crc32(0, "123456789", 9), 0xcbf43926u); // check value of CRC-32/ISO-HDLC
+  enum { BYTES = 4096 };
+  unsigned char bytes[BYTES + 16];
+  fn_random random = fn_random_stream(5, FN_RANDOM_TEST, 0, 0);
+  for (size_t i = 0; i < sizeof bytes; i++)
+    bytes[i] = (unsigned char)fn_random_below(&random, 256);
+  uint32_t crc = 0;
+  for (size_t count = 0; count <= BYTES; count += count < 300 ? 1 : 61) {
+    const unsigned char *at = bytes + count % 16;
+    const uint32_t before = crc;
+    crc = fn_crc32(before, at, count);
+    assert_int_equal(crc, crc32_bitwise(before, at, count));
+    const size_t part = (size_t)fn_random_below(&random, count + 1);
+    assert_int_equal(fn_crc32(fn_crc32(before, at, part), at + part, count - part), crc);
+  }
+}
+
 /* Well-formed UTF-8 (Unicode 15, table 3-7) stays, all else becomes U+FFFD, byte by byte. */
 static void text_becomes_utf8(void **state) {
   (void)state;
@@ -93,7 +125,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(philox_known_answers),     cmocka_unit_test(normal_moments),
       cmocka_unit_test(shuffle_is_a_permutation), cmocka_unit_test(closest_name),
-      cmocka_unit_test(text_becomes_utf8),
+      cmocka_unit_test(crc32_is_that_of_zlib),    cmocka_unit_test(text_becomes_utf8),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,6 @@
 #include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
-#include <zlib.h>
 
 void fn_cores_allowed(unsigned char *allowed, int count) {
   cpu_set_t set;
@@ -249,15 +248,4 @@ fn_status fn_file_read(const char *path, char **bytes, size_t *count) {
   *bytes = data;
   if (count) *count = used;
   return FN_OK;
-}
-
-uint32_t fn_crc32(uint32_t crc, const void *bytes, size_t count) {
-  const unsigned char *p = bytes;
-  while (count > 0) {
-    const uInt part = count > (1u << 30) ? (1u << 30) : (uInt)count;
-    crc = (uint32_t)crc32(crc, p, part);
-    p += part;
-    count -= part;
-  }
-  return crc;
 }

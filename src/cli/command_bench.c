@@ -33,6 +33,7 @@ static fn_status work(const fn_command_line *line, const fn_run *run, fn_dist *d
                               .batch = run->train.batch,
                               .inference = fn_command_given(line, "inference"),
                               .all = fn_command_given(line, "all"),
+                              .checkpoint = fn_command_given(line, "checkpoint"),
                               .lockstep = fn_command_given(line, "lockstep"),
                               .json = fn_command_text(line, "json", NULL),
                               .compare = fn_command_text(line, "compare", NULL),

@@ -102,6 +102,9 @@ static const fn_command_entry commands[] = {
                 {"io", NULL,
                  "time the ways of reading a file of cubes (given instead of RUN.yaml) beside "
                  "read(2), --steps times in turns"},
+                {"checkpoint", NULL,
+                 "time what saving a state costs the steps beside it, --steps turns, in the run "
+                 "folder"},
                 {"compare", "OLD", "print ratios to the file of an earlier measurement"},
                 {"from", "NEW", "measure nothing: compare this file with that of --compare"},
                 {"trace", "OUT", "write a timeline for chrome://tracing or Perfetto"},

@@ -186,6 +186,8 @@ void fn_help_man(FILE *out) {
   roff_item(out, "FOLDER/state_<i>.h5", "States of a run, complete and verified.");
   roff_item(out, "FOLDER/checkpoint.h5", "Link to the newest state; training goes on from it.");
   roff_item(out, "FOLDER/best.h5", "Link to the state with the best loss, see checkpoint.best.");
+  roff_item(out, "FOLDER/starts.txt",
+            "Starts that died before they saved a state, see checkpoint.fall_back_after.");
   fputs(".SH SIGNALS\n", out);
   roff_item(out, "SIGTERM, SIGUSR1",
             "Finish the step, save a state, end all ranks with exit status 75.");

@@ -153,6 +153,10 @@ typedef struct fn_run {
     int64_t keep_last;    /**< 0: all */
     int64_t keep_every;   /**< epochs; keep those for good; 0: none */
     const char *best;     /**< metric for best.h5: train | validation | accuracy | auc | f1 | "" */
+    bool background;      /**< written by a thread while training goes on */
+    double retry_seconds; /**< between tries of a write that failed */
+    int64_t
+        fall_back_after; /**< starts that died from a state until an older one is taken; 0: never */
   } checkpoint;
 
   struct {

@@ -345,6 +345,16 @@ static const fn_key keys[] = {
      .meaning = "What decides which state best.h5 points to, and when training stops early: the "
                 "epoch's training or validation loss, or, for cubes, a metric of the validation; "
                 "null: there is no best.h5."},
+    {KEY("checkpoint.background", FLAG, checkpoint.background), .fallback = "true",
+     .meaning = "Write states while training goes on, from a copy in the memory of rank 0; false: "
+                "training waits for the disk."},
+    {KEY("checkpoint.retry_seconds", REAL, checkpoint.retry_seconds), .fallback = "60", ABOVE(0),
+     .unit = "seconds",
+     .meaning = "Time between tries to write a state that could not be written."},
+    {KEY("checkpoint.fall_back_after", INTEGER, checkpoint.fall_back_after), .fallback = "2",
+     FROM(0), .unit = "starts",
+     .meaning = "When so many starts from a state died before a later one was written, the next "
+                "takes the state before it; 0: never."},
 
     {KEY("run.time_limit", TEXT, run.time_limit), .fallback = "auto",
      .meaning =

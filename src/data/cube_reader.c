@@ -11,8 +11,9 @@
  *    Two collective calls at a time (two queues, or one that is created while another reads) could
  *    otherwise each hold some ranks' locks and wait for the rest. As it is, whoever holds a lock on
  *    another rank for a collective call knows that rank 0 holds it for the same call.
- * 3. Nobody waits for other ranks while holding the lock, but for these calls. Writing a state on
- *    rank 0 holds it for a while; the round waits, and that is all.
+ * 3. Nobody waits for other ranks while holding the lock, but for these calls. The thread of rank 0
+ *    that writes a state takes it for one dataset at a time and never waits for a rank; the round
+ *    waits for that dataset, and that is all.
  *
  * Ranks wait for each other asleep: MPI's own waiting would take a core from the training. */
 #include "data/cube_reader.h"

@@ -14,15 +14,27 @@
 #include "base/text.h"
 #include "field/array.h"
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/** Tickets: a mutex alone mostly goes to the thread that has just given it up. */
+static struct {
+  pthread_mutex_t guard;
+  pthread_cond_t turn;
+  uint64_t next, served;
+} lock = {.guard = PTHREAD_MUTEX_INITIALIZER, .turn = PTHREAD_COND_INITIALIZER};
 
 void fn_hdf5_lock(void) {
-  pthread_mutex_lock(&lock);
+  pthread_mutex_lock(&lock.guard);
+  const uint64_t ticket = lock.next++;
+  while (ticket != lock.served)
+    pthread_cond_wait(&lock.turn, &lock.guard);
+  pthread_mutex_unlock(&lock.guard);
   H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
 void fn_hdf5_unlock(void) {
-  pthread_mutex_unlock(&lock);
+  pthread_mutex_lock(&lock.guard);
+  lock.served++;
+  pthread_cond_broadcast(&lock.turn);
+  pthread_mutex_unlock(&lock.guard);
 }
 
 typedef struct reason {

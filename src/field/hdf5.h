@@ -8,7 +8,9 @@
 #include <hdf5.h>
 
 /** HDF5 is not thread-safe when built for MPI: hold this lock around every group of HDF5 calls, ids
- *  included. Not recursive. Also silences HDF5's own error printing. */
+ *  included. Not recursive. Also silences HDF5's own error printing. Threads get it in the order in
+ *  which they came: one that gives it up and takes it again, as the writer of a state does between
+ *  data sets, lets in whoever waits. */
 void fn_hdf5_lock(void);
 void fn_hdf5_unlock(void);
 
@@ -32,11 +34,11 @@ bool fn_hdf5_type_name(hid_t type, char *name, size_t size);
 fn_status fn_hdf5_image_create(size_t increment, hid_t *file);
 /** Write the image to `path` and flush it to disk; a file that cannot be written whole is removed.
  *  `sealed`: append a checksum of all bytes before it, which HDF5 and its tools ignore.
- *  FN_ERR_DATA with the system's reason. Lock held. */
+ *  FN_ERR_DATA with the system's reason. Lock held; given up while the bytes go to disk. */
 fn_status fn_hdf5_image_write(hid_t file, const char *path, bool sealed);
 /** Compare a sealed file with its checksum before HDF5 looks at it. *sealed is false when the file
  *  does not end in a seal (it was rewritten by another program, or cut). FN_ERR_DATA when bytes
- *  have changed. */
+ *  have changed. Calls no HDF5: no lock. */
 fn_status fn_hdf5_check_seal(const char *path, bool *sealed);
 
 #endif

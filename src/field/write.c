@@ -132,10 +132,7 @@ static fn_status image_bytes(hid_t file, const void **bytes, size_t *count) {
 static const char seal_text[12] = "fieldnetseal";
 enum { SEAL_BYTES = 16 };
 
-fn_status fn_hdf5_image_write(hid_t file, const char *path, bool sealed) {
-  const void *bytes;
-  size_t count;
-  FN_TRY(image_bytes(file, &bytes, &count));
+static fn_status write_image(const char *path, const void *bytes, size_t count, bool sealed) {
   char seal[SEAL_BYTES];
   const uint32_t crc = sealed ? fn_crc32(0, bytes, count) : 0;
   memcpy(seal, seal_text, sizeof seal_text);
@@ -151,6 +148,17 @@ fn_status fn_hdf5_image_write(hid_t file, const char *path, bool sealed) {
     status =
         fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "cannot write %s: %s", path, strerror(errno));
   if (status != FN_OK) unlink(path);
+  return status;
+}
+
+fn_status fn_hdf5_image_write(hid_t file, const char *path, bool sealed) {
+  const void *bytes;
+  size_t count;
+  FN_TRY(image_bytes(file, &bytes, &count));
+  // The image stays where it is: nobody else knows the file, and HDF5 touches it only when called.
+  fn_hdf5_unlock();
+  const fn_status status = write_image(path, bytes, count, sealed);
+  fn_hdf5_lock();
   return status;
 }
 

@@ -98,6 +98,8 @@ static fn_status check_options(const bench *b) {
            "--mode comm needs several ranks: start it under mpirun");
   FN_CHECK(!o->lockstep || b->dist->size == 1, FN_ERR_CONFIG, "--lockstep takes one rank, not %d",
            b->dist->size);
+  FN_CHECK(!o->checkpoint || (o->mode == FN_BENCH_DEFAULT && !o->inference && !o->lockstep),
+           FN_ERR_CONFIG, "--checkpoint goes without --mode, --inference and --lockstep");
   FN_CHECK(!o->inference || o->mode == FN_BENCH_DEFAULT || o->mode == FN_BENCH_SYNTHETIC,
            FN_ERR_CONFIG, "--inference goes with --mode synthetic only");
   return FN_OK;
@@ -158,7 +160,8 @@ static fn_status measure(bench *b) {
   if (b->options->lockstep) return fn_bench_lockstep(b);
   fn_bench_print_head(b);
   if (b->options->trace) FN_TRY(fn_timeline_create(b->dist, &b->timeline));
-  FN_TRY(measure_modes(b));
+  FN_TRY(b->options->checkpoint ? fn_bench_saves(b) : measure_modes(b));
+  fn_bench_print_saves(b);
   if (b->timeline) FN_TRY(fn_timeline_gather(b->timeline));
   return fn_dist_agree(b->dist, deliver(b));
 }

@@ -22,10 +22,11 @@ typedef enum fn_bench_mode {
 typedef struct fn_bench_options {
   fn_bench_mode mode;
   int64_t steps, warmup;
-  int64_t batch;  /**< samples of a step and rank */
-  bool inference; /**< the network alone, with the statistics of evaluation, instead of a step */
-  bool all;       /**< print every kernel */
-  bool lockstep;  /**< steps on request, see docs/bench.md; nothing else is measured */
+  int64_t batch;   /**< samples of a step and rank */
+  bool inference;  /**< the network alone, with the statistics of evaluation, instead of a step */
+  bool all;        /**< print every kernel */
+  bool checkpoint; /**< only what saving states costs the steps */
+  bool lockstep;   /**< steps on request, see docs/bench.md; nothing else is measured */
   fn_size_options sizes;
   const char *json;    /**< file for all numbers; NULL: none */
   const char *compare; /**< such a file, of an earlier measurement; NULL: none */

@@ -99,6 +99,18 @@ typedef struct bench_start {
   double first_step;
 } bench_start;
 
+/** Saves beside training, medians over turns without and with a save; rank 0. */
+typedef struct bench_checkpoint {
+  bool measured, background;
+  int64_t rounds, steps; /**< turns of each kind, steps of a turn */
+  int64_t bytes;         /**< of a state's file */
+  double snapshot;       /**< seconds of the copy, which training waits for */
+  double write;          /**< seconds until the state is in place */
+  double step;           /**< seconds of a step without a save */
+  double saving_step;    /**< of a save and the step after it */
+  double extra;          /**< by which a turn with a save is longer */
+} bench_checkpoint;
+
 typedef struct bench {
   const fn_run *run;
   fn_dist *dist;
@@ -120,6 +132,7 @@ typedef struct bench {
   bench_steps steps[2]; /**< full, synthetic */
   bench_io io;
   bench_comm comm;
+  bench_checkpoint checkpoint;
 } bench;
 
 /* bench_step.c */
@@ -127,6 +140,8 @@ typedef struct bench {
 fn_status fn_bench_prepare(bench *b);
 /** Steps of one mode, and their primitives alone. Collective. */
 fn_status fn_bench_take_steps(bench *b, bench_steps *s);
+/** One training step on random numbers. Collective. */
+fn_status fn_bench_one_step(bench *b, double *seconds);
 /** Steps on request from standard input. */
 fn_status fn_bench_lockstep(bench *b);
 void fn_bench_release(bench *b);
@@ -155,6 +170,11 @@ fn_status fn_bench_reader_next(bench_reader *reader, const fn_batch **batch);
 void fn_bench_reader_close(bench_reader *reader);
 fn_status fn_bench_read(bench *b);
 fn_status fn_bench_reduce(bench *b);
+
+/* bench_checkpoint.c */
+/** Steps in turns without and with a save. Collective. */
+fn_status fn_bench_saves(bench *b);
+void fn_bench_print_saves(const bench *b);
 
 /* bench_print.c */
 void fn_bench_print_head(const bench *b);

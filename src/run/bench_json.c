@@ -200,6 +200,23 @@ static void add_setting(fn_text *text, const bench *b) {
   fn_text_add(text, ",\n");
 }
 
+static void add_checkpoint(fn_text *text, const bench_checkpoint *c) {
+  fn_text_add(text, " \"checkpoint\": {\"background\": %s, \"within_one_step\": %s,\n  ",
+              c->background ? "true" : "false", c->extra <= c->step ? "true" : "false");
+  add_fields(text, (const field[]){{"bytes", (double)c->bytes},
+                                   {"snapshot", c->snapshot},
+                                   {"write", c->write},
+                                   {"bytes_per_second", (double)c->bytes / c->write},
+                                   {"step", c->step},
+                                   {"saving_step", c->saving_step},
+                                   {"stall", c->extra},
+                                   {"stall_steps", c->extra / c->step},
+                                   {"turns", (double)c->rounds},
+                                   {"steps_per_turn", (double)c->steps},
+                                   {NULL, 0}});
+  fn_text_add(text, "},\n");
+}
+
 void fn_bench_write_json(const bench *b, fn_text *text) {
   add_setting(text, b);
   if (b->machine.flops > 0) {
@@ -222,6 +239,7 @@ void fn_bench_write_json(const bench *b, fn_text *text) {
                                      {NULL, 0}});
     fn_text_add(text, "},\n");
   }
+  if (b->checkpoint.measured) add_checkpoint(text, &b->checkpoint);
   add_modes(text, b);
   fn_text_add(text, "}\n");
 }

@@ -316,6 +316,15 @@ fn_status fn_bench_take_steps(bench *b, bench_steps *s) {
 /* ---- steps on request
  * ------------------------------------------------------------------------------------- */
 
+fn_status fn_bench_one_step(bench *b, double *seconds) {
+  bench_steps s = {.mode = FN_BENCH_SYNTHETIC, .inference = b->options->inference};
+  s.backward_from = fn_program_kernel_count(b->program);
+  watch w = {.b = b, .s = &s};
+  FN_TRY(take_step(&w, NULL));
+  *seconds = w.last - w.start;
+  return FN_OK;
+}
+
 fn_status fn_bench_lockstep(bench *b) {
   char line[64];
   bench_steps s = {.mode = FN_BENCH_SYNTHETIC,

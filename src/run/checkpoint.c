@@ -226,7 +226,10 @@ static fn_status save_contents(hid_t file, const fn_state *state) {
   return fn_state_stamp(file);
 }
 
-/** Build the state in memory, write it to `temporary`, read it back. */
+static fn_status verify(const char *path, fn_state_care care);
+
+/** Build the state in memory, write it to `temporary`, read it back: the seal tells that its bytes
+ *  are those built, values included. */
 static fn_status write_state(const char *temporary, size_t bytes, const fn_state *state) {
   hid_t file = -1;
   fn_hdf5_lock();
@@ -235,7 +238,7 @@ static fn_status write_state(const char *temporary, size_t bytes, const fn_state
   if (status == FN_OK) status = fn_hdf5_image_write(file, temporary, true);
   if (file >= 0) H5Fclose(file);
   fn_hdf5_unlock();
-  if (status == FN_OK) status = fn_checkpoint_verify(temporary);
+  if (status == FN_OK) status = verify(temporary, FN_STATE_GROUPS);
   return status;
 }
 
@@ -512,7 +515,7 @@ fn_status fn_checkpoint_load(const char *path, bool strict, fn_state *state, cha
   if (configuration) *configuration = NULL;
   hid_t file;
   fn_hdf5_lock();
-  fn_status status = fn_state_open(path, false, &file);
+  fn_status status = fn_state_open(path, FN_STATE_SEAL, &file);
   if (status == FN_OK) {
     status = load_contents(file, path, strict, state, configuration);
     H5Fclose(file);
@@ -521,16 +524,20 @@ fn_status fn_checkpoint_load(const char *path, bool strict, fn_state *state, cha
   return status == FN_OK ? FN_OK : fn_error_context(FN_ERR_CHECKPOINT, "cannot load state");
 }
 
-fn_status fn_checkpoint_verify(const char *path) {
+static fn_status verify(const char *path, fn_state_care care) {
   hid_t file;
   fn_hdf5_lock();
-  fn_status status = fn_state_open(path, true, &file);
+  fn_status status = fn_state_open(path, care, &file);
   if (status == FN_OK) {
     status = check_format(file, path);
     H5Fclose(file);
   }
   fn_hdf5_unlock();
   return status;
+}
+
+fn_status fn_checkpoint_verify(const char *path) {
+  return verify(path, FN_STATE_VALUES);
 }
 
 int64_t fn_state_whole_epoch(const char *path) {

@@ -55,6 +55,9 @@ fn_status fn_checkpoint_load(const char *path, bool strict, fn_state *state, cha
  * index below it, with a warning naming what was refused. *path NULL when there is none at all;
  *  FN_ERR_CHECKPOINT when there are states but none is good. The text is malloc'ed. */
 fn_status fn_checkpoint_find(const char *folder, char **path);
+/** The newest good state of the folder with an index below `index`, with warnings naming what was
+ *  refused; *path NULL when there is none. malloc'ed. */
+fn_status fn_checkpoint_find_below(const char *folder, int64_t index, char **path);
 /** Check structure and checksums of a state without loading it. */
 fn_status fn_checkpoint_verify(const char *path);
 /** Remove old states: keep the newest keep_last (0: all) up to the one that checkpoint.h5 points

@@ -10,6 +10,15 @@
 
 static const char crc_name[] = "crc32";
 
+/** Checksums take longer than HDF5 does: meanwhile others may have it. HDF5 lock held before and
+ * after. */
+static uint32_t crc_unlocked(const void *bytes, size_t count) {
+  fn_hdf5_unlock();
+  const uint32_t crc = fn_crc32(0, bytes, count);
+  fn_hdf5_lock();
+  return crc;
+}
+
 /** Fail with HDF5's reason. */
 #define H5_CHECK(condition, ...)                                                                   \
   do {                                                                                             \
@@ -121,10 +130,13 @@ static fn_status put_dataset(hid_t group, const char *name, hid_t type, hid_t sp
   const hid_t set = H5Dcreate2(group, name, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
   H5Pclose(create);
   H5_CHECK(set >= 0, "create dataset", name);
-  const herr_t result = H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values);
-  const uint32_t crc = fn_crc32(0, values, bytes);
-  fn_status status = result < 0 ? hdf5_failure("write dataset", name)
-                                : set_attribute(set, crc_name, H5T_STD_U32LE, &crc);
+  fn_status status = FN_OK;
+  if (H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0)
+    status = hdf5_failure("write dataset", name);
+  if (status == FN_OK) {
+    const uint32_t crc = crc_unlocked(values, bytes);
+    status = set_attribute(set, crc_name, H5T_STD_U32LE, &crc);
+  }
   H5Dclose(set);
   return status;
 }
@@ -219,10 +231,10 @@ fn_status fn_state_members(hid_t group, fn_status (*visit)(void *user, const cha
 
 /* ---- checksums --------------------------------------------------------------------------- */
 
-/** A walk that writes (stamp) or compares the checksums of groups and compares those of datasets.
+/** A walk that writes the checksums of groups, or compares them; with or without those of datasets.
  */
 typedef struct walk {
-  bool stamp;
+  bool stamp, values;
   int depth;
   const char *path; // of the group
   hid_t group;
@@ -239,7 +251,7 @@ static fn_status read_dataset_crc(hid_t set, const char *path, uint32_t *crc) {
       points >= 0 && item > 0 && H5Tget_class(type) != H5T_VLEN && (hsize_t)points <= stored / item;
   unsigned char *bytes = sound ? malloc((size_t)points * item + 1) : NULL;
   const herr_t result = bytes ? H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes) : -1;
-  if (result >= 0) *crc = fn_crc32(0, bytes, (size_t)points * item);
+  if (result >= 0) *crc = crc_unlocked(bytes, (size_t)points * item);
   free(bytes);
   H5Sclose(space);
   H5Tclose(type);
@@ -247,10 +259,13 @@ static fn_status read_dataset_crc(hid_t set, const char *path, uint32_t *crc) {
   return FN_OK;
 }
 
+static fn_status stored_crc(hid_t object, const char *path, uint32_t *stored) {
+  return fn_error_context(get_attribute(object, crc_name, H5T_NATIVE_UINT32, stored), "%s", path);
+}
+
 static fn_status compare_crc(hid_t object, const char *path, uint32_t found) {
   uint32_t stored = 0;
-  const fn_status status = get_attribute(object, crc_name, H5T_NATIVE_UINT32, &stored);
-  if (status != FN_OK) return fn_error_context(status, "%s", path);
+  FN_TRY(stored_crc(object, path, &stored));
   FN_CHECK(stored == found, FN_ERR_CHECKPOINT, "%s: its checksum is %08x, stored is %08x", path,
            found, stored);
   return FN_OK;
@@ -276,7 +291,7 @@ static herr_t add_attribute(hid_t object, const char *name, const H5A_info_t *in
   return result < 0 ? -1 : 0;
 }
 
-static fn_status walk_group(hid_t group, const char *path, bool stamp, int depth, uint32_t *crc);
+static fn_status walk_group(hid_t group, const char *path, const walk *above, uint32_t *crc);
 
 static fn_status visit_member(void *user, const char *name) {
   walk *w = user;
@@ -287,7 +302,9 @@ static fn_status visit_member(void *user, const char *name) {
   uint32_t crc = 0;
   fn_status status;
   if (H5Iget_type(object) == H5I_GROUP) {
-    status = walk_group(object, path, w->stamp, w->depth + 1, &crc);
+    status = walk_group(object, path, w, &crc);
+  } else if (H5Iget_type(object) == H5I_DATASET && !w->values) {
+    status = stored_crc(object, path, &crc);
   } else if (H5Iget_type(object) == H5I_DATASET) {
     status = read_dataset_crc(object, path, &crc);
     if (status == FN_OK) status = compare_crc(object, path, crc);
@@ -300,46 +317,50 @@ static fn_status visit_member(void *user, const char *name) {
   return status;
 }
 
-static fn_status walk_group(hid_t group, const char *path, bool stamp, int depth, uint32_t *crc) {
-  FN_CHECK(depth < 8, FN_ERR_CHECKPOINT, "%s: groups are nested too deep", path);
-  walk w = {.stamp = stamp, .depth = depth, .path = path, .group = group};
+static fn_status walk_group(hid_t group, const char *path, const walk *above, uint32_t *crc) {
+  FN_CHECK(above->depth < 8, FN_ERR_CHECKPOINT, "%s: groups are nested too deep", path);
+  walk w = {.stamp = above->stamp,
+            .values = above->values,
+            .depth = above->depth + 1,
+            .path = path,
+            .group = group};
   hsize_t index = 0;
   H5_CHECK(H5Aiterate2(group, H5_INDEX_NAME, H5_ITER_INC, &index, add_attribute, &w.crc) >= 0,
            "read attributes of group", *path ? path : "/");
   FN_TRY(fn_state_members(group, visit_member, &w));
   *crc = w.crc;
-  if (stamp) return set_attribute(group, crc_name, H5T_STD_U32LE, crc);
+  if (w.stamp) return set_attribute(group, crc_name, H5T_STD_U32LE, crc);
   return compare_crc(group, *path ? path : "/", w.crc);
 }
 
-static fn_status walk_file(hid_t file, bool stamp) {
+static fn_status walk_file(hid_t file, bool stamp, bool values) {
   uint32_t crc;
   const hid_t root = H5Gopen2(file, "/", H5P_DEFAULT);
   H5_CHECK(root >= 0, "open group", "/");
-  const fn_status status = walk_group(root, "", stamp, 0, &crc);
+  const fn_status status = walk_group(root, "", &(walk){.stamp = stamp, .values = values}, &crc);
   H5Gclose(root);
   return status;
 }
 
 fn_status fn_state_stamp(hid_t file) {
-  return walk_file(file, true);
-}
-fn_status fn_state_check(hid_t file) {
-  return walk_file(file, false);
+  return walk_file(file, true, false);
 }
 
-fn_status fn_state_open(const char *path, bool thorough, hid_t *file) {
+fn_status fn_state_open(const char *path, fn_state_care care, hid_t *file) {
   *file = -1;
   bool sealed;
-  if (fn_hdf5_check_seal(path, &sealed) != FN_OK) return FN_ERR_CHECKPOINT;
+  fn_hdf5_unlock();
+  const fn_status seal = fn_hdf5_check_seal(path, &sealed);
+  fn_hdf5_lock();
+  if (seal != FN_OK) return FN_ERR_CHECKPOINT;
   const hid_t access = fn_hdf5_read_access();
   *file = H5Fopen(path, H5F_ACC_RDONLY, access);
   char text[512] = "";
   if (*file < 0) fn_hdf5_reason(text, sizeof text);
   H5Pclose(access);
   FN_CHECK(*file >= 0, FN_ERR_CHECKPOINT, "%s is not a complete HDF5 file: %s", path, text);
-  if (sealed && !thorough) return FN_OK;
-  const fn_status status = fn_state_check(*file);
+  if (sealed && care == FN_STATE_SEAL) return FN_OK;
+  const fn_status status = walk_file(*file, false, !sealed || care == FN_STATE_VALUES);
   if (status == FN_OK) return FN_OK;
   H5Fclose(*file);
   *file = -1;

@@ -1,6 +1,8 @@
 /** @file checkpoint_file.h
  *  The HDF5 side of a state: datasets and attributes with checksums. Every function here wants the
- *  HDF5 lock held and returns FN_ERR_CHECKPOINT on failure.
+ *  HDF5 lock held and returns FN_ERR_CHECKPOINT on failure. Those that go through the values of
+ *  datasets give the lock up at each dataset, where others may want to read: nobody else may use
+ *  the ids of the file.
  *
  *  Every dataset carries an attribute "crc32" over its bytes, every group one over the names and
  *  values of its attributes and over the names and checksums of its members, so that the root's
@@ -44,10 +46,13 @@ fn_status fn_state_members(hid_t group, fn_status (*visit)(void *user, const cha
 
 /** Write the checksums of all groups; the last thing done to a new file. */
 fn_status fn_state_stamp(hid_t file);
-/** Compare every checksum with what it covers; names the first damaged thing. */
-fn_status fn_state_check(hid_t file);
-/** Open a state for reading: seal first, then HDF5; `thorough` or an absent seal: every checksum.
- */
-fn_status fn_state_open(const char *path, bool thorough, hid_t *file);
+/** How much of a state is checked when it is opened, beyond its seal; everything without one. */
+typedef enum fn_state_care {
+  FN_STATE_SEAL,   /**< nothing: the bytes are those that were written */
+  FN_STATE_GROUPS, /**< names, attributes and the checksums stored with datasets */
+  FN_STATE_VALUES  /**< everything: also values against those checksums */
+} fn_state_care;
+/** Open a state for reading: seal first, then HDF5. */
+fn_status fn_state_open(const char *path, fn_state_care care, hid_t *file);
 
 #endif

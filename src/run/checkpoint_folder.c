@@ -38,10 +38,11 @@ int64_t fn_state_index(const char *name) {
   return !padded && index >= 0 && strcmp(p, ".h5") == 0 ? index : -1;
 }
 
-/** Whether `name` is <base>.<pid>.tmp with base a file of ours that is replaced as a whole. */
+/** Whether `name` is <base>.<pid>.tmp with base a file of ours that is replaced as a whole. What
+ *  this process writes beside its states it may be writing now, on another thread. */
 static bool is_leftover(const char *name) {
-  static const char *const others[] = {"resolved.yaml", "metrics.csv", "steps.csv",
-                                       "metrics.jsonl"};
+  static const char *const others[] = {"resolved.yaml", "metrics.csv", "steps.csv", "metrics.jsonl",
+                                       "starts.txt"};
   const size_t length = strlen(name);
   if (length < 8 || strcmp(name + length - 4, ".tmp") != 0) return false;
   size_t dot = length - 4;
@@ -54,7 +55,7 @@ static bool is_leftover(const char *name) {
   for (int i = 0; i < LINK_COUNT; i++)
     if (strcmp(base, links[i]) == 0) return true;
   for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-    if (strcmp(base, others[i]) == 0) return true;
+    if (strcmp(base, others[i]) == 0) return strtol(name + dot, NULL, 10) != (long)getpid();
   return fn_state_index(base) >= 0;
 }
 
@@ -183,6 +184,19 @@ fn_status fn_checkpoint_find(const char *folder, char **path) {
   FN_CHECK(count != 1, FN_ERR_CHECKPOINT, "the only state in %s is incomplete or damaged", folder);
   FN_FAIL(FN_ERR_CHECKPOINT, "none of the %d states in %s is complete and undamaged", count,
           folder);
+}
+
+fn_status fn_checkpoint_find_below(const char *folder, int64_t index, char **path) {
+  *path = NULL;
+  indices list;
+  FN_TRY(list_states(folder, &list));
+  for (int i = 0; i < list.count && !*path; i++) {
+    char name[64];
+    snprintf(name, sizeof name, "state_%lld.h5", (long long)list.value[i]);
+    if (list.value[i] < index) try_state(folder, name, path);
+  }
+  free(list.value);
+  return FN_OK;
 }
 
 /* ---- retention --------------------------------------------------------------------------- */

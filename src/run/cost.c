@@ -3,6 +3,7 @@
 #include "learn/learn.h"
 #include "run/checkpoint.h"
 #include "run/open_data.h"
+#include "run/snapshot.h"
 
 static int64_t ceil_divide(int64_t a, int64_t b) {
   return a / b + (a % b > 0);
@@ -55,6 +56,11 @@ static void add_memory(const fn_run *run, const fn_dataset *train, const fn_para
     add_part(cost, "cubes",
              run->data.read_memory > 0 ? (double)run->data.read_memory : 1.5 * least);
   }
+  // Rank 0 builds the file in memory; beside training, from a copy.
+  double saving = (double)cost->checkpoint_bytes;
+  if (run->checkpoint.background)
+    saving += (double)fn_snapshot_bytes(p, states, run->train.ema_decay > 0);
+  add_part(cost, "state, on rank 0", saving);
 }
 
 fn_status fn_cost_find(const fn_run *run, const fn_dataset *train, fn_engine *engine, int ranks,

@@ -10,6 +10,7 @@
 #include "run/epoch.h"
 #include "run/session.h"
 #include "run/session_arrays.h"
+#include "run/starts.h"
 
 /* ---- restore
  * -------------------------------------------------------------------------------------- */
@@ -88,8 +89,9 @@ static fn_status choose_state(const fn_run *run, char **path, bool *foreign) {
     *path = NULL;
     return status;
   }
+  if (*path) return fn_starts_choose(run, path);
   // Going on with this folder's own run comes before a foreign starting point.
-  if (*path || !run->train.load_state || !run->train.load_state[0]) return FN_OK;
+  if (!run->train.load_state || !run->train.load_state[0]) return FN_OK;
   FN_CHECK(fn_file_exists(run->train.load_state), FN_ERR_CHECKPOINT, "%s: state %s does not exist",
            fn_run_where(run, "train.load_state"), run->train.load_state);
   *foreign = true;
@@ -110,6 +112,13 @@ fn_status fn_start_check(const fn_run *run, fn_parameters *parameters, char **pa
   free(*path);
   *path = NULL;
   return status;
+}
+
+/** A count that cannot be written is no reason not to train. */
+static void note_start(fn_session *s, char *path) {
+  s->start = path;
+  if (fn_starts_note(s->run->folder, path) != FN_OK) fn_log(FN_WARN, "%s", fn_error_message());
+  fn_error_clear();
 }
 
 static fn_status load_on_root(fn_session *s, bool *resumed) {
@@ -140,7 +149,11 @@ static fn_status load_on_root(fn_session *s, bool *resumed) {
            (long long)s->progress.epoch, s->progress.epoch == 1 ? "" : "s",
            (long long)s->progress.step, s->progress.step == 1 ? "" : "s");
   }
-  free(path);
+  if (*resumed && !foreign) {
+    note_start(s, path);
+  } else {
+    free(path);
+  }
   return status;
 }
 
@@ -188,53 +201,68 @@ static int64_t state_index(const fn_progress *progress) {
   return progress->epoch + (progress->stretches > 0);
 }
 
-static fn_status save_on_root(fn_session *s, bool is_best) {
-  const fn_run *run = s->run;
-  const double start = fn_clock();
-  const fn_state state = {.parameters = s->parameters,
-                          .optimizer = s->optimizer,
-                          .ema = s->ema,
-                          .schedule = &s->schedule,
-                          .progress = &s->progress,
-                          .configuration = run->resolved};
-  const int64_t index = state_index(&s->progress);
-  FN_TRY(fn_session_to_host(s));
-  FN_TRY(fn_checkpoint_save(run->folder, index, &state));
-  char name[64], path[4096];
-  snprintf(name, sizeof name, "state_%lld.h5", (long long)index);
-  if (is_best) FN_TRY(fn_checkpoint_link(run->folder, "best.h5", name));
-  if (s->progress.stretches == 0)
-    FN_TRY(
-        fn_checkpoint_retain(run->folder, run->checkpoint.keep_last, run->checkpoint.keep_every));
-  snprintf(path, sizeof path, "%s/%s", run->folder, name);
-  const double seconds = fn_clock() - start;
-  s->saved_seconds += seconds;
-  if (seconds > s->longest_save) s->longest_save = seconds;
-  if (s->observer && s->observer->saved) s->observer->saved(s->observer->self, path, seconds);
-  return FN_OK;
+static fn_state state_of(fn_session *s) {
+  return (fn_state){.parameters = s->parameters,
+                    .optimizer = s->optimizer,
+                    .ema = s->ema,
+                    .schedule = &s->schedule,
+                    .progress = &s->progress,
+                    .configuration = s->run->resolved};
 }
 
-/** Rank 0: a good state to go back to exists. */
-static bool has_state(const fn_session *s) {
-  char message[4096], *path = NULL;
-  snprintf(message, sizeof message, "%s", fn_error_message());
-  const bool found = fn_checkpoint_find(s->run->folder, &path) == FN_OK && path;
-  free(path);
-  fn_error_set(FN_ERR_CHECKPOINT, __FILE__, __LINE__, "%s", message); // why the save failed
-  return found;
+static void on_result(void *user, const fn_save_result *result) {
+  const fn_session *s = user;
+  if (result->status == FN_OK) {
+    fn_log(FN_DETAIL, "%s: %.3f s copied, %.3f s written, the save before waited for %.3f s",
+           result->path, result->snapshot, result->seconds, result->waited);
+    if (s->observer && s->observer->saved)
+      s->observer->saved(s->observer->self, result->path, result->seconds);
+  } else if (s->over) {
+    fn_log(FN_WARN, "%s", result->message);
+  } else if (!s->last_saving) {
+    fn_log(FN_WARN, "%s; training goes on, the next try is in %.3g s or with the next state",
+           result->message, result->retry_in);
+  }
+}
+
+fn_status fn_session_prepare_saves(fn_session *session) {
+  if (session->dist->rank != 0) return FN_OK;
+  const fn_state state = state_of(session);
+  return fn_saver_create(session->run, &state, session->run->checkpoint.background, on_result,
+                         session, &session->saver);
+}
+
+static fn_status save_on_root(fn_session *s, bool is_best) {
+  FN_TRY(fn_session_to_host(s));
+  const fn_state state = state_of(s);
+  // Losing a save is not losing the run, but the last one must succeed.
+  const bool last = s->stopping || s->finished;
+  if (last) fn_saver_wait(s->saver); // one before that failed is told as such
+  s->last_saving = last;
+  fn_saver_save(s->saver, &state, state_index(&s->progress), is_best);
+  return last ? fn_saver_wait(s->saver) : FN_OK;
 }
 
 fn_status fn_session_save(fn_session *session, bool is_best) {
   fn_watchdog_enter(session->watchdog, FN_PHASE_SAVE, session->progress.step);
-  fn_status status = session->dist->rank == 0 ? save_on_root(session, is_best) : FN_OK;
+  const fn_status status = session->dist->rank == 0 ? save_on_root(session, is_best) : FN_OK;
   session->last_save = fn_clock();
-  // Losing a save is not losing the run, as long as an older state is there to go back to; the last
-  // one before leaving must succeed.
-  const bool optional = status == FN_ERR_CHECKPOINT && !session->stopping && !session->finished &&
-                        session->progress.epoch < session->run->train.epochs && has_state(session);
-  if (optional) {
-    fn_log(FN_WARN, "%s; training goes on with the older states", fn_error_message());
-    status = FN_OK;
-  }
   return fn_dist_agree(session->dist, status);
+}
+
+void fn_session_end(fn_session *session, fn_status status) {
+  char message[4096]; // why the run ends, whatever happens here
+  snprintf(message, sizeof message, "%s", fn_error_message());
+  session->over = true;
+  if (session->saver) fn_saver_wait(session->saver);
+  const char *folder = session->run->folder;
+  const bool crash = status == FN_ERR_INTERNAL || status == FN_ERR_MEMORY ||
+                     status == FN_ERR_LOST || status == FN_ERR_DEVICE;
+  if (session->start && (status == FN_OK || status == FN_INTERRUPTED)) {
+    fn_starts_forget(folder);
+  } else if (session->start && !crash) {
+    fn_starts_settle(folder, session->start); // another try will not mend it, nor an older state
+  }
+  fn_error_clear();
+  if (message[0]) fn_error_set(FN_OK, __FILE__, __LINE__, "%s", message);
 }

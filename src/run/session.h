@@ -11,6 +11,7 @@
 #include "run/limits.h"
 #include "run/observer.h"
 #include "run/run_loop.h"
+#include "run/saver.h"
 
 typedef struct fn_session {
   const fn_run *run;
@@ -32,8 +33,10 @@ typedef struct fn_session {
   fn_mirror buffers_before; /**< [buffer_count] or empty: to undo a skipped step */
   fn_program *last_program; /**< training program of the last batch */
   int64_t epoch_steps;      /**< optimizer steps of a whole epoch with this job size */
-  double last_save;         /**< fn_clock() of the last state written */
-  double saved_seconds;     /**< time writing states, this start */
+  double last_save;         /**< fn_clock() when the last state was asked for */
+  fn_saver *saver;          /**< NULL but on rank 0 */
+  char *start;              /**< state of this folder that training went on from; NULL: none, or not
+                                 rank 0 */
   /* since the last step event */
   double since_clock, since_wait;
   int64_t since_samples;
@@ -44,14 +47,22 @@ typedef struct fn_session {
   bool finished;    /**< all epochs are done, or stopped early */
   fn_train_end end; /**< why finished */
   fn_limits limits;
-  fn_watchdog *watchdog;                                 /**< NULL: none */
-  double longest_step, longest_save, longest_validation; /**< seconds, this start */
+  fn_watchdog *watchdog;                   /**< NULL: none */
+  double longest_step, longest_validation; /**< seconds, this start */
+  bool last_saving;                        /**< a save that fails from now on is an error */
+  bool over;                               /**< no step comes any more */
 } fn_session;
 
-/** Write state_<epoch>.h5 (state_<epoch>.<step>.h5 is not used: an epoch's state is replaced as the
- *  epoch goes on), links, retention. Collective; a failed write is a warning while older states
- *  exist, an error otherwise. */
+/** Ready to save; parameters, optimizer and the like must be there. Not collective. */
+fn_status fn_session_prepare_saves(fn_session *session);
+/** Save state_<epoch>.h5 (state_<epoch>.<step>.h5 is not used: an epoch's state is replaced as the
+ *  epoch goes on), links, retention. Collective. While training goes on the file is written beside
+ *  it, and a failed write is a warning; when it ends here, the state is on disk on return or the
+ *  failure an error. */
 fn_status fn_session_save(fn_session *session, bool is_best);
+/** Training ends with `status`: wait for what is being written, and note whether this start counts
+ *  as one that died (starts.h). Not collective. */
+void fn_session_end(fn_session *session, fn_status status);
 /** Lock the run folder against other runs, on rank 0; before anything in it is read that this run
  *  builds on, or written. Collective. */
 fn_status fn_session_lock(fn_session *session);

@@ -230,7 +230,7 @@ static bool wants_stop(fn_session *s) {
   if (s->dist->rank != 0) return false;
   if (s->options->stop && s->options->stop(s->options->self)) return true;
   const bool epoch_ends = s->progress.epoch_step + 2 >= s->epoch_steps;
-  return fn_limits_reached(&s->limits, s->longest_step + 2 * s->longest_save +
+  return fn_limits_reached(&s->limits, s->longest_step + fn_saver_foretell(s->saver) +
                                            (epoch_ends ? s->longest_validation : 0));
 }
 
@@ -248,7 +248,7 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
   enter(s, FN_PHASE_AGREE);
   sums->failed = failed != FN_OK;
   sums->stop = wants_stop(s);
-  sums->save = fn_save_requested();
+  sums->save = fn_save_requested() || (s->saver && fn_saver_retry_due(s->saver));
   FN_TRY(agree_on_step(s, sums));
   if (sums->failed > 0) return fn_dist_agree(s->dist, failed);
   const int64_t total = run->train.epochs * s->epoch_steps;
@@ -288,6 +288,7 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
 static fn_status after_step(fn_session *s, const step_sums *sums, int64_t steps_this_start,
                             bool last_of_epoch, bool *stop) {
   const fn_run *run = s->run;
+  if (s->saver) fn_saver_poll(s->saver);
   if (run->train.stop_after_steps > 0 && steps_this_start >= run->train.stop_after_steps)
     s->stopping = true;
   *stop = s->stopping;
@@ -516,6 +517,7 @@ static fn_status prepare(fn_session *s) {
   fn_schedule_init(run, &s->schedule);
   s->progress = nothing_done;
   note_target_fields(&s->progress, info);
+  FN_TRY(fn_session_prepare_saves(s));
   s->epoch_steps = ceil_divide(ceil_divide(count, run->train.batch), run->train.accumulate);
   return FN_OK;
 }
@@ -587,6 +589,8 @@ static fn_status train(fn_session *s) {
 }
 
 static void release(fn_session *s) {
+  fn_saver_destroy(s->saver);
+  free(s->start);
   fn_session_arrays_destroy(s);
   fn_watchdog_stop(s->watchdog);
   fn_reducer_destroy(s->reducer);
@@ -618,6 +622,7 @@ fn_status fn_train_with(const fn_run *run, fn_dist *dist, const fn_observer *obs
                         .progress = nothing_done};
   fn_signals_install();
   const fn_status status = train(&session);
+  fn_session_end(&session, status);
   tell_result(&session, status, result);
   if (session.observer && observer->finish) observer->finish(observer->self, status);
   release(&session);
