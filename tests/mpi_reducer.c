@@ -94,7 +94,7 @@ static void report(fn_reducer *reducer, int64_t step, bool shuffled, int unused)
 
 static fn_reducer *create(const fn_dist *d, model *m, int64_t first, int64_t other) {
   fn_reducer *reducer = NULL;
-  if (fn_reducer_create(d, &m->parameters, first, other, &reducer) != FN_OK)
+  if (fn_reducer_create(d, &m->parameters, first, other, FN_ALLREDUCE_AUTO, &reducer) != FN_OK)
     fail_msg("%s", fn_error_message());
   return reducer;
 }
@@ -325,7 +325,7 @@ static void print_time(void **state) {
   fn_parameters p = {.entry_count = 1, .entry = &entry, .count = count, .gradients = g};
   for (int overlapped = 0; overlapped < 2; overlapped++) {
     fn_reducer *reducer = NULL;
-    expect_ok(fn_reducer_create(&dist, &p, 1 << 20, 25 << 20, &reducer));
+    expect_ok(fn_reducer_create(&dist, &p, 1 << 20, 25 << 20, FN_ALLREDUCE_AUTO, &reducer));
     double wall = 1e9;
     for (int i = 0; i < 20; i++) {
       MPI_Barrier(dist.comm);

@@ -277,8 +277,9 @@ static void values_out_of_range(void **state) {
                                           "below 1, found 1.0");
   expect_error("data: {shift: 0}", "run.yaml:1:15: data.shift must be at least 1, found 0");
   expect_error("data: {crop: [32, -1]}", "run.yaml:1:19: data.crop must be at least 1, found -1");
-  expect_error("compute: {precision: f16}", "run.yaml:1:22: compute.precision: expected one of "
-                                            "f32, bf16, found the text 'f16', did you mean");
+  expect_error("compute: {precision: f61}", "run.yaml:1:22: compute.precision: expected one of "
+                                            "f32, tf32, bf16, f16, found the text 'f61', did you "
+                                            "mean");
   expect_error("schedule: {name: 7}", "run.yaml:1:18: schedule.name: expected one of none, ");
 }
 

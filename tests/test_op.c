@@ -23,15 +23,23 @@ typedef struct target {
   fn_dtype precision;
 } target;
 
-static const target targets[] = {{"reference", FN_F32}, {"reference", FN_BF16}, {"cpu", FN_F32},
-                                 {"cpu", FN_BF16},      {"cuda", FN_F32},       {"cuda", FN_BF16}};
+static const target targets[] = {
+    {"reference", FN_F32}, {"reference", FN_BF16}, {"cpu", FN_F32},  {"cpu", FN_BF16},
+    {"emulated", FN_F32},  {"emulated", FN_BF16},  {"cuda", FN_F32}, {"cuda", FN_BF16}};
 enum { TARGETS = sizeof targets / sizeof *targets };
 
-/** The backend, or NULL when this build or machine has none; says so once. */
+/** The backend, or NULL when this build has none or this machine no device for it; says so once. */
 static const fn_backend *usable(const target *t) {
+  static const fn_backend *refused;
   const fn_backend *backend = NULL;
+  fn_device *device;
+  const fn_device_choice choice = {.node_size = 1, .deterministic = true};
   if (fn_backend_find(t->backend, &backend) != FN_OK || backend->missing) return NULL;
-  return backend;
+  if (backend == refused) return NULL;
+  if (!backend->device || backend->device(backend, &choice, &device) == FN_OK) return backend;
+  printf("%s: %s\n", backend->name, fn_error_message());
+  refused = backend;
+  return NULL;
 }
 
 /* ---- test

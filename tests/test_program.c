@@ -19,11 +19,12 @@ typedef struct landing_test {
 } landing_test;
 
 /* What a reducer does with a gradient that it was told is final. */
-static void halve(void *user, int entry) {
+static bool halve(void *user, int entry) {
   const fn_parameters *p = ((landing_test *)user)->parameters;
   float *g = fn_parameters_gradient(p, &p->entry[entry]);
   for (int64_t i = 0; i < p->entry[entry].count; i++)
     g[i] /= 2;
+  return false;
 }
 
 /* y = x q + p, loss = mean y^2: dp = 2 y / n is also what dq = x dp is made of. */

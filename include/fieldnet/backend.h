@@ -60,6 +60,14 @@ typedef struct fn_run_context {
                            on the host */
 } fn_run_context;
 
+/** What kernels on a device need of fn_run_context, in the device's memory, so that a recorded run
+ *  can be replayed with other values: fn_run_context.device points to it. */
+typedef struct fn_gpu_context {
+  uint64_t seed;
+  int64_t epoch;
+  int64_t sample[]; /**< of each row of the graph's random nodes; always filled in */
+} fn_gpu_context;
+
 /** Properties of an operator used by passes. */
 enum {
   FN_OP_LEAF = 1,          /**< input, parameter, buffer: no kernel */

@@ -4,8 +4,9 @@
  *
  *  Everything on a stream runs in the order it was put there and behind the caller's back; streams
  *  are ordered among each other by events alone. Host memory given to a copy must be pinned and
- * stay untouched until the copy is done. No function here is collective. A device that has failed
- *  (FN_ERR_DEVICE) answers every later call with the same status and the first message.
+ *  stay untouched until the copy is done. No function here is collective. A device that has failed
+ *  (FN_ERR_DEVICE) answers every later call with the same status and the first message. `passed`
+ *  may be called from any thread at any time; all else from one thread, which opened the device.
  */
 #ifndef FIELDNET_DEVICE_H
 #define FIELDNET_DEVICE_H
@@ -38,7 +39,6 @@ typedef enum fn_update_rule {
   FN_UPDATE_RMSPROP,
   FN_UPDATE_ADADELTA,
   FN_UPDATE_ADAGRAD,
-  FN_UPDATE_ADAMAX,
 } fn_update_rule;
 
 /** One optimizer step over `count` float32 elements; arrays are the device's. */
@@ -48,8 +48,14 @@ typedef struct fn_update {
   float *weight;
   const float *gradient;
   float *state[3];
-  /** Factors of the step, see `factors` in src/learn/update.h. */
-  float scale, decay, shrink, rate, rate2, divisor, blend;
+  /** Factors of the step; see src/backend/update.h for what the rules make of them. */
+  float scale;   /**< of the gradient: clipping */
+  float decay;   /**< weight decay added to the gradient */
+  float shrink;  /**< weight decay applied to the weight: 1 - lr decay (AdamW) */
+  float rate;    /**< of the update; includes bias correction where the algorithm has one */
+  float rate2;   /**< NAdam: of the first moment */
+  float divisor; /**< of the second moment: its bias correction (Adam: the square root of it) */
+  float blend;   /**< SGD: factor of the gradient in the momentum buffer */
   /** Constants of the rule. */
   float eps, blend1, keep2, blend2, momentum;
   bool nesterov, centered, amsgrad, has_buffer;

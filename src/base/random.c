@@ -3,41 +3,18 @@
 #include <math.h>
 #include <string.h>
 
-void fn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
-  // Salmon et al. 2011: multipliers and Weyl constants of Philox4x32, ten rounds.
-  uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
-  uint32_t k0 = key[0], k1 = key[1];
-  for (int round = 0; round < 10; round++) {
-    const uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-    const uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-    c1 = (uint32_t)p1;
-    c3 = (uint32_t)p0;
-    c0 = n0;
-    c2 = n2;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  out[0] = c0;
-  out[1] = c1;
-  out[2] = c2;
-  out[3] = c3;
-}
+#include "base/philox.h"
 
-/** splitmix64 finaliser (Steele et al. 2014): spreads seed and purpose over the key. */
-static uint64_t mix(uint64_t x) {
-  x += 0x9E3779B97F4A7C15u;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-  return x ^ (x >> 31);
+void fn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
+  fn_philox_block(counter, key, out);
 }
 
 fn_random fn_random_stream(uint64_t seed, fn_purpose purpose, uint32_t a, uint64_t b) {
-  const uint64_t key = mix(mix(seed) ^ (uint64_t)purpose);
-  return (fn_random){
-      .key = {(uint32_t)key, (uint32_t)(key >> 32)},
-      .counter = {0, a, (uint32_t)b, (uint32_t)(b >> 32)},
-      .used = 4,
-  };
+  const fn_philox_stream start = fn_philox_start(seed, (int)purpose, a, b);
+  fn_random random = {.used = 4};
+  memcpy(random.key, start.key, sizeof random.key);
+  memcpy(random.counter, start.counter, sizeof random.counter);
+  return random;
 }
 
 void fn_random_seek(fn_random *random, uint32_t block) {

@@ -37,7 +37,8 @@ static const fn_command_entry commands[] = {
      .takes_run = true,
      .function = fn_command_check},
     {.name = "describe",
-     .synopsis = "RUN.yaml [--training] [--size N] [--dot | --json] [--set KEY=VALUE ...]",
+     .synopsis = "RUN.yaml [--training] [--size N] [--dot | --json] [--backend NAME] "
+                 "[--assume ARCH] [--set KEY=VALUE ...]",
      .summary = "show the network: shapes, parameters, operations, memory",
      .details = "Prints a table with one line per operator, or a graph for Graphviz. Sizes are "
                 "those of the data; without data, of data.crop and data.input_pad, or of --size.",
@@ -46,6 +47,11 @@ static const fn_command_entry commands[] = {
          {{"dot", NULL, "print the graph in the DOT language instead of a table"},
           {"json", NULL, "print the table as JSON"},
           {"training", NULL, "list every kernel of a training step instead of the network"},
+          {"backend", "NAME", "instead of compute.backend"},
+          {"assume", "ARCH",
+           "plan a training step for a GPU of this kind (sm_80, sm_90) without having one: "
+           "kernels, "
+           "layouts, memory, streams, events; exit status 1 if accesses are not ordered"},
           {"size", "N", "cells of the network's input along each axis"},
           {"channels", "IN,OUT", "channels of input and target, where there are no data"},
           {"spatial", "D",

@@ -295,6 +295,14 @@ static void check_schedule(fn_run_parts *parts) {
           run->schedule.min_lr, lr);
 }
 
+static void check_compute(fn_run_parts *parts) {
+  const char *backend = parts->run.compute.backend;
+  if (strcmp(parts->run.compute.precision, "tf32") == 0 && strcmp(backend, "cuda") != 0 &&
+      strcmp(backend, "emulated") != 0)
+    about(parts, "compute.precision",
+          "compute.precision: tf32 exists on GPUs only, compute.backend is %s", backend);
+}
+
 static void check_checkpoint(fn_run_parts *parts) {
   const fn_run *run = &parts->run;
   const int64_t every = run->checkpoint.keep_every;
@@ -331,6 +339,7 @@ void fn_run_check_consistent(fn_run_parts *parts) {
   check_anchors(parts);
   check_schedule(parts);
   check_checkpoint(parts);
+  check_compute(parts);
 }
 
 /* ---- defaults that follow from other keys

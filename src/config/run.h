@@ -106,6 +106,7 @@ typedef struct fn_run {
     bool fresh; /**< ignore an existing checkpoint (never deletes it: refuses instead) */
     int64_t stop_after_steps; /**< stop as if interrupted after this many steps; 0: never */
     int64_t bucket_bytes, first_bucket_bytes;
+    const char *allreduce; /**< auto | host | device */
   } train;
 
   struct {
@@ -195,6 +196,8 @@ typedef struct fn_run {
     const char *recompute; /**< auto | none | elementwise | all */
     int64_t memory_budget; /**< bytes of the values of a program; 0: none */
     const char *pin;       /**< auto | yes | no: threads stay on their cores */
+    const char *graphs;    /**< auto | no: steps on a device are recorded and replayed */
+    bool share_devices;    /**< more ranks of a node than devices are meant */
   } compute;
 
   struct {

@@ -238,6 +238,11 @@ static const fn_key keys[] = {
      FROM(1), .unit = "bytes",
      .meaning = "Size of the first bucket, small so that communication starts early."},
 
+    {KEY("train.allreduce", CHOICE, train.allreduce), .fallback = "auto",
+     .choices = "auto|host|device",
+     .meaning = "On GPUs, what MPI sums gradients from. host: copies in pinned memory; device: the "
+                "GPU's memory, which takes an MPI library made for it; auto: device where the "
+                "library says so."},
     {KEY("optimizer.name", CHOICE, optimizer.name), .fallback = "adam", .map2map = "optimizer",
      .choices = "sgd|adam|adamw|rmsprop|adadelta|adagrad|nadam", .meaning = "Update rule."},
     {KEY("optimizer.lr", REAL, optimizer.lr), .fallback = "null", .nullable = true, .off = 0,
@@ -410,12 +415,17 @@ static const fn_key keys[] = {
                 "is summed over all slices and written."},
 
     {KEY("compute.backend", CHOICE, compute.backend), .fallback = "cpu",
-     .choices = "reference|cpu|cuda",
-     .meaning = "Who computes: plain C, slow and obvious; oneDNN and vector kernels; or CUDA."},
-    {KEY("compute.precision", CHOICE, compute.precision), .fallback = "f32", .choices = "f32|bf16",
-     .meaning = "Type of activations; weights, statistics, losses and sums stay f32."},
+     .choices = "reference|cpu|cuda|emulated",
+     .meaning = "Who computes: plain C, slow and obvious; oneDNN and vector kernels; CUDA; or the "
+                "kernels and streams of CUDA emulated on the host, for tests."},
+    {KEY("compute.precision", CHOICE, compute.precision), .fallback = "f32",
+     .choices = "f32|tf32|bf16|f16",
+     .meaning = "Type of activations; weights, statistics, losses and sums stay f32. tf32: all is "
+                "kept in f32, but convolutions and matrix products on a GPU round what they "
+                "multiply to 10 bits of mantissa. f16: on a GPU, with a loss scale that finds "
+                "itself."},
     {KEY("compute.first_layer_f32", FLAG, compute.first_layer_f32), .fallback = "true",
-     .meaning = "Keep the input and the first convolution in f32 in a bf16 run."},
+     .meaning = "Keep the input and the first convolution in f32 in a bf16 or f16 run."},
     {KEY("compute.threads", INTEGER, compute.threads), OFF(0), WITHIN(1, 4096), .unit = "threads",
      .map2map = "num-threads",
      .meaning = "Threads per rank; null: the cores available to the rank."},
@@ -450,6 +460,12 @@ static const fn_key keys[] = {
          "rank cores of its own, fewer than the machine has; yes: also where the whole machine is "
          "free to use, which harms when two jobs do it. Variables of OpenMP (OMP_PROC_BIND, "
          "OMP_PLACES, GOMP_CPU_AFFINITY) go before."},
+    {KEY("compute.graphs", CHOICE, compute.graphs), .fallback = "auto", .choices = "auto|no",
+     .meaning = "On a device, record a step's kernels at its second run and replay them from then "
+                "on, which takes less time of the processor; results keep their bits."},
+    {KEY("compute.share_devices", FLAG, compute.share_devices), .fallback = "false",
+     .meaning = "Let several ranks of a node use one device; without it more ranks than devices "
+                "are an error."},
 
     {KEY("report.tensorboard", FLAG, report.tensorboard), .fallback = "true",
      .meaning = "Write TensorBoard event files."},

@@ -246,7 +246,8 @@ fn_status fn_dist_sum(const fn_dist *dist, double *values, int64_t n) {
 
 fn_status fn_dist_average_buffers(const fn_dist *dist, fn_parameters *parameters) {
   if (dist->size == 1) return FN_OK;
-  fn_parameters_changed(parameters);
+  FN_TRY(fn_parameters_buffers_to_host(parameters));
+  fn_parameters_buffers_changed(parameters);
   float *f32 = parameters->buffers;
   double *f64 = parameters->buffers, part[1024];
   const bool is_double = parameters->dtype == FN_F64;

@@ -60,17 +60,28 @@ fn_status fn_dist_broadcast(const fn_dist *dist, void *bytes, int64_t count);
  *  provided, else they run in fn_reducer_finish. */
 typedef struct fn_reducer fn_reducer;
 
+/** What MPI is given when gradients are on a device: copies in pinned memory of the host, or the
+ *  device's addresses, which the library must be able to take. */
+typedef enum fn_allreduce {
+  FN_ALLREDUCE_AUTO, /**< the device's where the library says that it takes them */
+  FN_ALLREDUCE_HOST,
+  FN_ALLREDUCE_DEVICE,
+} fn_allreduce;
+/** By the names of train.allreduce. */
+fn_allreduce fn_allreduce_from(const char *name);
+
 /** Bytes of a bucket for these gradients: `wanted`, but no more than an eighth of all. The last
  *  bucket starts when the backward pass ends and is never hidden: it must be a small part. */
 int64_t fn_reducer_bucket_bytes(const fn_parameters *parameters, int64_t wanted);
+/** `way` matters for gradients on a device, where the parameters must be already. */
 fn_status fn_reducer_create(const fn_dist *dist, fn_parameters *parameters, int64_t first_bytes,
-                            int64_t bucket_bytes, fn_reducer **reducer);
+                            int64_t bucket_bytes, fn_allreduce way, fn_reducer **reducer);
 void fn_reducer_destroy(fn_reducer *reducer);
 /** Before the backward pass: this rank's gradients (means over its `samples`) count as
  *  samples / total, where total sums over ranks. Collective (one small reduction). */
 fn_status fn_reducer_begin(fn_reducer *reducer, int64_t samples);
-/** An fn_gradient_ready callback; user is the reducer. */
-void fn_reducer_ready(void *reducer, int entry);
+/** An fn_gradient_ready callback; user is the reducer. True when a bucket may start. */
+bool fn_reducer_ready(void *reducer, int entry);
 /** Wait until parameters->gradients hold the weighted mean over ranks. Collective. */
 fn_status fn_reducer_finish(fn_reducer *reducer);
 /** Seconds spent reducing and, of those, waited for in finish; since creation. */

@@ -12,7 +12,11 @@
  *
  * After fn_reducer_begin every rank must call fn_reducer_finish, also one whose backward pass
  * failed: the others wait for its buckets. What failed is agreed afterwards. Gradients reported
- * ready outside begin and finish (earlier micro-batches) are ignored. */
+ * ready outside begin and finish (earlier micro-batches) are ignored.
+ *
+ * Gradients on a device: when the last gradient of a bucket was put on the compute stream, the copy
+ * of the bucket to MPI's memory is put on FN_STREAM_COMM; the driving thread asks until it has
+ * arrived, and finish puts the copies back. */
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -23,6 +27,7 @@
 
 #include "base/log.h"
 #include "base/system.h"
+#include "dist/device_gradients.h"
 #include "dist/dist.h"
 #include "dist/mpi_status.h"
 
@@ -48,8 +53,9 @@ struct fn_reducer {
   fn_parameters *parameters;
   bucket *bucket; /**< shape [bucket_count] */
   int bucket_count;
-  span *span;    /**< shape [entry_count] */
-  double weight; /**< of this rank in the mean: samples / total */
+  span *span;                     /**< shape [entry_count] */
+  double weight;                  /**< of this rank in the mean: samples / total */
+  fn_device_gradients *on_device; /**< NULL: gradients are on the host */
 
   // Only the driving thread (the progress thread, or whoever calls finish without one).
   int started, done; /**< buckets started and completed in this step */
@@ -60,6 +66,7 @@ struct fn_reducer {
   pthread_mutex_t lock;
   pthread_cond_t work, finished;
   int front;      /**< buckets 0 .. front - 1 are ready to start */
+  int reduced;    /**< buckets 0 .. reduced - 1 are complete */
   bool active;    /**< between begin and finish */
   bool finishing; /**< somebody waits */
   bool complete;  /**< all buckets of this step are reduced, or the reduction failed */
@@ -74,17 +81,22 @@ struct fn_reducer {
 
 /* ---- the driving thread -------------------------------------------------------------------- */
 
+/** Where MPI finds the gradients. */
+static void *memory_of(const fn_reducer *r) {
+  return r->on_device ? fn_device_gradients_memory(r->on_device) : r->parameters->gradients;
+}
+
 /** gradients := gradients * weight in one slice. A rank without samples contributes zero, whatever
  *  its gradients hold. */
 static void weigh(const fn_reducer *r, const bucket *b) {
   const double weight = r->weight;
-  if (weight == 1) return;
+  if (weight == 1 || (r->on_device && !fn_device_gradients_unweighted(r->on_device))) return;
   if (r->parameters->dtype == FN_F64) {
-    double *x = (double *)r->parameters->gradients + b->offset;
+    double *x = (double *)memory_of(r) + b->offset;
     for (int64_t i = 0; i < b->count; i++)
       x[i] = weight == 0 ? 0 : x[i] * weight;
   } else {
-    float *x = (float *)r->parameters->gradients + b->offset;
+    float *x = (float *)memory_of(r) + b->offset;
     for (int64_t i = 0; i < b->count; i++)
       x[i] = weight == 0 ? 0.0f : (float)((double)x[i] * weight);
   }
@@ -96,7 +108,7 @@ static fn_status start_bucket(fn_reducer *r) {
   if (r->started == r->done) r->flying_since = b->start;
   weigh(r, b);
   const bool is_double = r->parameters->dtype == FN_F64;
-  char *slice = (char *)r->parameters->gradients + b->offset * (is_double ? 8 : 4);
+  char *slice = (char *)memory_of(r) + b->offset * (is_double ? 8 : 4);
   FN_TRY_MPI(MPI_Iallreduce(MPI_IN_PLACE, slice, (int)b->count, is_double ? MPI_DOUBLE : MPI_FLOAT,
                             MPI_SUM, r->dist->gradient_comm, &r->request[r->started % IN_FLIGHT]),
              "starting a gradient reduction");
@@ -107,8 +119,11 @@ static fn_status start_bucket(fn_reducer *r) {
 /** Start what may start, up to bucket `front`, and complete what is complete; with `wait`, complete
  *  at least the oldest bucket under way. */
 static fn_status advance(fn_reducer *r, int front, bool wait) {
-  while (r->started < front && r->started - r->done < IN_FLIGHT)
+  while (r->started < front && r->started - r->done < IN_FLIGHT) {
+    const bool idle = wait && r->started == r->done;
+    if (r->on_device && !fn_device_gradients_arrived(r->on_device, r->started, idle)) break;
     FN_TRY(start_bucket(r));
+  }
   while (r->done < r->started) {
     MPI_Request *oldest = &r->request[r->done % IN_FLIGHT];
     int completed = 1;
@@ -137,10 +152,10 @@ static void drive(fn_reducer *r, bool wait) {
     r->status = status;
     strncpy(r->message, fn_error_message(), sizeof r->message - 1);
   }
-  if (status != FN_OK || r->done == r->bucket_count) {
-    r->complete = true;
-    pthread_cond_signal(&r->finished);
-  }
+  const bool more = r->done > r->reduced;
+  r->reduced = r->done;
+  if (status != FN_OK || r->done == r->bucket_count) r->complete = true;
+  if (r->complete || (more && r->on_device)) pthread_cond_signal(&r->finished);
 }
 
 static bool has_work(const fn_reducer *r) {
@@ -176,7 +191,7 @@ static void *progress(void *self) {
     const int before = r->started + r->done;
     drive(r, false);
     if (r->started + r->done > before) pause = PAUSE_LEAST;
-    if (r->started == r->done) continue;
+    if (r->started == r->done && r->front == r->started) continue;
     const bool finishing = r->finishing;
     pthread_mutex_unlock(&r->lock);
     pause_between_tests(finishing, &pause);
@@ -260,7 +275,7 @@ static void start_thread(fn_reducer *r) {
 }
 
 fn_status fn_reducer_create(const fn_dist *dist, fn_parameters *parameters, int64_t first_bytes,
-                            int64_t bucket_bytes, fn_reducer **reducer) {
+                            int64_t bucket_bytes, fn_allreduce way, fn_reducer **reducer) {
   *reducer = NULL;
   fn_reducer *r = calloc(1, sizeof *r);
   FN_CHECK(r, FN_ERR_MEMORY, "out of memory for the gradient reduction");
@@ -273,6 +288,11 @@ fn_status fn_reducer_create(const fn_dist *dist, fn_parameters *parameters, int6
   if (dist->size > 1) {
     status = cut_buckets(r, first_bytes, bucket_bytes);
     if (status == FN_OK) status = map_entries(r, first_bytes, bucket_bytes);
+    if (status == FN_OK && parameters->device)
+      status = fn_device_gradients_create(
+          parameters, r->bucket_count,
+          way == FN_ALLREDUCE_DEVICE || (way == FN_ALLREDUCE_AUTO && fn_mpi_takes_device_memory()),
+          &r->on_device);
     if (status == FN_OK && dist->threads_multiple) start_thread(r);
   }
   if (status != FN_OK) {
@@ -292,6 +312,7 @@ void fn_reducer_destroy(fn_reducer *r) {
     pthread_mutex_unlock(&r->lock);
     pthread_join(r->thread, NULL);
   }
+  fn_device_gradients_destroy(r->on_device);
   pthread_cond_destroy(&r->finished);
   pthread_cond_destroy(&r->work);
   pthread_mutex_destroy(&r->lock);
@@ -316,13 +337,22 @@ static fn_status agree_weight(fn_reducer *r, int64_t samples) {
   return FN_OK;
 }
 
-/** Leading buckets without pending gradients; lock held. */
-static void move_front(fn_reducer *r) {
+/** Bucket k is final on the device. */
+static void send_bucket(fn_reducer *r, int k) {
+  if (r->on_device)
+    fn_device_gradients_send(r->on_device, k, r->bucket[k].offset, r->bucket[k].count, r->weight);
+}
+
+/** Leading buckets without pending gradients; lock held. Whether there are more than before. */
+static bool move_front(fn_reducer *r) {
   const int before = r->front;
   const double now = fn_clock();
-  while (r->front < r->bucket_count && r->bucket[r->front].pending == 0)
+  while (r->front < r->bucket_count && r->bucket[r->front].pending == 0) {
+    send_bucket(r, r->front);
     r->bucket[r->front++].ready = now;
+  }
   if (r->front > before) pthread_cond_signal(&r->work);
+  return r->front > before;
 }
 
 fn_status fn_reducer_begin(fn_reducer *r, int64_t samples) {
@@ -337,7 +367,7 @@ fn_status fn_reducer_begin(fn_reducer *r, int64_t samples) {
   }
   for (int e = 0; e < r->parameters->entry_count; e++)
     r->span[e].ready = false;
-  r->started = r->done = r->front = 0;
+  r->started = r->done = r->front = r->reduced = 0;
   r->finishing = false;
   r->complete = r->bucket_count == 0;
   r->active = true;
@@ -346,9 +376,10 @@ fn_status fn_reducer_begin(fn_reducer *r, int64_t samples) {
   return FN_OK;
 }
 
-void fn_reducer_ready(void *reducer, int entry) {
+bool fn_reducer_ready(void *reducer, int entry) {
   fn_reducer *r = reducer;
-  if (r->dist->size == 1 || entry < 0 || entry >= r->parameters->entry_count) return;
+  if (r->dist->size == 1 || entry < 0 || entry >= r->parameters->entry_count) return false;
+  bool moved = false;
   pthread_mutex_lock(&r->lock);
   span *s = &r->span[entry];
   if (r->active && s->ready && r->status == FN_OK) {
@@ -360,9 +391,18 @@ void fn_reducer_ready(void *reducer, int entry) {
     s->ready = true;
     for (int k = s->first; k <= s->last; k++)
       r->bucket[k].pending--;
-    move_front(r);
+    moved = move_front(r);
   }
   pthread_mutex_unlock(&r->lock);
+  return moved;
+}
+
+/** Complete buckets from *returned on go back to the device; lock held. */
+static void return_buckets(fn_reducer *r, int *returned) {
+  for (; *returned < r->reduced; ++*returned)
+    if (r->on_device)
+      fn_device_gradients_return(r->on_device, r->bucket[*returned].offset,
+                                 r->bucket[*returned].count);
 }
 
 fn_status fn_reducer_finish(fn_reducer *r) {
@@ -371,22 +411,32 @@ fn_status fn_reducer_finish(fn_reducer *r) {
   const double start = fn_clock();
   pthread_mutex_lock(&r->lock);
   // Whatever was not reported (parameters that nothing depends on) is taken as it is.
-  r->front = r->bucket_count;
+  while (r->front < r->bucket_count)
+    send_bucket(r, r->front++);
   r->finishing = true;
   pthread_cond_signal(&r->work);
+  int returned = 0;
   while (!r->complete) {
-    if (r->threaded) {
+    if (r->threaded && r->reduced == returned) {
       pthread_cond_wait(&r->finished, &r->lock);
-    } else {
+    } else if (!r->threaded) {
       drive(r, true);
     }
+    return_buckets(r, &returned);
   }
+  return_buckets(r, &returned);
   r->active = false;
   r->exposed += fn_clock() - start;
   const fn_status status = r->status;
   pthread_mutex_unlock(&r->lock);
+  const fn_status joined = r->on_device ? fn_device_gradients_join(r->on_device) : FN_OK;
   if (status != FN_OK) return fn_error_set(status, __FILE__, __LINE__, "%s", r->message);
-  return FN_OK;
+  return joined;
+}
+
+fn_allreduce fn_allreduce_from(const char *name) {
+  if (strcmp(name, "host") == 0) return FN_ALLREDUCE_HOST;
+  return strcmp(name, "device") == 0 ? FN_ALLREDUCE_DEVICE : FN_ALLREDUCE_AUTO;
 }
 
 int fn_reducer_bucket_count(const fn_reducer *reducer) {

@@ -405,13 +405,13 @@ static fn_value *cast(fn_graph *graph, fn_value *value, fn_dtype dtype, fn_value
   return cache[value->id];
 }
 
-/** Casts the activation inputs of `node` to bf16 (or all of them to f32 when `wide`). */
-static fn_status cast_inputs(fn_graph *graph, fn_node *node, bool wide, fn_value **cache) {
+/** Casts the activation inputs of `node`. */
+static fn_status cast_inputs(fn_graph *graph, fn_node *node, fn_dtype dtype, fn_value **cache) {
   fn_value **input = fn_arena_take(graph->arena, (size_t)(node->input_count + 1) * sizeof *input);
   memcpy(input, node->input, (size_t)node->input_count * sizeof *input);
   for (int i = 0; i < node->input_count; i++) {
     if (!activation_input(node, i)) continue;
-    input[i] = cast(graph, input[i], wide ? FN_F32 : FN_BF16, cache);
+    input[i] = cast(graph, input[i], dtype, cache);
     FN_TRY(graph->status);
   }
   node->input = input;
@@ -419,6 +419,10 @@ static fn_status cast_inputs(fn_graph *graph, fn_node *node, bool wide, fn_value
 }
 
 fn_status fn_graph_apply_bf16(fn_graph *graph, bool first_layer_f32) {
+  return fn_graph_apply_half(graph, FN_BF16, first_layer_f32);
+}
+
+fn_status fn_graph_apply_half(fn_graph *graph, fn_dtype half, bool first_layer_f32) {
   FN_TRY(graph->status);
   const int nodes = graph->node_count;
   // Every value can be cast at most once to each type; ids grow by at most that many.
@@ -433,17 +437,17 @@ fn_status fn_graph_apply_bf16(fn_graph *graph, bool first_layer_f32) {
     bool all = true, any = false;
     for (int i = 0; i < node->input_count; i++) {
       if (!activation_input(node, i)) continue;
-      all &= node->input[i]->dtype == FN_BF16;
-      any |= node->input[i]->dtype == FN_BF16;
+      all &= node->input[i]->dtype == half;
+      any |= node->input[i]->dtype == half;
     }
     const bool stay = first_layer_f32 && computes && reads_graph_input(node);
     const bool make = (computes && !stay) || (follows && all && any);
     if (!make && !stay) continue;
-    status = cast_inputs(graph, node, stay, stay ? wide : narrow);
+    status = cast_inputs(graph, node, stay ? FN_F32 : half, stay ? wide : narrow);
     if (stay) continue;
     for (int o = 0; o < node->output_count; o++)
       if (is_activation(node->output[o]) && node->op != &fn_op_conv_weight)
-        node->output[o]->dtype = FN_BF16;
+        node->output[o]->dtype = half;
   }
   free(narrow);
   free(wide);

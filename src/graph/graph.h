@@ -59,6 +59,8 @@ fn_status fn_graph_fuse_evaluation(fn_graph *graph, fn_value **keep, int keep_co
 fn_status fn_graph_fuse_backward(fn_graph *graph, fn_value **keep, int keep_count);
 /** Mark activations bf16 and insert casts. `first_layer_f32` keeps what reads graph inputs. */
 fn_status fn_graph_apply_bf16(fn_graph *graph, bool first_layer_f32);
+/** The same with FN_BF16 or FN_F16. */
+fn_status fn_graph_apply_half(fn_graph *graph, fn_dtype half, bool first_layer_f32);
 
 /** Count how many inputs of live nodes read each value, shape [value_count]; nodes are live when a
  *  root depends on them. live[node_count]. Assignments count as roots. */

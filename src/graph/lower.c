@@ -273,6 +273,10 @@ static bool is_constant(const fn_node *node) {
 static fn_status lower_node(fn_program *p, fn_node *node, const int *uses) {
   const fn_backend *backend = p->backend;
   if (!backend->supports(backend, node)) {
+    FN_CHECK(!backend->device, FN_ERR_UNSUPPORTED,
+             "backend %s has no kernel for operator %s (%s), and a device runs all of a network or "
+             "nothing: use compute.backend: cpu",
+             backend->name, node->op->name, node->output[0]->label ? node->output[0]->label : "");
     fn_log_once(
         FN_WARN,
         "backend %s has no kernel for every operator of this network; the plain one runs instead",
@@ -327,7 +331,8 @@ static fn_status lower_leaf(fn_program *p, fn_value *value) {
     FN_CHECK(fn_shape_equal(&entry->shape, &value->shape), FN_ERR_CONFIG,
              "parameter '%s' has another shape in the model", leaf->name);
     FN_TRY(new_place(p, &value->shape, p->parameters->dtype, 1, &index));
-    p->place[index].external = fn_parameters_data(p->parameters, entry);
+    p->place[index].external = p->backend->device ? fn_parameters_place(p->parameters, entry)
+                                                  : fn_parameters_data(p->parameters, entry);
   }
   p->place[index].pinned = true;
   p->value_place[value->id] = index;
@@ -344,7 +349,8 @@ static fn_status land_gradient(fn_program *p, const fn_value *wrt, const fn_valu
            "gradients are kept for parameters only");
   const fn_tensor_entry *entry = fn_parameters_find(p->parameters, leaf->name);
   FN_CHECK(entry, FN_ERR_INTERNAL, "no parameter '%s'", leaf->name);
-  void *target = fn_parameters_gradient(p->parameters, entry);
+  void *target = p->backend->device ? fn_parameters_gradient_place(p->parameters, entry)
+                                    : fn_parameters_gradient(p->parameters, entry);
   const int primary = p->value_place[gradient->id];
   place *g = &p->place[primary];
   int writer = g->writer;
@@ -360,7 +366,7 @@ static fn_status land_gradient(fn_program *p, const fn_value *wrt, const fn_valu
     FN_TRY(add_reorder(p, primary, copy, leaf->name));
     writer = p->step_count - 1;
   }
-  p->landing[p->landing_count++] = (landing){writer, (int)(entry - p->parameters->entry)};
+  p->landing[p->landing_count++] = (landing){writer, (int)(entry - p->parameters->entry), false};
   return FN_OK;
 }
 

@@ -225,6 +225,61 @@ size_t fn_program_plan_constants(fn_program *program) {
   return bytes;
 }
 
+/** First and last step that touches what place `owner` owns. */
+static void touched(const fn_program *p, int owner, int *first, int *last) {
+  *first = p->step_count;
+  *last = -1;
+  for (int s = 0; s < p->step_count; s++) {
+    const step *st = &p->step[s];
+    bool touches = false;
+    for (int i = 0; i < st->node->input_count; i++)
+      touches |= st->input[i] >= 0 && fn_place_owner(p, st->input[i], NULL) == owner;
+    for (int o = 0; o < st->node->output_count; o++)
+      touches |= st->output[o] >= 0 && fn_place_owner(p, st->output[o], NULL) == owner;
+    if (touches && s < *first) *first = s;
+    if (touches) *last = s;
+  }
+  if (!p->place[owner].pinned) return;
+  *first = 0;
+  *last = p->step_count;
+}
+
+typedef struct span {
+  int place, first, last;
+} span;
+
+static fn_status check_spans(const fn_program *p, const span *list, int count) {
+  for (int a = 0; a < count; a++)
+    for (int b = 0; b < a; b++) {
+      const place *x = &p->place[list[a].place], *y = &p->place[list[b].place];
+      const bool together = list[a].first <= list[b].last && list[b].first <= list[a].last;
+      const bool meet = x->address < y->address + fn_place_bytes(y) &&
+                        y->address < x->address + fn_place_bytes(x);
+      FN_CHECK(!together || !meet, FN_ERR_INTERNAL,
+               "values %d (steps %d to %d) and %d (steps %d to %d) share memory", list[a].place,
+               list[a].first, list[a].last, list[b].place, list[b].first, list[b].last);
+      FN_CHECK(x->address + fn_place_bytes(x) <= p->arena_bytes, FN_ERR_INTERNAL,
+               "value %d ends behind the arena", list[a].place);
+    }
+  return FN_OK;
+}
+
+fn_status fn_program_check_plan(const fn_program *p) {
+  span *list = calloc((size_t)p->place_count + 1, sizeof *list);
+  FN_CHECK(list, FN_ERR_MEMORY, "out of memory");
+  int count = 0;
+  for (int i = 0; i < p->place_count; i++) {
+    const place *c = &p->place[i];
+    if (c->parent >= 0 || c->external || c->constant) continue;
+    span s = {.place = i};
+    touched(p, i, &s.first, &s.last);
+    if (s.last >= 0) list[count++] = s;
+  }
+  const fn_status status = check_spans(p, list, count);
+  free(list);
+  return status;
+}
+
 fn_status fn_program_plan_memory(fn_program *program) {
   find_lives(program);
   program->naive_bytes = unshared_bytes(program);

@@ -75,6 +75,9 @@ fn_status fn_parameters_create(const fn_graph *graph, fn_dtype dtype, fn_paramet
 void fn_parameters_destroy(fn_parameters *parameters) {
   if (!parameters) return;
   const size_t size = fn_dtype_size(parameters->dtype);
+  for (int m = 0; m < FN_MIRRORS; m++)
+    fn_mirror_destroy(&parameters->mirror[m]);
+  fn_mirror_destroy(&parameters->sum);
   fn_pages_free(parameters->values, (size_t)parameters->count * size);
   fn_pages_free(parameters->gradients, (size_t)parameters->count * size);
   fn_pages_free(parameters->buffers, (size_t)parameters->buffer_count * size);
@@ -99,7 +102,80 @@ void *fn_parameters_gradient(const fn_parameters *parameters, const fn_tensor_en
 }
 
 void fn_parameters_changed(fn_parameters *parameters) {
+  fn_mirror_changed(&parameters->mirror[FN_MIRROR_VALUES]);
+  fn_parameters_buffers_changed(parameters);
+}
+
+void fn_parameters_buffers_changed(fn_parameters *parameters) {
   parameters->version++;
+  fn_mirror_changed(&parameters->mirror[FN_MIRROR_BUFFERS]);
+}
+
+/* ---- on a device -------------------------------------------------------------------------------
+ */
+
+fn_status fn_parameters_attach(fn_parameters *p, fn_device *device) {
+  if (p->device == device) return FN_OK;
+  FN_CHECK(!p->device, FN_ERR_INTERNAL, "parameters cannot move from one device to another");
+  FN_CHECK(p->dtype == FN_F32, FN_ERR_UNSUPPORTED, "a device keeps float32 parameters only");
+  const size_t values = (size_t)p->count * sizeof(float);
+  fn_status status = fn_mirror_attach(device, p->values, values, &p->mirror[FN_MIRROR_VALUES]);
+  if (status == FN_OK)
+    status = fn_mirror_attach(device, p->gradients, values, &p->mirror[FN_MIRROR_GRADIENTS]);
+  if (status == FN_OK)
+    status = fn_mirror_attach(device, p->buffers, (size_t)p->buffer_count * sizeof(float),
+                              &p->mirror[FN_MIRROR_BUFFERS]);
+  if (status == FN_OK) status = fn_mirror_create(device, sizeof(double), &p->sum);
+  if (status != FN_OK) {
+    for (int m = 0; m < FN_MIRRORS; m++)
+      fn_mirror_destroy(&p->mirror[m]);
+    return fn_error_context(status, "parameters and gradients on the device");
+  }
+  p->device = device;
+  return FN_OK;
+}
+
+fn_mirror *fn_parameters_mirror(fn_parameters *parameters, fn_mirrored which) {
+  return &parameters->mirror[which];
+}
+
+void fn_parameters_changed_on_device(fn_parameters *parameters, fn_mirrored which) {
+  if (which != FN_MIRROR_GRADIENTS) parameters->version++;
+  fn_mirror_changed_on_device(&parameters->mirror[which]);
+}
+
+fn_status fn_parameters_to_device(fn_parameters *parameters) {
+  for (int m = 0; m < FN_MIRRORS; m++)
+    FN_TRY(fn_mirror_to_device(&parameters->mirror[m]));
+  return FN_OK;
+}
+
+fn_status fn_parameters_to_host(fn_parameters *parameters) {
+  FN_TRY(fn_mirror_to_host(&parameters->mirror[FN_MIRROR_VALUES]));
+  return fn_parameters_buffers_to_host(parameters);
+}
+
+fn_status fn_parameters_buffers_to_host(fn_parameters *parameters) {
+  return fn_mirror_to_host(&parameters->mirror[FN_MIRROR_BUFFERS]);
+}
+
+fn_status fn_parameters_gradients_to_host(fn_parameters *parameters) {
+  return fn_mirror_to_host(&parameters->mirror[FN_MIRROR_GRADIENTS]);
+}
+
+/** The device's twin of an address inside a host array. */
+static void *twin(const fn_mirror *m, void *host) {
+  return m->memory ? (char *)m->memory + ((char *)host - (char *)m->host) : host;
+}
+
+void *fn_parameters_place(fn_parameters *parameters, const fn_tensor_entry *entry) {
+  return twin(&parameters->mirror[entry->is_buffer ? FN_MIRROR_BUFFERS : FN_MIRROR_VALUES],
+              fn_parameters_data(parameters, entry));
+}
+
+void *fn_parameters_gradient_place(fn_parameters *parameters, const fn_tensor_entry *entry) {
+  void *host = fn_parameters_gradient(parameters, entry);
+  return host ? twin(&parameters->mirror[FN_MIRROR_GRADIENTS], host) : NULL;
 }
 
 static fn_init chosen_init(const fn_tensor_entry *entry, double weight_std) {

@@ -8,7 +8,7 @@
 #include "base/system.h"
 #include "graph/program_internal.h"
 
-static void *place_data(const fn_program *p, int index) {
+void *fn_place_data(const fn_program *p, int index) {
   if (index < 0) return NULL;
   int64_t offset;
   const place *owner = &p->place[fn_place_owner(p, index, &offset)];
@@ -20,7 +20,7 @@ static void *place_data(const fn_program *p, int index) {
 static fn_tensor tensor_of(const fn_program *p, int index) {
   if (index < 0) return (fn_tensor){0};
   const place *c = &p->place[index];
-  return (fn_tensor){.data = place_data(p, index),
+  return (fn_tensor){.data = fn_place_data(p, index),
                      .dtype = c->dtype,
                      .shape = c->shape,
                      .block = c->block,
@@ -44,7 +44,7 @@ static fn_status prepare_step(fn_program *p, step *s) {
       kernel->output[o].block = kernel->output[o].pitch = 1;
     }
   }
-  if (p->options.plan_only) return FN_OK;
+  if (p->options.plan_only || p->options.recorder) return FN_OK;
   const fn_status status = s->is_reorder ? s->backend->prepare_reorder(s->backend, kernel)
                                          : s->backend->prepare(s->backend, kernel);
   return fn_error_context(status, "operator %s (%s)", s->is_reorder ? "reorder" : s->node->op->name,
@@ -57,12 +57,12 @@ static fn_status allocate(fn_program *p) {
   if (p->arena_borrowed) {
     p->arena = donor->arena;
   } else if (!p->options.plan_only) {
-    FN_TRY(fn_pages_allocate(p->arena_bytes, &p->arena));
+    FN_TRY(fn_program_allocate(p, p->arena_bytes, &p->arena));
   }
   p->constants_bytes = fn_program_plan_constants(p);
   p->constants_version = UINT64_MAX;
   if (!p->options.plan_only && p->constants_bytes > 0)
-    FN_TRY(fn_pages_allocate(p->constants_bytes, &p->constants));
+    FN_TRY(fn_program_allocate(p, p->constants_bytes, &p->constants));
   for (int s = 0; s < p->step_count; s++) {
     FN_TRY(prepare_step(p, &p->step[s]));
     if (p->step[s].kernel.workspace > p->workspace_bytes)
@@ -74,55 +74,41 @@ static fn_status allocate(fn_program *p) {
     p->workspace = donor->workspace;
     return FN_OK;
   }
-  return fn_pages_allocate(p->workspace_bytes, &p->workspace);
-}
-
-/* ---- check mode: guards behind every storage, poison in what is released
- * ------------------------- */
-
-static const unsigned char guard_byte = 0xA5;
-enum { GUARD_BYTES = 64 };
-
-static unsigned char *guard_of(const fn_program *p, const place *owner) {
-  return (unsigned char *)p->arena + owner->address + owner->bytes - GUARD_BYTES;
-}
-
-static bool is_guarded(const place *c) {
-  return c->parent < 0 && !c->external && !c->constant && c->last >= 0;
-}
-
-static void set_guards(fn_program *p) {
-  for (int i = 0; i < p->place_count; i++)
-    if (is_guarded(&p->place[i])) memset(guard_of(p, &p->place[i]), guard_byte, GUARD_BYTES);
-}
-
-static fn_status check_step(fn_program *p, int s) {
-  for (int i = 0; i < p->place_count; i++) {
-    const place *c = &p->place[i];
-    if (!is_guarded(c)) continue;
-    const unsigned char *guard = guard_of(p, c);
-    for (int b = 0; b < GUARD_BYTES; b++)
-      FN_CHECK(guard[b] == guard_byte, FN_ERR_INTERNAL,
-               "operator %s (%s) wrote beyond the end of a value", p->step[s].node->op->name,
-               p->step[s].label);
-    if (c->last == s && !c->pinned)
-      memset((char *)p->arena + c->address, 0xFF, c->bytes - GUARD_BYTES); // NaN in every dtype
-  }
-  return FN_OK;
+  return fn_program_allocate(p, p->workspace_bytes, &p->workspace);
 }
 
 /* ---- create
  * --------------------------------------------------------------------------------------- */
+
+/** The backend's device, if it has one, and the parameters on it. */
+static fn_status open_device(fn_program *p) {
+  if (!p->backend->device) {
+    FN_CHECK(!p->parameters || !p->parameters->device || p->options.plan_only, FN_ERR_INTERNAL,
+             "the parameters are on a device, the %s backend is not", p->backend->name);
+    return FN_OK;
+  }
+  if (p->options.plan_only) return FN_OK;
+  const fn_device_choice any = {.node_size = 1, .share = true, .deterministic = true};
+  if (p->options.recorder)
+    p->device = fn_recorder_device(p->options.recorder);
+  else
+    FN_TRY(p->backend->device(p->backend, &any, &p->device));
+  return p->parameters ? fn_parameters_attach(p->parameters, p->device) : FN_OK;
+}
 
 static fn_status build(fn_program *p, const fn_program_output *outputs, int output_count,
                        fn_value *const *wrt, fn_value *const *gradients, int gradient_count) {
   const double start = fn_clock();
   FN_TRY(fn_backend_find(p->options.backend, &p->backend));
   FN_TRY(fn_backend_find("reference", &p->reference));
-  FN_CHECK(!p->backend->missing, FN_ERR_UNSUPPORTED, "backend %s cannot be used: %s",
+  const bool planned_for = p->options.recorder && p->backend->device && p->backend->plan;
+  FN_CHECK(!p->backend->missing || planned_for, FN_ERR_UNSUPPORTED, "backend %s cannot be used: %s",
            p->backend->name, p->backend->missing);
+  FN_CHECK(!p->options.recorder || planned_for, FN_ERR_UNSUPPORTED,
+           "backend %s works on no device that could be planned for", p->backend->name);
   FN_CHECK(p->options.precision != FN_F64 || p->backend == p->reference, FN_ERR_UNSUPPORTED,
            "double precision runs on the reference backend only");
+  FN_TRY(open_device(p));
   const size_t values = (size_t)p->graph->value_count + 1;
   p->value_place = fn_arena_take(p->tables, values * sizeof(int));
   p->value_copy = fn_arena_take(p->tables, values * sizeof(int));
@@ -132,7 +118,8 @@ static fn_status build(fn_program *p, const fn_program_output *outputs, int outp
   FN_TRY(fn_program_schedule(p));
   const double planned = fn_clock();
   FN_TRY(allocate(p));
-  if (p->options.check && !p->options.plan_only) set_guards(p);
+  if (p->device) FN_TRY(fn_device_part_create(p));
+  if (p->options.check && !p->options.plan_only) FN_TRY(fn_check_start(p));
   p->plan_seconds = planned - start;
   p->prepare_seconds = fn_clock() - planned;
   return FN_OK;
@@ -165,13 +152,14 @@ fn_status fn_program_create(fn_graph *graph, fn_parameters *parameters,
 
 void fn_program_destroy(fn_program *program) {
   if (!program) return;
+  fn_device_part_destroy(program); // first of all waits
+  fn_check_end(program);
   for (int s = 0; s < program->step_count; s++)
     if (program->step[s].kernel.destroy) program->step[s].kernel.destroy(&program->step[s].kernel);
-  if (program->arena && !program->arena_borrowed)
-    fn_pages_free(program->arena, program->arena_bytes);
-  if (program->workspace && !program->workspace_borrowed)
-    fn_pages_free(program->workspace, program->workspace_bytes);
-  if (program->constants) fn_pages_free(program->constants, program->constants_bytes);
+  if (!program->arena_borrowed) fn_program_release(program, program->arena, program->arena_bytes);
+  if (!program->workspace_borrowed)
+    fn_program_release(program, program->workspace, program->workspace_bytes);
+  fn_program_release(program, program->constants, program->constants_bytes);
   free(program->place);
   free(program->step);
   fn_arena_destroy(program->tables);
@@ -181,14 +169,22 @@ void fn_program_destroy(fn_program *program) {
 /* ---- inputs and outputs
  * ----------------------------------------------------------------------------- */
 
-static int find_place(const named_place *list, int count, const char *name) {
+static int find_name(const named_place *list, int count, const char *name) {
   for (int i = 0; i < count; i++)
-    if (strcmp(list[i].name, name) == 0) return list[i].place;
+    if (strcmp(list[i].name, name) == 0) return i;
   return -1;
 }
 
+static int find_place(const named_place *list, int count, const char *name) {
+  const int index = find_name(list, count, name);
+  return index < 0 ? -1 : list[index].place;
+}
+
 void *fn_program_input(fn_program *program, const char *name) {
-  return place_data(program, find_place(program->input, program->input_count, name));
+  const int index = find_name(program->input, program->input_count, name);
+  if (index < 0) return NULL;
+  return program->part ? fn_device_input(program, index)
+                       : fn_place_data(program, program->input[index].place);
 }
 
 const fn_shape *fn_program_input_shape(const fn_program *program, const char *name) {
@@ -197,7 +193,22 @@ const fn_shape *fn_program_input_shape(const fn_program *program, const char *na
 }
 
 const void *fn_program_output_data(const fn_program *program, const char *name) {
-  return place_data(program, find_place(program->output, program->output_count, name));
+  const int index = find_name(program->output, program->output_count, name);
+  if (index < 0) return NULL;
+  return program->part ? fn_device_output((fn_program *)program, index) // moves a copy along
+                       : fn_place_data(program, program->output[index].place);
+}
+
+const void *fn_program_output_place(const fn_program *program, const char *name) {
+  return fn_place_data(program, find_place(program->output, program->output_count, name));
+}
+
+fn_status fn_program_wait(fn_program *program) {
+  return program->part ? fn_device_wait(program) : FN_OK;
+}
+
+fn_device *fn_program_device(const fn_program *program) {
+  return program->device;
 }
 
 const fn_shape *fn_program_output_shape(const fn_program *program, const char *name) {
@@ -240,34 +251,51 @@ static fn_status find_constants(fn_program *p, fn_run_context *context, bool *va
   return *valid && p->options.check ? check_constants(p, context) : FN_OK;
 }
 
-fn_status fn_program_run(fn_program *program, const fn_run_context *context) {
-  FN_CHECK(!program->options.plan_only, FN_ERR_INTERNAL, "the program was only planned");
-  fn_run_context mine = context ? *context : (fn_run_context){0};
-  mine.workspace = program->workspace;
+fn_status fn_program_step(fn_program *program, int index, const fn_run_context *context) {
+  step *st = &program->step[index];
+  if (program->options.recorder) return fn_device_record_step(program, index);
   const bool timed = program->options.profile || program->done;
+  const double start = timed ? fn_clock() : 0;
+  fn_status status = st->kernel.run(&st->kernel, context);
+  if (timed && status == FN_OK && program->device)
+    status = program->device->synchronize(program->device, FN_STREAM_COMPUTE);
+  if (status != FN_OK)
+    return fn_error_context(status, "operator %s (%s)", st->node->op->name, st->label);
+  if (timed) {
+    const double end = fn_clock();
+    st->seconds += end - start;
+    st->runs++;
+    if (program->done) program->done(program->done_user, index, start, end);
+  }
+  return program->options.check ? fn_check_step(program, index) : FN_OK;
+}
+
+void fn_program_land(fn_program *program, int index, int *landed) {
+  for (; *landed < program->landing_count && program->landing[*landed].step <= index; ++*landed) {
+    landing *l = &program->landing[*landed];
+    l->awaited = program->ready && program->ready(program->ready_user, l->entry);
+  }
+}
+
+static fn_status run_on_host(fn_program *program, fn_run_context *context) {
   int landed = 0;
   bool constants_valid;
-  FN_TRY(find_constants(program, &mine, &constants_valid));
+  FN_TRY(find_constants(program, context, &constants_valid));
   for (int s = 0; s < program->step_count; s++) {
-    step *st = &program->step[s];
-    if (st->is_constant && constants_valid) continue;
-    const double start = timed ? fn_clock() : 0;
-    const fn_status status = st->kernel.run(&st->kernel, &mine);
-    if (status != FN_OK)
-      return fn_error_context(status, "operator %s (%s)", st->node->op->name, st->label);
-    if (timed) {
-      const double end = fn_clock();
-      st->seconds += end - start;
-      st->runs++;
-      if (program->done) program->done(program->done_user, s, start, end);
-    }
-    if (program->options.check) FN_TRY(check_step(program, s));
-    for (; landed < program->landing_count && program->landing[landed].step <= s; landed++)
-      if (program->ready) program->ready(program->ready_user, program->landing[landed].entry);
+    if (program->step[s].is_constant && constants_valid) continue;
+    FN_TRY(fn_program_step(program, s, context));
+    fn_program_land(program, s, &landed);
   }
   if (program->constants) program->constants_version = program->parameters->version;
   if (fn_graph_assignment_count(program->graph) > 0) fn_parameters_changed(program->parameters);
   return FN_OK;
+}
+
+fn_status fn_program_run(fn_program *program, const fn_run_context *context) {
+  FN_CHECK(!program->options.plan_only, FN_ERR_INTERNAL, "the program was only planned");
+  fn_run_context mine = context ? *context : (fn_run_context){0};
+  mine.workspace = program->workspace;
+  return program->part ? fn_device_run(program, &mine) : run_on_host(program, &mine);
 }
 
 /* ---- information

@@ -5,6 +5,7 @@
 #define FN_GRAPH_PROGRAM_H
 
 #include "graph/parameters.h"
+#include "graph/recorder.h"
 
 typedef struct fn_program fn_program;
 
@@ -21,13 +22,16 @@ typedef struct fn_program_options {
   const char *backend; /**< "reference", "cpu", ... */
   fn_dtype precision;  /**< FN_F32, FN_BF16 (activations), FN_F64 (reference only) */
   bool check;          /**< poison released memory with NaN, guard slots; slow */
-  bool profile;        /**< time every kernel */
+  bool profile;        /**< time every kernel; a device is waited for after each */
   bool plan_only;      /**< stop after planning: no memory, no kernels; for check and describe */
   fn_recompute recompute;
   size_t memory_budget; /**< bytes of the arena; 0: none, as small as `recompute` makes it */
   fn_program *donor; /**< NULL, or a program that never runs at the same time and outlives this one:
                         its arena is used where it is large enough. Inputs and outputs of one are
                         then overwritten by a run of the other. */
+  fn_recorder *recorder; /**< NULL, or the device to plan for: nothing is computed, and a run writes
+                              down what a device would be told. Of a backend with a device */
+  bool replay; /**< on a device that can: record the second run and replay it from then on */
 } fn_program_options;
 
 /** A value to be kept readable after the run. */
@@ -36,7 +40,9 @@ typedef struct fn_program_output {
   fn_value *value;
 } fn_program_output;
 
-/** Compile. outputs are readable by name after a run. gradients[i] (may be NULL) is written into
+/** Compile. On a backend with a device of its own, values live there, and so do the parameters from
+ *  then on (fn_parameters_attach); operators without a kernel there are FN_ERR_UNSUPPORTED.
+ *  outputs are readable by name after a run. gradients[i] (may be NULL) is written into
  *  parameters->gradients for the parameter leaf wrt[i]. The graph must outlive the program.
  *  Not collective; the graph must be the same on all ranks when collectives are used. */
 fn_status fn_program_create(fn_graph *graph, fn_parameters *parameters,
@@ -45,16 +51,31 @@ fn_status fn_program_create(fn_graph *graph, fn_parameters *parameters,
                             int gradient_count, fn_program **program);
 void fn_program_destroy(fn_program *program);
 
-/** Memory of input `name`, float32 (float64 in f64 programs), plain dense; write before a run. */
+/** Memory of input `name`, float32 (float64 in f64 programs), plain dense; write before a run. On a
+ *  device it is one of two pinned buffers in turn: ask again for every run that is given other
+ *  values, and write all of them. */
 void *fn_program_input(fn_program *program, const char *name);
 const fn_shape *fn_program_input_shape(const fn_program *program, const char *name);
-/** Memory of output `name` after a run, plain dense float32 (float64 in f64 programs). */
+/** Memory of output `name` after a run, plain dense float32 (float64 in f64 programs). On a device
+ *  small outputs were put on their way to the host at the end of the run, and the first call for a
+ *  large one puts it; either waits for that copy alone. What could not be had is NaN: see
+ *  fn_program_wait. */
 const void *fn_program_output_data(const fn_program *program, const char *name);
 const fn_shape *fn_program_output_shape(const fn_program *program, const char *name);
 
+/** Wait for the last run and its small outputs. On a device a run returns when everything was put
+ * on its streams, and what went wrong there shows here. */
+fn_status fn_program_wait(fn_program *program);
+/** Where programs run that this one shares streams with; NULL: the host. */
+fn_device *fn_program_device(const fn_program *program);
+/** Address of output `name` on the device, valid on the compute stream until the next run of any
+ *  program that shares memory with this one. */
+const void *fn_program_output_place(const fn_program *program, const char *name);
+
 /** Called inside fn_program_run, in order of completion, when the gradient of
- *  parameters->entry[entry] is final. */
-typedef void (*fn_gradient_ready)(void *user, int entry);
+ *  parameters->entry[entry] is final; on a device: when all that makes it so was put on the compute
+ *  stream. Returns whether somebody waits for it: a recorded run is cut there. */
+typedef bool (*fn_gradient_ready)(void *user, int entry);
 void fn_program_on_gradient(fn_program *program, fn_gradient_ready ready, void *user);
 
 /** Called inside fn_program_run after every kernel, in order; times of fn_clock(). */
@@ -92,6 +113,9 @@ typedef struct fn_program_memory {
   int repeats;      /**< kernels that compute again what was dropped */
   double extra;     /**< their part of a run's time, estimated from FLOPs and bytes */
 } fn_program_memory;
+/** Whether no two values that live at the same time share memory: the plan, against the list of
+ *  kernels. FN_ERR_INTERNAL names two that do. */
+fn_status fn_program_check_plan(const fn_program *program);
 void fn_program_memory_info(const fn_program *program, fn_program_memory *memory);
 
 /** Seconds that fn_program_create spent until memory was planned, and from there (allocation,

@@ -52,12 +52,18 @@ typedef struct named_place {
 /** After step `step` the gradient of parameters->entry[entry] is final. */
 typedef struct landing {
   int step, entry;
+  bool awaited; /**< what fn_gradient_ready answered last */
 } landing;
+
+/** What a program has on a device beside its arena; program_device.c. */
+typedef struct device_part device_part;
 
 struct fn_program {
   fn_arena *tables;
   fn_program_options options;
   const fn_backend *backend, *reference;
+  fn_device *device; /**< NULL: the host */
+  device_part *part; /**< NULL: the host, or plan_only */
   fn_parameters *parameters;
   fn_graph *graph;
 
@@ -91,6 +97,7 @@ struct fn_program {
   fn_kernel_done done;
   void *done_user;
   double plan_seconds, prepare_seconds;
+  unsigned char *guards, *poison; /**< check mode on a device: pinned */
 };
 
 /** Owner of a place, and the place's offset in it (elements of its dtype). */
@@ -102,6 +109,33 @@ bool fn_readers_allow_strides(const fn_program *program, int index);
 /** Nodes to steps: layouts, views, reorders. */
 fn_status fn_program_lower(fn_program *program, const fn_program_output *outputs, int output_count,
                            fn_value *const *wrt, fn_value *const *gradients, int gradient_count);
+/** Address of a place: the device's, where the program has one. */
+void *fn_place_data(const fn_program *program, int index);
+/** Run one step; landings after it are the caller's. */
+fn_status fn_program_step(fn_program *program, int index, const fn_run_context *context);
+/** Tell of the gradients that are final after step `index`, from landing *landed on. */
+void fn_program_land(fn_program *program, int index, int *landed);
+
+/* ---- on a device: program_device.c, program_check.c ---------------------------------------------
+ */
+
+/** Memory on the device or, without one, on the host; zero there. */
+fn_status fn_program_allocate(const fn_program *program, size_t bytes, void **memory);
+void fn_program_release(const fn_program *program, void *memory, size_t bytes);
+fn_status fn_device_part_create(fn_program *program);
+void fn_device_part_destroy(fn_program *program);
+fn_status fn_device_run(fn_program *program, const fn_run_context *context);
+void *fn_device_input(fn_program *program, int index);
+const void *fn_device_output(fn_program *program, int index);
+fn_status fn_device_wait(fn_program *program);
+/** For options.recorder: what the step's kernel would touch. */
+fn_status fn_device_record_step(fn_program *program, int index);
+
+/** Check mode: guards behind every storage; after a step, see to them and poison what died. */
+fn_status fn_check_start(fn_program *program);
+fn_status fn_check_step(fn_program *program, int index);
+void fn_check_end(fn_program *program);
+
 /** Order of steps, what is computed twice, and the memory plan. */
 fn_status fn_program_schedule(fn_program *program);
 /** Addresses of the constants in a buffer of their own; returns its size. */

@@ -49,6 +49,33 @@ double fn_gradient_norm(const fn_parameters *parameters) {
   return sqrt(sum);
 }
 
+/** Square root of the sum of squares on the device; waits. */
+static fn_status norm_on_device(fn_parameters *p, const float *x, int64_t count, double *norm) {
+  FN_TRY(p->device->sum_squares(p->device, FN_STREAM_COMPUTE, x, count, p->sum.memory));
+  fn_mirror_changed_on_device(&p->sum);
+  FN_TRY(fn_mirror_to_host(&p->sum));
+  *norm = sqrt(*(const double *)p->sum.host);
+  return FN_OK;
+}
+
+fn_status fn_gradient_norm_wait(fn_parameters *parameters, double *norm) {
+  if (parameters->device)
+    return norm_on_device(parameters, fn_parameters_mirror(parameters, FN_MIRROR_GRADIENTS)->memory,
+                          parameters->count, norm);
+  *norm = fn_gradient_norm(parameters);
+  return FN_OK;
+}
+
+double fn_gradient_norm_of(fn_parameters *parameters, const fn_tensor_entry *entry) {
+  const float *x = fn_parameters_gradient_place(parameters, entry);
+  double sum = 0, norm = (double)NAN;
+  if (parameters->device)
+    return norm_on_device(parameters, x, entry->count, &norm) == FN_OK ? norm : (double)NAN;
+  for (int64_t i = 0; i < entry->count; i++)
+    sum += (double)x[i] * (double)x[i];
+  return sqrt(sum);
+}
+
 static bool all_finite(const fn_parameters *p, const fn_tensor_entry *entry) {
   bool finite = true;
   if (p->dtype == FN_F64) {

@@ -13,23 +13,33 @@ typedef struct fn_optimizer fn_optimizer;
 fn_status fn_optimizer_create(const fn_run *run, fn_parameters *parameters,
                               fn_optimizer **optimizer);
 void fn_optimizer_destroy(fn_optimizer *optimizer);
-/** One fused pass: gradients are multiplied by `scale` (clipping), then applied with rate lr. */
-void fn_optimizer_step(fn_optimizer *optimizer, double lr, double scale);
+/** One fused pass: gradients are multiplied by `scale` (clipping), then applied with rate lr. On a
+ *  device it is put on the compute stream; on the host it cannot fail. */
+fn_status fn_optimizer_step(fn_optimizer *optimizer, double lr, double scale);
 int64_t fn_optimizer_steps(const fn_optimizer *optimizer);
 void fn_optimizer_set_steps(fn_optimizer *optimizer, int64_t steps);
 
 /** State arrays, parallel to parameters->values (count elements each, float32), named as PyTorch
- *  names them: exp_avg, exp_avg_sq, momentum_buffer, ... */
+ *  names them: exp_avg, exp_avg_sq, momentum_buffer, ... They are the host's: where a device works,
+ *  fn_optimizer_to_host before reading, fn_optimizer_changed after writing. */
 int fn_optimizer_state_count(const fn_optimizer *optimizer);
 const char *fn_optimizer_state_name(const fn_optimizer *optimizer, int index);
 float *fn_optimizer_state(fn_optimizer *optimizer, int index);
+fn_status fn_optimizer_to_host(fn_optimizer *optimizer);
+void fn_optimizer_changed(fn_optimizer *optimizer);
 /** Scalars beyond the step count (NAdam's mu_product): name and pointer, count may be 0. */
 int fn_optimizer_scalar_count(const fn_optimizer *optimizer);
 double *fn_optimizer_scalar(fn_optimizer *optimizer, int index, const char **name);
 
-/** L2 norm of all gradients, summed in fixed order in double. */
+/** L2 norm of all gradients on the host, summed in fixed order in double. */
 double fn_gradient_norm(const fn_parameters *parameters);
-/** Name of the first parameter whose gradient is not finite, or NULL. */
+/** The same where the gradients are, in an order that depends on nothing but their number. A device
+ *  is waited for: all that was put on its compute stream is done. */
+fn_status fn_gradient_norm_wait(fn_parameters *parameters, double *norm);
+/** Of one parameter's gradient, for reports; NaN when its device has failed. */
+double fn_gradient_norm_of(fn_parameters *parameters, const fn_tensor_entry *entry);
+/** Name of the first parameter whose gradient on the host is not finite, or NULL; see
+ *  fn_parameters_gradients_to_host. */
 const char *fn_gradient_not_finite(const fn_parameters *parameters);
 
 /* ---- schedules

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/update.h"
 #include "base/text.h"
 #include "learn/learn.h"
 
@@ -14,33 +15,15 @@ enum { MAX_STATES = 3 };
  *  (vector or remainder loop) depends on its place alone, not on the number of threads. */
 enum { BLOCK = 4096 };
 
-/** Factors of one step. */
-typedef struct factors {
-  float scale;   /**< of the gradient: clipping */
-  float decay;   /**< weight decay added to the gradient */
-  float shrink;  /**< weight decay applied to the weight: 1 - lr decay (AdamW) */
-  float rate;    /**< of the update; includes bias correction where the algorithm has one */
-  float rate2;   /**< NAdam: of the first moment */
-  float divisor; /**< of the second moment: its bias correction (Adam: the square root of it) */
-  float blend;   /**< SGD: factor of the gradient in the momentum buffer */
-} factors;
-
-/** A block: weights, gradients and states of n elements. */
-typedef struct block {
-  float *restrict weight;
-  const float *restrict gradient;
-  float *restrict state[MAX_STATES];
-  int64_t n;
-} block;
-
 typedef struct algorithm {
   const char *name;
+  fn_update_rule rule;
   double eps;          /**< default */
   double weight_decay; /**< default */
   fn_status (*check)(const fn_run *run);
   void (*layout)(fn_optimizer *optimizer);
-  void (*prepare)(fn_optimizer *optimizer, double lr, factors *f);
-  void (*apply)(const fn_optimizer *optimizer, const factors *f, const block *b);
+  void (*prepare)(fn_optimizer *optimizer, double lr, fn_update *u);
+  void (*apply)(const fn_update *u);
 } algorithm;
 
 struct fn_optimizer {
@@ -49,7 +32,7 @@ struct fn_optimizer {
   int64_t steps;
   int state_count;
   const char *state_name[MAX_STATES];
-  float *state[MAX_STATES];
+  fn_mirror state[MAX_STATES];
   double mu_product; /**< NAdam: product of the momentum factors so far */
   double eps, weight_decay, beta1, beta2, momentum, dampening, alpha, rho, lr_decay, momentum_decay;
   double initial_accumulator;
@@ -59,11 +42,6 @@ struct fn_optimizer {
 static int add_state(fn_optimizer *o, const char *name) {
   o->state_name[o->state_count] = name;
   return o->state_count++;
-}
-
-/** a + weight (b - a), in the form that PyTorch's lerp uses on either side of one half. */
-static inline float lerp(float a, float b, float weight) {
-  return weight < 0.5f ? a + weight * (b - a) : b - (b - a) * (1.0f - weight);
 }
 
 /* SGD: torch.optim.SGD; Sutskever et al. 2013 in PyTorch's form (rate outside the buffer) */
@@ -82,40 +60,43 @@ static void sgd_layout(fn_optimizer *o) {
   if (o->momentum != 0) add_state(o, "momentum_buffer");
 }
 
-static void sgd_prepare(fn_optimizer *o, double lr, factors *f) {
-  f->rate = (float)lr;
+static void sgd_prepare(fn_optimizer *o, double lr, fn_update *u) {
+  u->rate = (float)lr;
+  u->has_buffer = o->momentum != 0;
   // The first gradient enters the (empty) buffer whole, dampening or not.
-  f->blend = o->steps == 1 ? 1.0f : (float)(1 - o->dampening);
+  u->blend = o->steps == 1 ? 1.0f : (float)(1 - o->dampening);
 }
 
-static void sgd_plain(const factors *f, const block *b) {
-  const float scale = f->scale, decay = f->decay, rate = f->rate;
-  float *restrict weight = b->weight;
-  const float *restrict gradient = b->gradient;
-  for (int64_t i = 0; i < b->n; i++)
-    weight[i] -= rate * (scale * gradient[i] + decay * weight[i]);
+static void sgd_plain(const fn_update *update) {
+  const fn_update u = *update; // no store below can change it
+  float *restrict weight = u.weight;
+  const float *restrict gradient = u.gradient;
+  for (int64_t i = 0; i < u.count; i++)
+    weight[i] = fn_update_sgd(&u, weight[i], gradient[i]);
 }
 
-static void sgd_momentum(const fn_optimizer *o, const factors *f, const block *b) {
-  const float momentum = (float)o->momentum, scale = f->scale, decay = f->decay, rate = f->rate,
-              blend = f->blend;
-  const bool nesterov = o->nesterov;
-  float *restrict weight = b->weight, *restrict buffer = b->state[0];
-  const float *restrict gradient = b->gradient;
-  for (int64_t i = 0; i < b->n; i++) {
-    const float g = scale * gradient[i] + decay * weight[i];
-    const float m = momentum * buffer[i] + blend * g;
-    buffer[i] = m;
-    weight[i] -= rate * (nesterov ? g + momentum * m : m);
-  }
+static void sgd_momentum(const fn_update *update) {
+  const fn_update u = *update; // no store below can change it
+  float *restrict weight = u.weight;
+  const float *restrict gradient = u.gradient;
+  float *restrict buffer = u.state[0];
+  for (int64_t i = 0; i < u.count; i++)
+    weight[i] = fn_update_sgd_momentum(&u, weight[i], gradient[i], &buffer[i]);
 }
 
-static void sgd_apply(const fn_optimizer *o, const factors *f, const block *b) {
-  if (o->momentum == 0) {
-    sgd_plain(f, b);
+static void sgd_apply(const fn_update *u) {
+  if (u->has_buffer) {
+    sgd_momentum(u);
   } else {
-    sgd_momentum(o, f, b);
+    sgd_plain(u);
   }
+}
+
+/** Factors of the moments of Adam and NAdam. */
+static void set_moments(const fn_optimizer *o, fn_update *u) {
+  u->blend1 = (float)(1 - o->beta1);
+  u->keep2 = (float)o->beta2;
+  u->blend2 = (float)(1 - o->beta2);
 }
 
 /* Adam and AdamW: Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019; amsgrad Reddi et al.
@@ -127,38 +108,27 @@ static void adam_layout(fn_optimizer *o) {
   if (o->amsgrad) add_state(o, "max_exp_avg_sq");
 }
 
-static void adam_prepare(fn_optimizer *o, double lr, factors *f) {
+static void adam_prepare(fn_optimizer *o, double lr, fn_update *u) {
   const double steps = (double)o->steps;
-  f->rate = (float)(lr / (1 - pow(o->beta1, steps)));
-  f->divisor = (float)sqrt(1 - pow(o->beta2, steps));
+  set_moments(o, u);
+  u->rate = (float)(lr / (1 - pow(o->beta1, steps)));
+  u->divisor = (float)sqrt(1 - pow(o->beta2, steps));
 }
 
-static void adamw_prepare(fn_optimizer *o, double lr, factors *f) {
-  adam_prepare(o, lr, f);
-  f->decay = 0;
-  f->shrink = (float)(1 - lr * o->weight_decay);
+static void adamw_prepare(fn_optimizer *o, double lr, fn_update *u) {
+  adam_prepare(o, lr, u);
+  u->decay = 0;
+  u->shrink = (float)(1 - lr * o->weight_decay);
 }
 
-static void adam_apply(const fn_optimizer *o, const factors *f, const block *b) {
-  const float scale = f->scale, decay = f->decay, shrink = f->shrink, rate = f->rate,
-              divisor = f->divisor, eps = (float)o->eps, blend1 = (float)(1 - o->beta1),
-              keep2 = (float)o->beta2, blend2 = (float)(1 - o->beta2);
-  float *restrict weight = b->weight, *restrict first = b->state[0], *restrict second = b->state[1],
-                  *restrict highest = b->state[2];
-  const float *restrict gradient = b->gradient;
-  const bool amsgrad = o->amsgrad;
-  for (int64_t i = 0; i < b->n; i++) {
-    const float w = shrink * weight[i], g = scale * gradient[i] + decay * weight[i];
-    const float m = lerp(first[i], g, blend1);
-    float v = second[i] * keep2 + blend2 * (g * g);
-    first[i] = m;
-    second[i] = v;
-    if (amsgrad) {
-      v = v > highest[i] ? v : highest[i];
-      highest[i] = v;
-    }
-    weight[i] = w - rate * (m / (sqrtf(v) / divisor + eps));
-  }
+static void adam_apply(const fn_update *update) {
+  const fn_update u = *update; // no store below can change it
+  float *restrict weight = u.weight;
+  const float *restrict gradient = u.gradient;
+  float *restrict first = u.state[0], *restrict second = u.state[1],
+                  *restrict highest = u.state[fn_update_adam_highest(&u)];
+  for (int64_t i = 0; i < u.count; i++)
+    weight[i] = fn_update_adam(&u, weight[i], gradient[i], &first[i], &second[i], &highest[i]);
 }
 
 /* NAdam: Dozat 2016, with the momentum schedule of torch.optim.NAdam */
@@ -170,32 +140,25 @@ static void nadam_layout(fn_optimizer *o) {
   o->mu_product = 1;
 }
 
-static void nadam_prepare(fn_optimizer *o, double lr, factors *f) {
+static void nadam_prepare(fn_optimizer *o, double lr, fn_update *u) {
   const double step = (double)o->steps;
   const double mu = o->beta1 * (1 - 0.5 * pow(0.96, step * o->momentum_decay));
   const double mu_next = o->beta1 * (1 - 0.5 * pow(0.96, (step + 1) * o->momentum_decay));
+  set_moments(o, u);
   // PyTorch keeps the product in a float32 scalar.
   o->mu_product = (double)(float)(o->mu_product * mu);
-  f->divisor = (float)(1 - pow(o->beta2, step));
-  f->rate = (float)(lr * (1 - mu) / (1 - o->mu_product));
-  f->rate2 = (float)(lr * mu_next / (1 - o->mu_product * mu_next));
+  u->divisor = (float)(1 - pow(o->beta2, step));
+  u->rate = (float)(lr * (1 - mu) / (1 - o->mu_product));
+  u->rate2 = (float)(lr * mu_next / (1 - o->mu_product * mu_next));
 }
 
-static void nadam_apply(const fn_optimizer *o, const factors *f, const block *b) {
-  const float scale = f->scale, decay = f->decay, rate = f->rate, rate2 = f->rate2,
-              divisor = f->divisor, eps = (float)o->eps, blend1 = (float)(1 - o->beta1),
-              keep2 = (float)o->beta2, blend2 = (float)(1 - o->beta2);
-  float *restrict weight = b->weight, *restrict first = b->state[0], *restrict second = b->state[1];
-  const float *restrict gradient = b->gradient;
-  for (int64_t i = 0; i < b->n; i++) {
-    const float g = scale * gradient[i] + decay * weight[i];
-    const float m = lerp(first[i], g, blend1);
-    const float v = second[i] * keep2 + blend2 * (g * g);
-    const float root = sqrtf(v / divisor) + eps;
-    first[i] = m;
-    second[i] = v;
-    weight[i] = weight[i] - rate * (g / root) - rate2 * (m / root);
-  }
+static void nadam_apply(const fn_update *update) {
+  const fn_update u = *update; // no store below can change it
+  float *restrict weight = u.weight;
+  const float *restrict gradient = u.gradient;
+  float *restrict first = u.state[0], *restrict second = u.state[1];
+  for (int64_t i = 0; i < u.count; i++)
+    weight[i] = fn_update_nadam(&u, weight[i], gradient[i], &first[i], &second[i]);
 }
 
 /* RMSprop: Hinton's lecture 6e; centred form Graves 2013; torch.optim.RMSprop */
@@ -206,35 +169,21 @@ static void rmsprop_layout(fn_optimizer *o) {
   if (o->momentum > 0) add_state(o, "momentum_buffer");
 }
 
-static void constant_rate(fn_optimizer *o, double lr, factors *f) {
-  (void)o;
-  f->rate = (float)lr;
+static void rmsprop_prepare(fn_optimizer *o, double lr, fn_update *u) {
+  u->rate = (float)lr;
+  u->keep2 = (float)o->alpha;
+  u->blend2 = (float)(1 - o->alpha);
+  u->has_buffer = o->momentum > 0;
 }
 
-static void rmsprop_apply(const fn_optimizer *o, const factors *f, const block *b) {
-  const float scale = f->scale, decay = f->decay, rate = f->rate, eps = (float)o->eps,
-              keep = (float)o->alpha, blend = (float)(1 - o->alpha), momentum = (float)o->momentum;
-  const bool centered = o->centered, has_buffer = o->momentum > 0;
-  float *restrict weight = b->weight, *restrict square = b->state[0], *restrict mean = b->state[1],
-                  *restrict buffer = b->state[centered ? 2 : 1];
-  const float *restrict gradient = b->gradient;
-  for (int64_t i = 0; i < b->n; i++) {
-    const float g = scale * gradient[i] + decay * weight[i];
-    const float s = square[i] * keep + blend * (g * g);
-    float variance = s;
-    square[i] = s;
-    if (centered) {
-      const float m = lerp(mean[i], g, blend);
-      mean[i] = m;
-      variance = s - m * m;
-    }
-    float update = g / (sqrtf(variance) + eps);
-    if (has_buffer) {
-      update = momentum * buffer[i] + update;
-      buffer[i] = update;
-    }
-    weight[i] -= rate * update;
-  }
+static void rmsprop_apply(const fn_update *update) {
+  const fn_update u = *update; // no store below can change it
+  float *restrict weight = u.weight;
+  const float *restrict gradient = u.gradient;
+  float *restrict square = u.state[0], *restrict mean = u.state[fn_update_rmsprop_mean(&u)],
+                  *restrict buffer = u.state[fn_update_rmsprop_buffer(&u)];
+  for (int64_t i = 0; i < u.count; i++)
+    weight[i] = fn_update_rmsprop(&u, weight[i], gradient[i], &square[i], &mean[i], &buffer[i]);
 }
 
 /* Adadelta: Zeiler 2012, algorithm 1 */
@@ -244,19 +193,19 @@ static void adadelta_layout(fn_optimizer *o) {
   add_state(o, "acc_delta");
 }
 
-static void adadelta_apply(const fn_optimizer *o, const factors *f, const block *b) {
-  const float scale = f->scale, decay = f->decay, rate = f->rate, eps = (float)o->eps,
-              keep = (float)o->rho, blend = (float)(1 - o->rho);
-  float *restrict weight = b->weight, *restrict square = b->state[0], *restrict moved = b->state[1];
-  const float *restrict gradient = b->gradient;
-  for (int64_t i = 0; i < b->n; i++) {
-    const float g = scale * gradient[i] + decay * weight[i];
-    const float s = square[i] * keep + blend * (g * g);
-    const float delta = sqrtf(moved[i] + eps) / sqrtf(s + eps) * g;
-    square[i] = s;
-    moved[i] = moved[i] * keep + blend * (delta * delta);
-    weight[i] -= rate * delta;
-  }
+static void adadelta_prepare(fn_optimizer *o, double lr, fn_update *u) {
+  u->rate = (float)lr;
+  u->keep2 = (float)o->rho;
+  u->blend2 = (float)(1 - o->rho);
+}
+
+static void adadelta_apply(const fn_update *update) {
+  const fn_update u = *update; // no store below can change it
+  float *restrict weight = u.weight;
+  const float *restrict gradient = u.gradient;
+  float *restrict square = u.state[0], *restrict moved = u.state[1];
+  for (int64_t i = 0; i < u.count; i++)
+    weight[i] = fn_update_adadelta(&u, weight[i], gradient[i], &square[i], &moved[i]);
 }
 
 /* Adagrad: Duchi et al. 2011, figure 1; torch.optim.Adagrad */
@@ -265,32 +214,30 @@ static void adagrad_layout(fn_optimizer *o) {
   add_state(o, "sum");
 }
 
-static void adagrad_prepare(fn_optimizer *o, double lr, factors *f) {
-  f->rate = (float)(lr / (1 + (double)(o->steps - 1) * o->lr_decay));
+static void adagrad_prepare(fn_optimizer *o, double lr, fn_update *u) {
+  u->rate = (float)(lr / (1 + (double)(o->steps - 1) * o->lr_decay));
 }
 
-static void adagrad_apply(const fn_optimizer *o, const factors *f, const block *b) {
-  const float scale = f->scale, decay = f->decay, rate = f->rate, eps = (float)o->eps;
-  float *restrict weight = b->weight, *restrict sum = b->state[0];
-  const float *restrict gradient = b->gradient;
-  for (int64_t i = 0; i < b->n; i++) {
-    const float g = scale * gradient[i] + decay * weight[i];
-    const float s = sum[i] + g * g;
-    sum[i] = s;
-    weight[i] -= rate * (g / (sqrtf(s) + eps));
-  }
+static void adagrad_apply(const fn_update *update) {
+  const fn_update u = *update; // no store below can change it
+  float *restrict weight = u.weight;
+  const float *restrict gradient = u.gradient;
+  float *restrict sum = u.state[0];
+  for (int64_t i = 0; i < u.count; i++)
+    weight[i] = fn_update_adagrad(&u, weight[i], gradient[i], &sum[i]);
 }
 
 /* the table */
 
 static const algorithm algorithms[] = {
-    {"sgd", 0, 0, sgd_check, sgd_layout, sgd_prepare, sgd_apply},
-    {"adam", 1e-8, 0, NULL, adam_layout, adam_prepare, adam_apply},
-    {"adamw", 1e-8, 1e-2, NULL, adam_layout, adamw_prepare, adam_apply},
-    {"rmsprop", 1e-8, 0, NULL, rmsprop_layout, constant_rate, rmsprop_apply},
-    {"adadelta", 1e-6, 0, NULL, adadelta_layout, constant_rate, adadelta_apply},
-    {"adagrad", 1e-10, 0, NULL, adagrad_layout, adagrad_prepare, adagrad_apply},
-    {"nadam", 1e-8, 0, NULL, nadam_layout, nadam_prepare, nadam_apply},
+    {"sgd", FN_UPDATE_SGD, 0, 0, sgd_check, sgd_layout, sgd_prepare, sgd_apply},
+    {"adam", FN_UPDATE_ADAM, 1e-8, 0, NULL, adam_layout, adam_prepare, adam_apply},
+    {"adamw", FN_UPDATE_ADAM, 1e-8, 1e-2, NULL, adam_layout, adamw_prepare, adam_apply},
+    {"rmsprop", FN_UPDATE_RMSPROP, 1e-8, 0, NULL, rmsprop_layout, rmsprop_prepare, rmsprop_apply},
+    {"adadelta", FN_UPDATE_ADADELTA, 1e-6, 0, NULL, adadelta_layout, adadelta_prepare,
+     adadelta_apply},
+    {"adagrad", FN_UPDATE_ADAGRAD, 1e-10, 0, NULL, adagrad_layout, adagrad_prepare, adagrad_apply},
+    {"nadam", FN_UPDATE_NADAM, 1e-8, 0, NULL, nadam_layout, nadam_prepare, nadam_apply},
 };
 enum { ALGORITHMS = sizeof algorithms / sizeof algorithms[0] };
 
@@ -331,15 +278,14 @@ static void read_options(fn_optimizer *o, const fn_run *run) {
 
 static fn_status allocate_states(fn_optimizer *o) {
   const int64_t count = o->parameters->count;
-  for (int s = 0; s < o->state_count; s++) {
-    void *memory = NULL;
-    FN_TRY(fn_pages_allocate((size_t)count * sizeof(float), &memory));
-    o->state[s] = memory;
-  }
+  for (int s = 0; s < o->state_count; s++)
+    FN_TRY(fn_mirror_create(o->parameters->device, (size_t)count * sizeof(float), &o->state[s]));
   if (o->initial_accumulator != 0 && strcmp(o->algorithm->name, "adagrad") == 0) {
     const float fill = (float)o->initial_accumulator;
+    float *sum = o->state[0].host;
     for (int64_t i = 0; i < count; i++)
-      o->state[0][i] = fill;
+      sum[i] = fill;
+    fn_mirror_changed(&o->state[0]);
   }
   return FN_OK;
 }
@@ -371,7 +317,7 @@ fn_status fn_optimizer_create(const fn_run *run, fn_parameters *parameters,
 void fn_optimizer_destroy(fn_optimizer *optimizer) {
   if (!optimizer) return;
   for (int s = 0; s < optimizer->state_count; s++)
-    fn_pages_free(optimizer->state[s], (size_t)optimizer->parameters->count * sizeof(float));
+    fn_mirror_destroy(&optimizer->state[s]);
   free(optimizer);
 }
 
@@ -386,25 +332,67 @@ static void clear_gaps(const fn_parameters *p) {
   }
 }
 
-void fn_optimizer_step(fn_optimizer *o, double lr, double scale) {
-  o->steps++;
-  fn_parameters_changed(o->parameters);
-  factors f = {.scale = (float)scale, .decay = (float)o->weight_decay, .shrink = 1};
-  o->algorithm->prepare(o, lr, &f);
-  float *weight = o->parameters->values;
-  const float *gradient = o->parameters->gradients;
+static void step_on_host(const fn_optimizer *o, const fn_update *all) {
   const int64_t count = o->parameters->count, blocks = (count + BLOCK - 1) / BLOCK;
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < blocks; i++) {
     const int64_t start = i * BLOCK;
-    block b = {.weight = weight + start,
-               .gradient = gradient + start,
-               .n = count - start < BLOCK ? count - start : BLOCK};
+    fn_update u = *all;
+    u.weight = (float *)o->parameters->values + start;
+    u.gradient = (const float *)o->parameters->gradients + start;
+    u.count = count - start < BLOCK ? count - start : BLOCK;
     for (int s = 0; s < o->state_count; s++)
-      b.state[s] = o->state[s] + start;
-    o->algorithm->apply(o, &f, &b);
+      u.state[s] = (float *)o->state[s].host + start;
+    o->algorithm->apply(&u);
   }
   if (o->eps == 0) clear_gaps(o->parameters);
+}
+
+static fn_status clear_gaps_on_device(const fn_parameters *p, float *weight) {
+  for (int e = 0; e < p->entry_count; e++) {
+    const fn_tensor_entry *entry = &p->entry[e];
+    const int64_t end = entry->offset + entry->count, next = (end + 15) / 16 * 16;
+    if (entry->is_buffer || next == end) continue;
+    FN_TRY(p->device->clear(p->device, FN_STREAM_COMPUTE, weight + end,
+                            (size_t)(next - end) * sizeof(float)));
+  }
+  return FN_OK;
+}
+
+static fn_status step_on_device(fn_optimizer *o, fn_update *u) {
+  fn_parameters *p = o->parameters;
+  FN_TRY(fn_parameters_to_device(p));
+  for (int s = 0; s < o->state_count; s++) {
+    FN_TRY(fn_mirror_to_device(&o->state[s]));
+    u->state[s] = o->state[s].memory;
+  }
+  u->weight = fn_parameters_mirror(p, FN_MIRROR_VALUES)->memory;
+  u->gradient = fn_parameters_mirror(p, FN_MIRROR_GRADIENTS)->memory;
+  u->count = p->count;
+  FN_TRY(p->device->update(p->device, FN_STREAM_COMPUTE, u));
+  if (o->eps == 0) FN_TRY(clear_gaps_on_device(p, u->weight));
+  for (int s = 0; s < o->state_count; s++)
+    fn_mirror_changed_on_device(&o->state[s]);
+  fn_parameters_changed_on_device(p, FN_MIRROR_VALUES);
+  return FN_OK;
+}
+
+fn_status fn_optimizer_step(fn_optimizer *o, double lr, double scale) {
+  o->steps++;
+  fn_update u = {.rule = o->algorithm->rule,
+                 .scale = (float)scale,
+                 .decay = (float)o->weight_decay,
+                 .shrink = 1,
+                 .eps = (float)o->eps,
+                 .momentum = (float)o->momentum,
+                 .nesterov = o->nesterov,
+                 .centered = o->centered,
+                 .amsgrad = o->amsgrad};
+  o->algorithm->prepare(o, lr, &u);
+  if (o->parameters->device) return step_on_device(o, &u);
+  fn_parameters_changed(o->parameters);
+  step_on_host(o, &u);
+  return FN_OK;
 }
 
 int64_t fn_optimizer_steps(const fn_optimizer *optimizer) {
@@ -422,7 +410,18 @@ const char *fn_optimizer_state_name(const fn_optimizer *optimizer, int index) {
 }
 
 float *fn_optimizer_state(fn_optimizer *optimizer, int index) {
-  return optimizer->state[index];
+  return optimizer->state[index].host;
+}
+
+fn_status fn_optimizer_to_host(fn_optimizer *optimizer) {
+  for (int s = 0; s < optimizer->state_count; s++)
+    FN_TRY(fn_mirror_to_host(&optimizer->state[s]));
+  return FN_OK;
+}
+
+void fn_optimizer_changed(fn_optimizer *optimizer) {
+  for (int s = 0; s < optimizer->state_count; s++)
+    fn_mirror_changed(&optimizer->state[s]);
 }
 
 int fn_optimizer_scalar_count(const fn_optimizer *optimizer) {

@@ -19,7 +19,7 @@ static fn_status reference_random(const fn_node *node, double *out, const fn_run
   const bool normal = node->op == &fn_op_normal;
   const int64_t rows = attrs->shape.dim[0], cells = fn_shape_count(&attrs->shape) / rows;
   for (int64_t n = 0; n < rows; n++) {
-    const fn_random stream = fn_random_element_stream(
+    const fn_philox_stream stream = fn_random_element_stream(
         context, normal ? FN_RANDOM_NOISE : FN_RANDOM_DROPOUT, n, attrs->index);
     for (int64_t e = 0; e < cells; e += 2) {
       double pair[2];

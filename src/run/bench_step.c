@@ -66,9 +66,9 @@ static fn_status prepare_alone(bench *b) {
 fn_status fn_bench_prepare(bench *b) {
   FN_TRY(fn_dist_agree(b->dist, prepare_alone(b)));
   const int64_t bytes = fn_reducer_bucket_bytes(b->parameters, b->run->train.bucket_bytes);
-  return fn_dist_agree(b->dist,
-                       fn_reducer_create(b->dist, b->parameters, b->run->train.first_bucket_bytes,
-                                         bytes, &b->reducer));
+  return fn_dist_agree(
+      b->dist, fn_reducer_create(b->dist, b->parameters, b->run->train.first_bucket_bytes, bytes,
+                                 fn_allreduce_from(b->run->train.allreduce), &b->reducer));
 }
 
 void fn_bench_release(bench *b) {
@@ -191,9 +191,10 @@ static fn_status training_step(watch *w, const fn_batch *batch) {
     mark(w, BENCH_AGREE);
   }
   // Random targets must not make the weights diverge: what is not finite is slow in some kernels.
-  const double norm = fn_gradient_norm(b->parameters);
+  double norm;
+  FN_TRY(fn_gradient_norm_wait(b->parameters, &norm));
   const double rate = b->run->optimizer.lr > 0 ? b->run->optimizer.lr : 1e-4;
-  fn_optimizer_step(b->optimizer, rate, isfinite(norm) ? 1 : 0);
+  FN_TRY(fn_optimizer_step(b->optimizer, rate, isfinite(norm) ? 1 : 0));
   mark(w, BENCH_OPTIMIZER);
   return FN_OK;
 }

@@ -91,8 +91,12 @@ static fn_status load_members(hid_t file, const char *group_name, const member *
 
 _Static_assert(sizeof(fn_stretch) == 3 * sizeof(int64_t), "a stretch is a row of three integers");
 
-/** The lists among the progress: rows of integers, absent when empty. */
+/** What of the progress may be absent: the loss scale, and lists, rows of integers. */
 static fn_status save_lists(hid_t group, const fn_progress *progress) {
+  if (progress->loss_scale > 0) {
+    FN_TRY(fn_state_set_real(group, "loss_scale", progress->loss_scale));
+    FN_TRY(fn_state_set_integer(group, "scaled_steps", progress->scaled_steps));
+  }
   if (progress->stretches > 0)
     FN_TRY(
         fn_state_set_rows(group, "stretches", progress->stretches, 3, &progress->stretch[0].ranks));
@@ -103,6 +107,10 @@ static fn_status save_lists(hid_t group, const fn_progress *progress) {
 }
 
 static fn_status load_lists(hid_t group, fn_progress *progress) {
+  if (H5Aexists(group, "loss_scale") > 0) {
+    FN_TRY(fn_state_get_real(group, "loss_scale", &progress->loss_scale));
+    FN_TRY(fn_state_get_integer(group, "scaled_steps", &progress->scaled_steps));
+  }
   if (H5Aexists(group, "stretches") > 0)
     FN_TRY(fn_state_get_rows(group, "stretches", FN_STRETCHES_MOST, 3, &progress->stretches,
                              &progress->stretch[0].ranks));

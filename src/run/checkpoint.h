@@ -26,6 +26,8 @@ typedef struct fn_progress {
   double loss_count;
   double best_metric; /**< NaN: none yet */
   int64_t best_epoch;
+  double loss_scale;                  /**< of an f16 run; 0: not scaled */
+  int64_t scaled_steps;               /**< since it changed last */
   double train_loss, validation_loss; /**< of the last complete epoch; NaN: none */
   int target_fields; /**< what the network's output channels are, for inference without targets */
   int64_t target_field_channels[FN_TARGET_FIELDS_MOST];

@@ -24,6 +24,7 @@ struct fn_engine {
   const fn_dist *dist;
   fn_dataset_info info;
   fn_parameters *parameters;
+  fn_recorder *recorder; /**< NULL but for plans */
   entry entry[PROGRAMS_MOST];
   int entry_count;
 };
@@ -140,8 +141,26 @@ static bool is_parameter(const fn_value *leaf) {
   return fn_value_leaf(leaf)->kind == FN_LEAF_PARAMETER;
 }
 
+/** Type of activations. */
+static fn_dtype precision_of(const fn_run *run) {
+  if (strcmp(run->compute.precision, "bf16") == 0) return FN_BF16;
+  return strcmp(run->compute.precision, "f16") == 0 ? FN_F16 : FN_F32;
+}
+
+/** tf32 and f16 are a GPU's. */
+static fn_status check_precision(const fn_run *run) {
+  const fn_backend *backend;
+  FN_TRY(fn_backend_find(run->compute.backend, &backend));
+  const bool of_devices =
+      precision_of(run) == FN_F16 || strcmp(run->compute.precision, "tf32") == 0;
+  if (!of_devices || backend->device || backend->missing) return FN_OK;
+  return fn_run_fail(run, "compute.precision", "%s needs a GPU; the %s backend has f32 and bf16",
+                     run->compute.precision, backend->name);
+}
+
 /** Differentiate the loss by every parameter, last ones first: the order of the backward pass. */
-static fn_status add_gradients(entry *e, fn_value ***wrt, fn_value ***gradient, int *count) {
+static fn_status add_gradients(entry *e, bool scaled, fn_value ***wrt, fn_value ***gradient,
+                               int *count) {
   const int leaves = fn_graph_leaf_count(e->graph);
   fn_arena *arena = fn_graph_arena(e->graph);
   *wrt = fn_arena_take(arena, (size_t)(leaves + 1) * sizeof(fn_value *));
@@ -149,7 +168,10 @@ static fn_status add_gradients(entry *e, fn_value ***wrt, fn_value ***gradient, 
   *count = 0;
   for (int l = 0; l < leaves; l++)
     if (is_parameter(fn_graph_leaf(e->graph, l))) (*wrt)[(*count)++] = fn_graph_leaf(e->graph, l);
-  return fn_differentiate(e->graph, e->model.loss, *wrt, *count, *gradient);
+  if (!scaled) return fn_differentiate(e->graph, e->model.loss, *wrt, *count, *gradient);
+  // Small gradients would vanish in f16: all are multiplied, see fn_engine_feed.
+  fn_value *seed = fn_input(e->graph, "loss_scale", fn_value_shape(e->model.loss));
+  return fn_differentiate_from(e->graph, &e->model.loss, &seed, 1, *wrt, *count, *gradient);
 }
 
 static int list_outputs(const fn_model *model, fn_program_output *outputs) {
@@ -179,9 +201,40 @@ static fn_recompute recompute_mode(const char *name) {
   return strcmp(name, "all") == 0 ? FN_RECOMPUTE_ALL : FN_RECOMPUTE_AUTO;
 }
 
+/** Folder where the fastest algorithms of a device's libraries are kept from run to run: of
+ *  FIELDNET_CACHE, else where the user's programs keep such things; false: nowhere. */
+static bool cache_folder(char *path, size_t size) {
+  const char *own = getenv("FIELDNET_CACHE"), *common = getenv("XDG_CACHE_HOME"),
+             *home = getenv("HOME");
+  if (own && own[0]) return snprintf(path, size, "%s", own) < (int)size;
+  if (common && common[0]) return snprintf(path, size, "%s/fieldnet", common) < (int)size;
+  return home && home[0] && snprintf(path, size, "%s/.cache/fieldnet", home) < (int)size;
+}
+
+/** The device of this rank, before the first program that runs there. */
+static fn_status open_device(fn_engine *engine) {
+  const fn_run *run = engine->run;
+  const fn_backend *backend;
+  fn_device *device;
+  if (engine->recorder) return FN_OK;
+  FN_TRY(fn_backend_find(run->compute.backend, &backend));
+  if (!backend->device || backend->missing) return FN_OK; // the program says what is missing
+  char cache[4096];
+  const bool keeps = cache_folder(cache, sizeof cache);
+  const fn_device_choice choice = {.node_rank = engine->dist->node_rank,
+                                   .node_size = engine->dist->node_size,
+                                   .share = run->compute.share_devices,
+                                   .deterministic = run->compute.deterministic,
+                                   .tf32 = strcmp(run->compute.precision, "tf32") == 0,
+                                   .cache = keeps ? cache : NULL};
+  FN_TRY(backend->device(backend, &choice, &device));
+  return fn_parameters_attach(engine->parameters, device);
+}
+
 static fn_status compile(fn_engine *engine, entry *e) {
   const fn_run *run = engine->run;
-  const bool bf16 = strcmp(run->compute.precision, "bf16") == 0;
+  const fn_dtype precision = precision_of(run);
+  if (!e->plan_only) FN_TRY(open_device(engine));
   fn_program_output outputs[8];
   const int output_count = list_outputs(&e->model, outputs);
   fn_value *keep[8];
@@ -194,23 +247,26 @@ static fn_status compile(fn_engine *engine, entry *e) {
   fn_value **wrt = NULL, **gradient = NULL;
   int gradient_count = 0;
   if (e->training) {
-    FN_TRY(add_gradients(e, &wrt, &gradient, &gradient_count));
+    FN_TRY(add_gradients(e, precision == FN_F16, &wrt, &gradient, &gradient_count));
     const int all = output_count + gradient_count;
     fn_value **kept = fn_arena_take(fn_graph_arena(e->graph), (size_t)all * sizeof *kept);
     memcpy(kept, keep, (size_t)output_count * sizeof *kept);
     memcpy(kept + output_count, gradient, (size_t)gradient_count * sizeof *kept);
     FN_TRY(fn_graph_fuse_backward(e->graph, kept, all));
   }
-  if (bf16) FN_TRY(fn_graph_apply_bf16(e->graph, run->compute.first_layer_f32));
+  if (precision != FN_F32)
+    FN_TRY(fn_graph_apply_half(e->graph, precision, run->compute.first_layer_f32));
   const fn_program_options options = {
       .backend = run->compute.backend,
-      .precision = bf16 ? FN_BF16 : FN_F32,
+      .precision = precision,
       .check = run->compute.check,
       .profile = e->profile,
       .plan_only = e->plan_only,
       .recompute = recompute_mode(run->compute.recompute),
       .memory_budget = (size_t)run->compute.memory_budget,
       .donor = find_donor(engine),
+      .recorder = engine->recorder,
+      .replay = strcmp(run->compute.graphs, "auto") == 0,
   };
   const fn_status status =
       fn_program_create(e->graph, engine->parameters, &options, outputs, output_count, wrt,
@@ -313,6 +369,7 @@ fn_status fn_engine_create(const fn_run *run, const fn_dist *dist, const fn_data
                            fn_engine **engine) {
   *engine = NULL;
   FN_TRY(fn_engine_check_sizes(run, info));
+  FN_TRY(check_precision(run));
   start_threads(run, dist);
   fn_cpu_set_winograd(strcmp(run->compute.winograd, "no") == 0 ? FN_WINOGRAD_NO : FN_WINOGRAD_AUTO);
   fn_engine *e = calloc(1, sizeof *e);
@@ -345,6 +402,12 @@ void fn_engine_destroy(fn_engine *engine) {
   free(engine);
 }
 
+fn_status fn_engine_assume(fn_engine *engine, fn_recorder *recorder) {
+  FN_CHECK(engine->entry_count == 0, FN_ERR_INTERNAL, "programs were made before");
+  engine->recorder = recorder;
+  return fn_parameters_attach(engine->parameters, fn_recorder_device(recorder));
+}
+
 fn_parameters *fn_engine_parameters(fn_engine *engine) {
   return engine->parameters;
 }
@@ -359,6 +422,8 @@ static fn_status feed(fn_program *program, const char *name, const float *values
 }
 
 fn_status fn_engine_feed(fn_program *program, const fn_batch *batch) {
+  const float one = 1;
+  if (fn_program_input_shape(program, "loss_scale")) FN_TRY(feed(program, "loss_scale", &one, 1));
   FN_TRY(feed(program, "input", batch->input, batch->count * batch->input_values));
   if (!fn_program_input_shape(program, "target")) return FN_OK;
   FN_CHECK(batch->target, FN_ERR_INTERNAL, "a batch without targets for a program with a loss");

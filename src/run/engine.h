@@ -17,6 +17,10 @@ fn_status fn_engine_create(const fn_run *run, const fn_dist *dist, const fn_data
                            fn_engine **engine);
 void fn_engine_destroy(fn_engine *engine);
 
+/** Before the first program: plan for a device that only writes down what it is told. The recorder
+ *  must outlive the engine. */
+fn_status fn_engine_assume(fn_engine *engine, fn_recorder *recorder);
+
 fn_parameters *fn_engine_parameters(fn_engine *engine);
 
 /** Program for batches of `batch` samples; made at the first call, kept, sharing memory with the
@@ -37,7 +41,9 @@ fn_status fn_engine_fewest_samples(const fn_run *run, int64_t *samples);
  * the target's centre, which is legal but seldom meant. */
 fn_status fn_engine_warn_narrow(fn_engine *engine);
 
-/** Copy one batch into a program's inputs. FN_ERR_INTERNAL when it is not of the program's sizes.
+/** Copy one batch into a program's inputs. A training program in f16 has one input more, the scalar
+ *  "loss_scale", which is set to 1 here: gradients are those of the loss times it. FN_ERR_INTERNAL
+ * when it is not of the program's sizes.
  */
 fn_status fn_engine_feed(fn_program *program, const fn_batch *batch);
 

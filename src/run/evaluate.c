@@ -254,6 +254,7 @@ static fn_status source_fill(tester *t, int64_t file, source *s) {
   FN_TRY(fn_engine_feed(s->program, s->batch));
   const fn_run_context context = {.seed = t->run->seed, .sample = s->batch->sample};
   FN_TRY(fn_program_run(s->program, &context));
+  FN_TRY(fn_program_wait(s->program));
   s->row = 0;
   if (t->predict) return FN_OK;
   const double loss = (double)*(const float *)fn_program_output_data(s->program, "loss");

@@ -55,6 +55,7 @@ static fn_status compute_batch(const fn_run *run, fn_engine *engine, const fn_ba
   FN_TRY(fn_engine_feed(program, batch));
   const fn_run_context context = {.seed = run->seed, .sample = batch->sample};
   FN_TRY(fn_program_run(program, &context));
+  FN_TRY(fn_program_wait(program));
   memcpy(logit, fn_program_output_data(program, "output"), (size_t)batch->count * sizeof *logit);
   return FN_OK;
 }

@@ -70,6 +70,7 @@ fn_status fn_physical_loss(fn_physical *physical, const float *x, const float *t
   memcpy(fn_program_input(physical->program, "x"), x, bytes);
   memcpy(fn_program_input(physical->program, "target"), target, bytes);
   FN_TRY(fn_program_run(physical->program, NULL));
+  FN_TRY(fn_program_wait(physical->program));
   *loss = (double)*(const float *)fn_program_output_data(physical->program, "loss");
   return FN_OK;
 }

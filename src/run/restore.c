@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "run/epoch.h"
 #include "run/session.h"
+#include "run/session_arrays.h"
 #include "run/starts.h"
 
 /* ---- restore
@@ -160,7 +161,7 @@ static fn_status share(fn_session *s, bool *resumed) {
   const fn_dist *dist = s->dist;
   fn_parameters *p = s->parameters;
   FN_TRY(fn_dist_broadcast(dist, resumed, sizeof *resumed));
-  fn_parameters_changed(p);
+  fn_session_changed(s);
   FN_TRY(fn_dist_broadcast(dist, p->values, p->count * (int64_t)sizeof(float)));
   FN_TRY(fn_dist_broadcast(dist, p->buffers, p->buffer_count * (int64_t)sizeof(float)));
   FN_TRY(fn_dist_broadcast(dist, &s->progress, sizeof s->progress));
@@ -232,6 +233,7 @@ fn_status fn_session_prepare_saves(fn_session *session) {
 }
 
 static fn_status save_on_root(fn_session *s, bool is_best) {
+  FN_TRY(fn_session_to_host(s));
   const fn_state state = state_of(s);
   // Losing a save is not losing the run, but the last one must succeed.
   const bool last = s->stopping || s->finished;

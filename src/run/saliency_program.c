@@ -73,6 +73,7 @@ fn_status fn_saliency_run(fn_saliency_program *p, const float *input, int64_t co
   memset(in + (size_t)count * cells, 0, (size_t)(p->batch - count) * cells * sizeof *in);
   const fn_run_context context = {.seed = p->run->seed, .sample = p->sample};
   FN_TRY(fn_program_run(p->program, &context));
+  FN_TRY(fn_program_wait(p->program));
   const float *out = fn_program_output_data(p->program, "output");
   for (int64_t i = 0; i < count; i++) {
     logit[i] = 0;

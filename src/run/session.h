@@ -26,9 +26,11 @@ typedef struct fn_session {
   fn_reducer *reducer;
   fn_schedule schedule;
   fn_progress progress;
-  float *ema;               /**< [parameters->count] or NULL */
-  float *accumulated;       /**< [parameters->count] or NULL: gradients of micro-batches */
-  float *buffers_before;    /**< [buffer_count] or NULL: to undo a skipped step */
+  float *ema;               /**< [parameters->count] on the host, or NULL */
+  fn_mirror average;        /**< the same and its twin on a device; see session_arrays.h */
+  fn_mirror accumulated;    /**< [parameters->count] or empty: gradients of micro-batches */
+  fn_mirror loss_sum;       /**< one float on a device: loss of micro-batches */
+  fn_mirror buffers_before; /**< [buffer_count] or empty: to undo a skipped step */
   fn_program *last_program; /**< training program of the last batch */
   int64_t epoch_steps;      /**< optimizer steps of a whole epoch with this job size */
   double last_save;         /**< fn_clock() when the last state was asked for */
@@ -39,6 +41,8 @@ typedef struct fn_session {
   double since_clock, since_wait;
   int64_t since_samples;
   double since_exposed;
+  fn_status late; /**< this rank's failure after a step was agreed on; see fn_session_note */
+  char late_message[512];
   bool stopping;
   bool finished;    /**< all epochs are done, or stopped early */
   fn_train_end end; /**< why finished */

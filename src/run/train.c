@@ -11,9 +11,11 @@
 #include "dist/placement.h"
 #include "run/best.h"
 #include "run/epoch.h"
+#include "run/loss_scale.h"
 #include "run/open_data.h"
 #include "run/run_loop.h"
 #include "run/session.h"
+#include "run/session_arrays.h"
 #include "run/signals.h"
 #include "run/sizes.h"
 #include "run/validate.h"
@@ -41,23 +43,20 @@ static fn_run_context step_context(const fn_session *s, const fn_batch *batch) {
                           .collectives = s->dist->size > 1 ? &s->dist->collectives : NULL};
 }
 
+/** *loss is this batch's on the host; a device is not waited for here, see find_loss. */
 static fn_status run_batch(fn_session *s, const fn_batch *batch, bool reduce, double *loss) {
   fn_program *program;
   FN_TRY(fn_engine_program(s->engine, true, true, batch->count, &program));
   FN_TRY(fn_engine_feed(program, batch));
+  float *seed = fn_program_input(program, "loss_scale");
+  if (seed) *seed = (float)fn_loss_scale(&s->progress);
   fn_program_on_gradient(program, reduce ? fn_reducer_ready : NULL, s->reducer);
   const fn_run_context context = step_context(s, batch);
   FN_TRY(fn_program_run(program, &context));
   s->last_program = program;
-  *loss = (double)*(const float *)fn_program_output_data(program, "loss");
+  if (!fn_program_device(program))
+    *loss = (double)*(const float *)fn_program_output_data(program, "loss");
   return FN_OK;
-}
-
-static void add_scaled(float *sum, const float *x, double scale, int64_t count, bool first) {
-  const float a = (float)scale;
-#pragma omp parallel for simd schedule(static)
-  for (int64_t i = 0; i < count; i++)
-    sum[i] = (first ? 0.0f : sum[i]) + a * x[i];
 }
 
 static fn_status next_batch(fn_loader *loader, const fn_batch **batch) {
@@ -85,17 +84,35 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
     if (*failed != FN_OK && s->run->train.sync_batch_norm) fn_dist_abort(s->dist, *failed);
     sums->loss += loss * (double)batch->count;
     sums->samples += (double)batch->count;
-    if (micro > 1) add_scaled(s->accumulated, p->gradients, (double)batch->count, p->count, m == 0);
+    if (micro > 1 && *failed == FN_OK)
+      *failed = fn_session_accumulate(s, s->last_program, m, batch->count);
     fn_epoch_advance(&s->progress, s->dist->size, s->run->train.batch);
   }
   if (micro > 1) {
-    add_scaled(p->gradients, s->accumulated, 1 / sums->samples, p->count, true);
+    if (*failed == FN_OK) *failed = fn_session_take_accumulated(s, sums->samples);
     FN_TRY(fn_reducer_begin(s->reducer, (int64_t)sums->samples));
     for (int e = 0; e < p->entry_count; e++)
       if (!p->entry[e].is_buffer) fn_reducer_ready(s->reducer, e);
   }
   enter(s, FN_PHASE_GRADIENTS);
-  return fn_reducer_finish(s->reducer);
+  const fn_status reduced = fn_reducer_finish(s->reducer);
+  if (reduced == FN_OK || !p->device) return reduced;
+  if (*failed == FN_OK) *failed = reduced; // a device is this rank's own: to be agreed
+  return FN_OK;
+}
+
+/** Norm of the gradients and, on a device, which is waited for here and nowhere else in a step, the
+ *  loss, and the running statistics that ranks average. */
+static fn_status measure(fn_session *s, int64_t micro, step_sums *sums, double *norm) {
+  FN_TRY(fn_gradient_norm_wait(s->parameters, norm));
+  *norm /= fn_loss_scale(&s->progress);
+  if (!s->parameters->device) return FN_OK;
+  if (s->dist->size > 1) FN_TRY(fn_parameters_buffers_to_host(s->parameters));
+  if (micro > 1) return fn_session_loss_sum(s, &sums->loss);
+  FN_TRY(fn_program_wait(s->last_program));
+  sums->loss =
+      (double)*(const float *)fn_program_output_data(s->last_program, "loss") * sums->samples;
+  return FN_OK;
 }
 
 /** What every step ends with: loss and requests summed over ranks, running statistics of batch norm
@@ -112,16 +129,8 @@ static fn_status agree_on_step(fn_session *s, step_sums *sums) {
                       .save = v[3],
                       .failed = v[4],
                       .bad_rank = worst ? s->dist->size - worst + 1 : 0};
+  if (sums->failed > 0) return FN_OK; // a device that has failed has no statistics to average
   return fn_dist_average_buffers(s->dist, s->parameters);
-}
-
-static void update_average(fn_session *s) {
-  if (!s->ema) return;
-  const float decay = (float)s->run->train.ema_decay;
-  const float *values = s->parameters->values;
-#pragma omp parallel for simd schedule(static)
-  for (int64_t i = 0; i < s->parameters->count; i++)
-    s->ema[i] = decay * s->ema[i] + (1 - decay) * values[i];
 }
 
 /** Whose gradient it was cannot be seen after the sum over ranks: each runs the step's last batch
@@ -130,7 +139,9 @@ static void update_average(fn_session *s) {
 static fn_status find_bad_gradient(fn_session *s, const fn_batch *batch, int *found) {
   double loss;
   const fn_dist *dist = s->dist;
-  FN_TRY(fn_dist_agree(dist, run_batch(s, batch, false, &loss)));
+  fn_status status = run_batch(s, batch, false, &loss);
+  if (status == FN_OK) status = fn_parameters_gradients_to_host(s->parameters);
+  FN_TRY(fn_dist_agree(dist, status));
   const int worst =
       fn_dist_max(dist, fn_gradient_not_finite(s->parameters) ? dist->size - dist->rank : 0);
   *found = worst ? dist->size - worst + 1 : 0;
@@ -161,18 +172,13 @@ static fn_status diverged(fn_session *s, const step_sums *sums, const fn_batch *
           (long long)s->progress.step + 1, (long long)s->progress.epoch + 1, what, first);
 }
 
-static double weight_gradient_norm(const fn_parameters *p, bool last) {
+static double weight_gradient_norm(fn_parameters *p, bool last) {
   const fn_tensor_entry *found = NULL;
   for (int e = 0; e < p->entry_count; e++) {
     if (p->entry[e].is_buffer || !strstr(p->entry[e].name, "weight")) continue;
     if (!found || last) found = &p->entry[e];
   }
-  if (!found) return 0;
-  const float *g = fn_parameters_gradient(p, found);
-  double sum = 0;
-  for (int64_t i = 0; i < found->count; i++)
-    sum += (double)g[i] * (double)g[i];
-  return sqrt(sum);
+  return found ? fn_gradient_norm_of(p, found) : 0;
 }
 
 static void tell_progress(const fn_session *s) {
@@ -183,7 +189,7 @@ static void tell_progress(const fn_session *s) {
 }
 
 static void report_step(fn_session *s, const fn_loader *loader, const step_sums *sums, double lr,
-                        double norm, int64_t epoch_step) {
+                        double norm, double scale, int64_t epoch_step) {
   const double now = fn_clock(), wait = fn_loader_waited(loader);
   double busy, exposed;
   fn_reducer_times(s->reducer, &busy, &exposed);
@@ -201,8 +207,8 @@ static void report_step(fn_session *s, const fn_loader *loader, const step_sums 
         .loss = sums->samples > 0 ? sums->loss / sums->samples : (double)NAN,
         .lr = lr,
         .gradient_norm = norm,
-        .gradient_first = weight_gradient_norm(s->parameters, false),
-        .gradient_last = weight_gradient_norm(s->parameters, true),
+        .gradient_first = weight_gradient_norm(s->parameters, false) / scale,
+        .gradient_last = weight_gradient_norm(s->parameters, true) / scale,
         .seconds = now - s->since_clock,
         .samples = s->since_samples,
         .input_wait = wait - s->since_wait,
@@ -232,33 +238,38 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
                       step_sums *sums) {
   const fn_run *run = s->run;
   fn_parameters *p = s->parameters;
-  if (s->buffers_before)
-    memcpy(s->buffers_before, p->buffers, (size_t)p->buffer_count * sizeof(float));
+  double norm = NAN;
   *sums = (step_sums){0};
-  fn_status failed = FN_OK;
+  fn_status failed = fn_session_noted(s);
+  if (failed == FN_OK) failed = fn_session_keep_buffers(s);
   const fn_batch *last = NULL;
   FN_TRY(gradients(s, loader, micro, sums, &last, &failed));
+  if (failed == FN_OK) failed = measure(s, micro, sums, &norm);
   enter(s, FN_PHASE_AGREE);
   sums->failed = failed != FN_OK;
   sums->stop = wants_stop(s);
   sums->save = fn_save_requested() || (s->saver && fn_saver_retry_due(s->saver));
   FN_TRY(agree_on_step(s, sums));
   if (sums->failed > 0) return fn_dist_agree(s->dist, failed);
-  const double norm = fn_gradient_norm(p);
   const int64_t total = run->train.epochs * s->epoch_steps;
   const double lr = fn_schedule_rate(run, &s->schedule, s->progress.step, s->progress.epoch, total);
-  if (sums->bad_rank > 0 || !isfinite(norm)) {
+  const double loss_scale = fn_loss_scale(&s->progress);
+  if (sums->bad_rank == 0 && fn_loss_scale_update(&s->progress, isfinite(norm))) {
+    fn_log(FN_DETAIL, "step %lld: gradients exceed f16; step left out, loss scale lowered to %g",
+           (long long)s->progress.step + 1, s->progress.loss_scale);
+  } else if (sums->bad_rank > 0 || !isfinite(norm)) {
+    // A device that fails now fails again in what follows, which is agreed on.
+    if (!isfinite(norm)) (void)fn_parameters_gradients_to_host(p);
     FN_TRY(diverged(s, sums, last, isfinite(norm) ? NULL : fn_gradient_not_finite(p)));
-    if (s->buffers_before)
-      memcpy(p->buffers, s->buffers_before, (size_t)p->buffer_count * sizeof(float));
-    fn_parameters_changed(p);
+    fn_session_note(s, fn_session_restore_buffers(s));
     sums->loss = sums->samples = 0; // does not count in the epoch's mean
   } else {
     const double clip = run->train.clip_norm;
     // torch.nn.utils.clip_grad_norm_: scale by max_norm / (norm + 1e-6) when above
     const double scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1;
-    fn_optimizer_step(s->optimizer, lr, scale);
-    update_average(s);
+    fn_status updated = fn_optimizer_step(s->optimizer, lr, scale / loss_scale);
+    if (updated == FN_OK) updated = fn_session_average(s);
+    fn_session_note(s, updated);
   }
   s->progress.step++;
   s->progress.epoch_step++;
@@ -266,7 +277,7 @@ static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t e
   s->progress.loss_sum += sums->loss;
   s->progress.loss_count += sums->samples;
   s->stopping = sums->stop > 0;
-  report_step(s, loader, sums, lr, norm, epoch_step);
+  report_step(s, loader, sums, lr, norm, loss_scale, epoch_step);
   return FN_OK;
 }
 
@@ -480,19 +491,6 @@ static fn_status open_data(fn_session *s) {
   return fn_dist_agree(s->dist, check_data(s));
 }
 
-static fn_status allocate_arrays(fn_session *s) {
-  const size_t bytes = (size_t)s->parameters->count * sizeof(float);
-  if (s->run->train.ema_decay > 0) {
-    FN_TRY(fn_pages_allocate(bytes, (void **)&s->ema));
-    memcpy(s->ema, s->parameters->values, bytes);
-  }
-  if (s->run->train.accumulate > 1) FN_TRY(fn_pages_allocate(bytes, (void **)&s->accumulated));
-  if (strcmp(s->run->train.on_nan, "skip") == 0)
-    FN_TRY(fn_pages_allocate((size_t)s->parameters->buffer_count * sizeof(float),
-                             (void **)&s->buffers_before));
-  return FN_OK;
-}
-
 /** How the output channels divide into fields goes into the state, for `predict`. */
 static void note_target_fields(fn_progress *progress, const fn_dataset_info *info) {
   progress->target_fields = info->target_fields;
@@ -515,7 +513,7 @@ static fn_status prepare(fn_session *s) {
     FN_TRY(fn_engine_program(s->engine, true, true, count % batch, &program));
   FN_TRY(fn_engine_warn_narrow(s->engine));
   FN_TRY(fn_optimizer_create(run, s->parameters, &s->optimizer));
-  FN_TRY(allocate_arrays(s));
+  FN_TRY(fn_session_arrays_create(s));
   fn_schedule_init(run, &s->schedule);
   s->progress = nothing_done;
   note_target_fields(&s->progress, info);
@@ -550,7 +548,11 @@ static void announce(const fn_session *s, bool resumed) {
 /** Where the ranks are, once, before anything takes long. Collective. */
 static fn_status show_placement(const fn_session *s) {
   fn_text table = {0};
-  const fn_status status = fn_placement_table(s->dist, s->run->compute.backend, &table);
+  char device[64];
+  const fn_device *taken = s->parameters->device;
+  snprintf(device, sizeof device, taken ? "%s %d" : "%s", s->run->compute.backend,
+           taken ? taken->info.index : 0);
+  const fn_status status = fn_placement_table(s->dist, device, &table);
   if (table.data) table.data[table.length - 1] = '\0'; // the log ends its lines itself
   if (table.data) fn_log(s->dist->size > 1 ? FN_INFO : FN_DETAIL, "%s", table.data);
   if (s->observer && s->observer->placement)
@@ -567,10 +569,11 @@ static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(
       s->dist, fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,
                                  fn_reducer_bucket_bytes(s->parameters, s->run->train.bucket_bytes),
-                                 &s->reducer)));
+                                 fn_allreduce_from(s->run->train.allreduce), &s->reducer)));
   bool resumed, stopped = false;
   FN_TRY(fn_session_lock(s));
   FN_TRY(fn_session_restore(s, &resumed));
+  fn_loss_scale_start(s->run, &s->progress);
   // After the last thing that may refuse the run: what is refused leaves the folder as it was.
   FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
   FN_TRY(show_placement(s));
@@ -588,11 +591,7 @@ static fn_status train(fn_session *s) {
 static void release(fn_session *s) {
   fn_saver_destroy(s->saver);
   free(s->start);
-  const size_t bytes = s->parameters ? (size_t)s->parameters->count * sizeof(float) : 0;
-  if (s->ema) fn_pages_free(s->ema, bytes);
-  if (s->accumulated) fn_pages_free(s->accumulated, bytes);
-  if (s->buffers_before)
-    fn_pages_free(s->buffers_before, (size_t)s->parameters->buffer_count * sizeof(float));
+  fn_session_arrays_destroy(s);
   fn_watchdog_stop(s->watchdog);
   fn_reducer_destroy(s->reducer);
   fn_optimizer_destroy(s->optimizer);

@@ -80,6 +80,7 @@ static fn_status evaluate_batch(fn_session *s, const fn_batch *batch, double *su
   const fn_run_context context = {
       .seed = s->run->seed, .epoch = s->progress.epoch, .sample = batch->sample};
   FN_TRY(fn_program_run(*program, &context));
+  FN_TRY(fn_program_wait(*program));
   const double loss = (double)*(const float *)fn_program_output_data(*program, "loss");
   if (!isfinite(loss) && *verdict == FN_OK) *verdict = name_bad_sample(s, *program, batch);
   sum[0] += loss * (double)batch->count;

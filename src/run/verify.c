@@ -144,7 +144,8 @@ static fn_status pass(const verification *v, fn_program *program) {
   feed(program, "input", v->input);
   feed(program, "target", v->target);
   const fn_run_context context = {.seed = v->run->seed, .collectives = &v->dist->collectives};
-  return fn_program_run(program, &context);
+  FN_TRY(fn_program_run(program, &context));
+  return fn_program_wait(program);
 }
 
 static fn_status compare_outputs(verification *v, fn_program *program, const char *outputs,
@@ -165,6 +166,8 @@ static fn_status compare_outputs(verification *v, fn_program *program, const cha
 /** Compare weights, gradients or running statistics with a group. */
 static fn_status compare_entries(verification *v, const char *group, bool buffers, bool gradients,
                                  double slack) {
+  FN_TRY(fn_parameters_to_host(v->parameters));
+  FN_TRY(fn_parameters_gradients_to_host(v->parameters));
   fn_verify_begin(&v->tally, group);
   for (int e = 0; e < v->parameters->entry_count; e++) {
     const fn_tensor_entry *entry = &v->parameters->entry[e];
@@ -253,7 +256,7 @@ static fn_status take_steps(verification *v, const fn_run *run, const char *grou
   for (int64_t s = 0; s < losses->count && status == FN_OK; s++) {
     status = pass(v, v->training);
     loss[s] = *(const float *)fn_program_output_data(v->training, "loss");
-    if (status == FN_OK) fn_optimizer_step(optimizer, run->optimizer.lr, 1);
+    if (status == FN_OK) status = fn_optimizer_step(optimizer, run->optimizer.lr, 1);
   }
   fn_optimizer_destroy(optimizer);
   FN_TRY(status);
@@ -349,8 +352,9 @@ static fn_status compare_all(verification *v) {
 
 fn_status fn_verify(const fn_run *run, fn_dist *dist, const fn_verify_options *options, FILE *out) {
   FN_CHECK(dist->size == 1, FN_ERR_CONFIG, "verify runs on one rank, not on %d", dist->size);
-  FN_CHECK(strcmp(run->compute.precision, "bf16") != 0 || options->rtol >= 0, FN_ERR_CONFIG,
-           "precision bf16 rounds more than a float32 reference tells of: say --rtol, e.g. 0.05");
+  FN_CHECK(strcmp(run->compute.precision, "f32") == 0 || options->rtol >= 0, FN_ERR_CONFIG,
+           "precision %s rounds more than a float32 reference tells of: say --rtol, e.g. 0.05",
+           run->compute.precision);
   verification v = {.run = run, .dist = dist, .options = options};
   v.tally.options = options;
   v.tally.out = out;

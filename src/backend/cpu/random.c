@@ -3,7 +3,8 @@
 
 #include "backend/cpu/internal.h"
 
-static void pair_of(const fn_node *node, const fn_random *stream, int64_t block, double *pair) {
+static void pair_of(const fn_node *node, const fn_philox_stream *stream, int64_t block,
+                    double *pair) {
   const fn_random_attrs *attrs = node->attrs;
   if (node->op == &fn_op_normal)
     fn_random_element_normals(stream, (uint32_t)block, pair);
@@ -24,7 +25,7 @@ static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
     float out[FN_CHUNK];
     const int64_t n = i / chunks, first = i % chunks * FN_CHUNK;
     const int64_t length = fn_min_of(FN_CHUNK, count - first);
-    const fn_random stream = fn_random_element_stream(context, purpose, n, attrs->index);
+    const fn_philox_stream stream = fn_random_element_stream(context, purpose, n, attrs->index);
     float *result = fn_target(y, n * y->batch_stride + first, out);
     for (int64_t e = 0; e < length; e += 2) { // chunks start at even elements
       double pair[2];

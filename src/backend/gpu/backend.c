@@ -5,7 +5,8 @@
 #include "backend/gpu/gpu.h"
 
 static const fn_gpu_op *const tables[] = {
-    fn_gpu_elementwise_ops,
+    fn_gpu_elementwise_ops, fn_gpu_window_ops,   fn_gpu_reduce_ops, fn_gpu_norm_ops,
+    fn_gpu_pool_ops,        fn_gpu_resample_ops, fn_gpu_random_ops, fn_gpu_library_ops,
 };
 
 static const fn_gpu_op *entry_of(const fn_op *op) {

@@ -13,13 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#ifdef __CUDACC__
-#define FN_DEVICE static __host__ __device__ __forceinline__
-#define FN_RESTRICT __restrict__
-#else
-#define FN_DEVICE static inline
-#define FN_RESTRICT restrict
-#endif
+#include "base/shared_code.h"
 
 /** Where a thread is. */
 typedef struct fn_thread {

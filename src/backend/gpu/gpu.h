@@ -28,26 +28,41 @@ typedef struct fn_gpu_kernel {
 typedef struct fn_gpu_platform fn_gpu_platform;
 
 /** A convolution or matrix product as a library runs it: prepared for shapes and pitches, run on
- *  addresses. The tensors are copies without data. */
+ *  addresses. The tensors are copies; data tells the alignment, NULL: 256 bytes. Activations are
+ * channels-last with any pitch; a filter [K, C/g, k...] is channels-last too (block C/g), packed
+ * for the library by fieldnet, and has the dtype of the activations; operands of a matrix product
+ * are dense and of one dtype.
+ */
 typedef struct fn_gpu_call {
   const fn_node *node;
   fn_tensor input[FN_MAX_PORTS], output[FN_MAX_PORTS];
   bool present_in[FN_MAX_PORTS], present_out[FN_MAX_PORTS];
+  /** Bias, residual and activation are part of the call; set before prepare where the node has any.
+   *  A library that leaves them out clears it, and sets the dtype of output 0 to float32 where it
+   *  can, so that the result is rounded once. */
+  bool finish;
   size_t workspace; /**< bytes; set by prepare */
   void *state;      /**< the library's */
 } fn_gpu_call;
+
+/** Where the tensors of a call lie at one run; NULL: absent, or no part of the call. */
+typedef struct fn_gpu_addresses {
+  void *input[FN_MAX_PORTS], *output[FN_MAX_PORTS];
+  void *workspace;
+} fn_gpu_addresses;
 
 struct fn_gpu_platform {
   fn_device device; /**< first member */
   /** Put a kernel on the compute stream. args (kernel->args_size bytes) is copied. */
   fn_status (*launch)(fn_gpu_platform *platform, const fn_gpu_kernel *kernel, int64_t blocks,
                       int threads, const void *args);
-  /** conv, conv_data, conv_weight, matmul. */
-  bool (*supports)(const fn_gpu_platform *platform, const fn_node *node);
+  /** Library calls: conv, conv_data, conv_weight (output 0 alone, never the bias), matmul.
+   *  FN_ERR_UNSUPPORTED where the library has nothing for these shapes, strides, dtypes. The dtype
+   *  of a filter's gradient, float32 before, may be lowered to that of the activations. */
   fn_status (*prepare)(fn_gpu_platform *platform, fn_gpu_call *call);
-  fn_status (*run)(fn_gpu_platform *platform, const fn_gpu_call *call, const fn_kernel *kernel,
-                   void *workspace);
-  void (*release)(fn_gpu_platform *platform, fn_gpu_call *call);
+  /** Put a call on the compute stream; `at` is copied. */
+  fn_status (*run)(fn_gpu_platform *platform, const fn_gpu_call *call, const fn_gpu_addresses *at);
+  void (*release)(fn_gpu_platform *platform, fn_gpu_call *call); /**< state may be NULL */
 };
 
 /** Kernel by place in the list. */
@@ -80,13 +95,9 @@ typedef struct fn_gpu_state {
 fn_status fn_gpu_state_create(fn_gpu_platform *platform, fn_kernel *kernel, size_t size,
                               void **state);
 
-/** What kernels need of fn_run_context, in device memory, so that a recorded step can be replayed
- *  with other values: see fn_run_context.device. */
-typedef struct fn_gpu_context {
-  uint64_t seed;
-  int64_t epoch;
-  int64_t sample[]; /**< of each row; always filled in */
-} fn_gpu_context;
+/** Device of a process among `devices` of its node: in turn, FN_ERR_DEVICE when there are fewer
+ * than processes and sharing was not meant. */
+fn_status fn_gpu_choose_device(const fn_device_choice *choice, int devices, int *index);
 
 /** Blocks for `items` elements handled by FN_GPU_THREADS threads, `each` per thread and turn. The
  *  same on every device: results of reductions depend on the grid. */

@@ -14,6 +14,10 @@ enum {
 };
 #undef FN_GPU_KERNEL
 
+/** For tests: from now on the host executor takes blocks and threads in an order that `seed`
+ *  determines; 0: ascending. */
+void fn_gpu_executor_shuffle(uint64_t seed);
+
 /** Launch a kernel by name with a pointer to its arguments. */
 #define fn_gpu_launch(platform, name, blocks, args)                                                \
   ((platform)->launch((platform), fn_gpu_kernel_at(FN_GPU_##name), (blocks), FN_GPU_THREADS,       \

@@ -1,0 +1,120 @@
+/** @file cells.h
+ *  A channels-last tensor in a kernel's arguments, and what surrounds a library's convolution:
+ *  packed filters, dense copies, bias, residual and activation, sums over cells.
+ */
+#ifndef FN_BACKEND_GPU_KERNELS_CELLS_H
+#define FN_BACKEND_GPU_KERNELS_CELLS_H
+
+#include "backend/gpu/kernels/element.h"
+
+/** Element (n, cell, c) lies at data + n batch_stride + cell pitch + c. */
+typedef struct fn_cells {
+  void *data;
+  int dtype;
+  int64_t batch_stride, pitch; /**< elements */
+} fn_cells;
+
+FN_DEVICE float fn_cells_read(const fn_cells *t, int64_t n, int64_t cell, int64_t c) {
+  return fn_read(t->data, t->dtype, n * t->batch_stride + cell * t->pitch + c);
+}
+FN_DEVICE void fn_cells_write(const fn_cells *t, int64_t n, int64_t cell, int64_t c, float value) {
+  fn_write(t->data, t->dtype, n * t->batch_stride + cell * t->pitch + c, value);
+}
+
+/** y [rows, b, a] := x [rows, a, b]. A kernel [K, C/g, k...] becomes channels-last [K, k..., C/g],
+ *  as libraries want filters, and a gradient comes back. */
+typedef struct fn_swap_axes_args {
+  const void *x;
+  void *y;
+  int x_dtype, y_dtype;
+  int64_t rows, a, b;
+} fn_swap_axes_args;
+
+FN_DEVICE void fn_swap_axes_body(const fn_swap_axes_args *p, fn_thread t, void *shared, int phase) {
+  (void)shared;
+  (void)phase;
+  const int64_t plane = p->a * p->b, count = p->rows * plane;
+  for (int64_t i = fn_thread_first(t); i < count; i += fn_thread_stride(t)) {
+    const int64_t row = i / plane, rest = i % plane;
+    const int64_t from = row * plane + rest % p->a * p->b + rest / p->a;
+    fn_write(p->y, p->y_dtype, i, fn_read(p->x, p->x_dtype, from));
+  }
+}
+
+/** y := leaky(x + bias + residual); bias [channels] float32 and residual may be absent (NULL), y
+ *  may be x. With neither and slope 1 it copies between strides and dtypes. */
+typedef struct fn_finish_args {
+  fn_cells x, y, residual;
+  const float *bias;
+  float slope;
+  int64_t batch, cells, channels;
+} fn_finish_args;
+
+FN_DEVICE void fn_finish_body(const fn_finish_args *p, fn_thread t, void *shared, int phase) {
+  (void)shared;
+  (void)phase;
+  const int64_t sample = p->cells * p->channels, count = p->batch * sample;
+  for (int64_t i = fn_thread_first(t); i < count; i += fn_thread_stride(t)) {
+    const int64_t n = i / sample, cell = i % sample / p->channels, c = i % p->channels;
+    float v = fn_cells_read(&p->x, n, cell, c);
+    if (p->bias) v += p->bias[c];
+    if (p->residual.data) v += fn_cells_read(&p->residual, n, cell, c);
+    fn_cells_write(&p->y, n, cell, c, v > 0 ? v : p->slope * v);
+  }
+}
+
+/** First half of y[c] = sum over samples and cells of x. Block (share, tile) adds the cells of one
+ *  share in an order that depends on the sizes alone and leaves partial[share, c] for the `width`
+ *  channels of one tile; as many threads in a row take neighbouring channels. The width is a power
+ *  of two, at most the threads of a block; the grid has shares times tiles blocks. */
+typedef struct fn_cell_sums_args {
+  fn_cells x;
+  float *partial; /**< shape [shares, channels] */
+  int64_t batch, cells, channels, tiles;
+  int width;
+} fn_cell_sums_args;
+
+FN_DEVICE void fn_cell_sums_body(const fn_cell_sums_args *p, fn_thread t, void *shared, int phase) {
+  float *sums = (float *)shared; // shape [lanes, width]
+  const int lanes = t.count / p->width, lane = t.index / p->width, column = t.index % p->width;
+  const int64_t shares = t.blocks / p->tiles, share = t.block / p->tiles;
+  const int64_t c = t.block % p->tiles * p->width + column;
+  if (phase == 0) {
+    const int64_t rows = p->batch * p->cells, length = (rows + shares - 1) / shares;
+    const int64_t first = share * length, end = first + length < rows ? first + length : rows;
+    float sum = 0;
+    for (int64_t r = first + lane; c < p->channels && r < end; r += lanes)
+      sum += fn_cells_read(&p->x, r / p->cells, r % p->cells, c);
+    sums[t.index] = sum;
+  } else if (lane == 0 && c < p->channels) {
+    float sum = 0;
+    for (int i = 0; i < lanes; i++)
+      sum += sums[i * p->width + column];
+    p->partial[share * p->channels + c] = sum;
+  }
+}
+
+/** Second half: y[c] := sum over b of partial[b, c]; one block per channel. */
+typedef struct fn_column_sums_args {
+  const float *partial; /**< shape [rows, channels] */
+  float *y;             /**< shape [channels] */
+  int64_t rows, channels;
+} fn_column_sums_args;
+
+FN_DEVICE void fn_column_sums_body(const fn_column_sums_args *p, fn_thread t, void *shared,
+                                   int phase) {
+  float *sums = (float *)shared;
+  if (phase == 0) {
+    float sum = 0;
+    for (int64_t r = t.index; r < p->rows; r += t.count)
+      sum += p->partial[r * p->channels + t.block];
+    sums[t.index] = sum;
+  } else if (t.index == 0) {
+    float sum = 0;
+    for (int i = 0; i < t.count; i++)
+      sum += sums[i];
+    p->y[t.block] = sum;
+  }
+}
+
+#endif

@@ -1,0 +1,153 @@
+/* Convolutions as cuDNN sees them on an H100 that is only described: graphs are accepted, engines
+ * are found and plans built, in the library itself, without a GPU. Runs wherever cuDNN 9.8 is
+ * installed. With a word as argument, prints what was chosen for the cases whose name has it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "backend/cuda/cudnn.h"
+#pragma GCC diagnostic ignored "-Wunused-function" // the headers of test_op are used in part
+#include "op_cases.h"
+#include "op_run.h"
+
+/** As cuDNN itself describes the device. */
+static const char h100[] =
+    "{\"cudaDeviceId\":0,\"deviceVer\":900,\"driverVer\":13000,"
+    "\"maxGridSize\":[2147483647,65535,65535],\"maxBlockSize\":[1024,1024,64],"
+    "\"regsPerBlock\":65536,\"multiProcessorCount\":132,\"warpSize\":32,"
+    "\"maxSharedMemoryPerBlock\":49152,\"maxSharedMemoryPerBlockOptin\":232448,"
+    "\"reservedSharedMemoryPerBlock\":1024,\"maxRegistersPerSM\":65536,\"maxCtasPerSM\":32,"
+    "\"maxThreadsPerBlock\":1024,\"maxThreadsPerSM\":2048,\"pciDeviceId\":0,\"isTccDriver\":0,"
+    "\"supportCoopLaunch\":1,\"smClockRateKHz\":1980000,\"memClockRateKHz\":2619000,"
+    "\"l2CacheSize\":52428800,\"deviceName\":\"NVIDIA H100 80GB HBM3\","
+    "\"totalGlobalMem\":85017755648}";
+
+static fn_cuda cuda;
+static const char *filter;
+
+static fn_tensor dense(const fn_shape *shape, fn_dtype dtype, int64_t gap) {
+  fn_tensor t = {.dtype = dtype, .shape = *shape, .block = shape->dim[1]};
+  int64_t cells = 1;
+  for (int a = 2; a < shape->ndim; a++)
+    cells *= shape->dim[a];
+  t.pitch = t.block + gap;
+  t.batch_stride = cells * t.pitch;
+  return t;
+}
+
+typedef struct outcome {
+  int form, engines;
+  int64_t engine;
+  size_t workspace;
+} outcome;
+
+/** First form of the call that has a plan, as fn_cudnn_prepare() goes about it; form -1: none. */
+static outcome find_plan(const fn_gpu_call *call) {
+  fn_cudnn_form form[3];
+  const int forms = fn_cudnn_forms(call, form);
+  outcome o = {.form = -1};
+  for (int f = 0; f < forms && o.form < 0; f++) {
+    fn_cudnn_pool pool = {.library = cuda.cudnn};
+    cudnnBackendDescriptor_t graph, plan;
+    fn_algorithm list[FN_CUDNN_CANDIDATES];
+    int count = 0;
+    if (fn_cudnn_graph(&pool, call, &form[f], &graph) == FN_OK)
+      assert_int_equal(fn_cudnn_list(&cuda, graph, call->input[0].dtype, list, &count), FN_OK);
+    if (filter && count == 0) print_message("    form %d: %s\n", f, fn_error_message());
+    for (int i = 0; i < count && o.form < 0; i++) {
+      fn_cudnn_pool plans = {.library = cuda.cudnn};
+      size_t workspace;
+      if (fn_cudnn_plan(&plans, graph, &list[i], cuda.workspace_limit, &plan, &workspace) == FN_OK)
+        o = (outcome){f, count, list[i].engine, workspace};
+      else if (filter)
+        print_message("    engine %d: %s\n", (int)list[i].engine, fn_error_message());
+      fn_cudnn_clear(&plans);
+    }
+    fn_cudnn_clear(&pool);
+  }
+  return o;
+}
+
+/** The call that src/backend/gpu/library.c makes of a node. */
+static fn_gpu_call call_of(const fn_node *node, fn_dtype dtype, int64_t gap) {
+  fn_gpu_call call = {.node = node};
+  const bool is_weight = node->op == &fn_op_conv_weight;
+  for (int i = 0; i < node->input_count; i++) {
+    if (!node->input[i]) continue;
+    const fn_shape *shape = &node->input[i]->shape;
+    call.present_in[i] = true;
+    call.input[i] = i == 2 ? (fn_tensor){.dtype = FN_F32, .shape = *shape, .block = 1}
+                           : dense(shape, dtype, i == 1 && !is_weight ? 0 : gap);
+    call.finish |= i >= 2;
+  }
+  call.present_out[0] = true;
+  call.output[0] = dense(&node->output[0]->shape, is_weight ? FN_F32 : dtype, is_weight ? 0 : gap);
+  call.finish |= !is_weight && ((const fn_conv_attrs *)node->attrs)->slope != 1;
+  return call;
+}
+
+static outcome try_case(const op_case *c, fn_dtype dtype, int64_t gap) {
+  fn_graph *graph = NULL;
+  fn_value *in[FN_MAX_PORTS] = {NULL}, *out[FN_MAX_PORTS] = {NULL};
+  assert_int_equal(fn_graph_create(&(fn_graph_options){0}, &graph), FN_OK);
+  for (int i = 0; i < c->input_count; i++)
+    if (!is_absent(c, i)) in[i] = fn_input(graph, port_name('x', i), &c->shape[i]);
+  build_case(graph, c, in, out);
+  assert_int_equal(fn_graph_status(graph), FN_OK);
+  const fn_gpu_call call = call_of(out[0]->node, dtype, gap);
+  const outcome o = find_plan(&call);
+  if (filter && strstr(c->name, filter))
+    print_message("%-60s %s gap %d: form %d, engine %d of %d, workspace %zu\n", c->name,
+                  fn_dtype_name(dtype), (int)gap, o.form, (int)o.engine, o.engines, o.workspace);
+  fn_graph_destroy(graph);
+  return o;
+}
+
+/** Padding of two widths is refused by most engines: fieldnet's own kernels take that. */
+static bool is_even(const op_case *c) {
+  const fn_conv_geometry *g = &((const fn_conv_attrs *)c->attrs)->geometry;
+  for (int d = 0; d < c->spatial; d++)
+    if (g->pad_low[d] != g->pad_high[d]) return false;
+  return true;
+}
+
+/** Every convolution with even padding has a deterministic plan, in float32 without TF32
+ *  and in bf16. */
+static void test_plans(void **state) {
+  (void)state;
+  static const fn_dtype dtypes[] = {FN_F32, FN_BF16};
+  op_suite suite = {0};
+  for (int d = 1; d <= FN_MAX_SPATIAL; d += 2)
+    add_conv_cases(&suite, d);
+  int cases = 0, first = 0, none = 0;
+  for (int i = 0; i < suite.count; i++)
+    for (int t = 0; t < 2; t++) {
+      if (filter && !strstr(suite.item[i].name, filter)) continue;
+      const outcome o = try_case(&suite.item[i], dtypes[t], 0);
+      cases++;
+      first += o.form == 0;
+      none += o.form < 0;
+      if (o.form < 0 && is_even(&suite.item[i]))
+        print_message("no plan: %s %s\n", suite.item[i].name, fn_dtype_name(dtypes[t]));
+      if (is_even(&suite.item[i])) assert_true(o.form >= 0 || filter);
+    }
+  print_message("%d convolutions: %d as they are, %d in pieces, %d on own kernels\n", cases, first,
+                cases - first - none, none);
+  free(suite.item);
+}
+
+int main(int argc, char **argv) {
+  filter = argc > 1 ? argv[1] : NULL;
+  const fn_status status = fn_cudnn_assume(h100, &cuda.cudnn);
+  if (status != FN_OK) {
+    printf("no cuDNN to ask: %s\n", fn_error_message());
+    return 77;
+  }
+  cuda.deterministic = true;
+  cuda.workspace_limit = (size_t)5 << 30;
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_plans)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,38 @@
+# The plan of a training step on a GPU, made without one: streams are ordered, values share no memory that they must
+# not, and the numbers of kernels and of copies between layouts are those of the day they were last looked at. More
+# of either is a loss of speed that somebody must have wanted.
+set -u
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+status=0
+
+# plan NAME KERNELS REORDERS MODEL SPATIAL SIZE CHANNELS [key=value ...]
+plan() {
+  local name=$1 kernels=$2 reorders=$3 model=$4 spatial=$5 size=$6 channels=$7 settings=() found
+  shift 7
+  for setting in "$@"; do settings+=(--set "$setting"); done
+  echo "model: $model" >"$folder/$name.yaml"
+  if ! "$FIELDNET" describe "$folder/$name.yaml" --backend emulated --assume sm_90 --spatial "$spatial" --size "$size" \
+    --channels "$channels" --set compute.recompute=none ${settings[@]+"${settings[@]}"} >"$folder/log" 2>&1; then
+    cat "$folder/log"
+    status=1
+    return
+  fi
+  grep -q '^checked  *every access is ordered' "$folder/log" || { echo "$name: not checked"; status=1; }
+  found=$(sed -n 's/^kernels  *\([0-9]*\), of them \([0-9]*\) reorders.*/\1 \2/p' "$folder/log")
+  [ "$found" = "$kernels $reorders" ] || { echo "$name: $found kernels and reorders, expected $kernels $reorders"; status=1; }
+}
+
+plan vnet 143 6 '{name: vnet}' 3 128 3,3
+plan vnet_bf16 150 6 '{name: vnet}' 3 128 3,3 compute.precision=bf16
+plan unet 117 5 '{name: unet}' 3 128 3,3
+plan racoon 47 2 '{name: racoon}' 2 128 1,1 loss.name=bce_with_logits
+plan penguin 89 2 '{name: penguin}' 2 128 1,1 loss.name=bce_with_logits
+
+if "$FIELDNET" describe "$folder/vnet.yaml" --assume sm_90 --size 128 --backend cpu >"$folder/log" 2>&1; then
+  echo "the cpu backend was planned for a device"
+  status=1
+fi
+"$FIELDNET" describe "$folder/vnet.yaml" --assume H100 --size 128 --backend emulated >"$folder/log" 2>&1
+[ $? -eq 2 ] && grep -q 'sm_90' "$folder/log" || { echo "a wrong --assume is not told"; status=1; }
+exit $status

@@ -1,0 +1,187 @@
+"""Training on the emulated device: equal to the CPU, the same bits in every order and after a restart, clear ends."""
+import json
+import os
+import re
+import subprocess
+
+from program import check, finish, folder, noise, run, succeed, write_npy, write_text
+
+COMMON = """
+seed: 7
+data:
+  train: {input: 'in/*.npy', target: 'out/*.npy'}
+  crop: 8
+  input_pad: %d
+train: {epochs: 2, batch: 2, log_interval: 1}
+optimizer: {name: adam, lr: 1.e-3}
+compute: {threads: 1, backend: emulated}
+report: {plots: false, tensorboard: false}
+"""
+
+VNET = COMMON % 8 + "model: {name: vnet, options: {width: 4, depth: 1}}\n"
+
+LAYERS = COMMON % 2 + """model:
+  layers:
+    - conv: {channels: 4, kernel: 3}
+    - batch_norm: {}
+    - leaky_relu: 0.1
+    - dropout: 0.3
+    - conv: {channels: out, kernel: 3}
+"""
+
+# What lies beside the parameters: sums of micro-batches, averaged weights, statistics to go back to.
+BESIDE = dict(train__batch=2, train__accumulate=2, train__ema_decay=0.9, train__on_nan="skip",
+              optimizer__name="nadam")
+SMALL_BUCKETS = dict(train__bucket_bytes=300, train__first_bucket_bytes=100)
+
+
+def settings(values):
+    return [word for key, value in values.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
+
+
+def train(ranks, file, into, code=0, **values):
+    done = run(ranks, "train", file, "--set", f"folder={into}", *settings(values))
+    check(done.code == code, f"{into}: exit code {done.code}, expected {code}", done.output)
+    return done
+
+
+def with_environment(function, *arguments, environment, **values):
+    os.environ.update(environment)
+    try:
+        return function(*arguments, **values)
+    finally:
+        for name in environment:
+            del os.environ[name]
+
+
+def steps(into):
+    with open(f"{into}/metrics.jsonl") as file:
+        return [e for e in map(json.loads, file) if e["event"] == "step"]
+
+
+def same_steps(a, b, loss, norm):
+    """Losses and norms within these parts of themselves."""
+    one, two = steps(a), steps(b)
+    check(len(one) == len(two) and len(one) > 0, f"{a} and {b}: numbers of steps")
+    for x, y in zip(one, two):
+        for name, part in ("loss", loss), ("gradient_norm", norm), ("gradient_first", norm), ("gradient_last", norm):
+            if not check(abs(x[name] - y[name]) <= part * abs(x[name]),
+                         f"{a} and {b}, step {x['step']}: {name} {x[name]} and {y[name]}"):
+                return
+
+
+def same_state(a, b):
+    done = subprocess.run([os.environ["STATE_COMPARE"], f"{a}/checkpoint.h5", f"{b}/checkpoint.h5"],
+                          capture_output=True, text=True)
+    check(done.returncode == 0, f"{a} and {b}: states differ", done.stdout + done.stderr)
+
+
+def trains_like_the_processor():
+    """24 steps. Both round float32 sums in their own order."""
+    for name, ranks, values in (("vnet", 1, {}), ("layers", 1, BESIDE), ("layers", 2, SMALL_BUCKETS),
+                                ("layers", 2, dict(train__sync_batch_norm="true", **BESIDE))):
+        cpu, emulated = (f"{name}{ranks}_{len(values)}_{b}" for b in ("cpu", "emulated"))
+        train(ranks, f"{name}.yaml", cpu, compute__backend="cpu", **values)
+        train(ranks, f"{name}.yaml", emulated, **values)
+        same_steps(cpu, emulated, 1e-5, 1e-4)
+
+
+def narrow_types():
+    """24 steps in 16 bits and TF32 stay near those in float32; f16 finds its loss scale, and states keep it."""
+    beside = dict(BESIDE, optimizer__name="adam")
+    for precision, part in ("tf32", 1e-3), ("bf16", 0.02), ("f16", 0.005):
+        train(1, "layers.yaml", precision, compute__precision=precision, **beside)
+    train(1, "layers.yaml", "f32", **beside)
+    for precision, part in ("tf32", 1e-3), ("bf16", 0.02), ("f16", 0.005):
+        same_steps("f32", precision, part, 0.1)
+    check(steps("f32")[0]["loss"] != steps("f16")[0]["loss"], "f16 computes in f32")
+    train(1, "layers.yaml", "f16_parts", code=75, compute__precision="f16", train__stop_after_steps=3, **beside)
+    train(1, "layers.yaml", "f16_parts", compute__precision="f16", **beside)
+    same_state("f16", "f16_parts")
+    # 2 (y - t) / cells, times 65536, exceeds 65504 for targets of this size: steps are left out until the scale fits.
+    done = train(1, "layers.yaml", "f16_large", compute__precision="f16", data__train__target="large/*.npy",
+                 report__verbosity="detail")
+    left_out = done.output.count("gradients exceed f16")
+    check(2 <= left_out <= 12 and len(steps("f16_large")) == 24 and steps("f16_large")[-1]["gradient_norm"] > 0,
+          f"{left_out} steps left out", done.output)
+    done = run(1, "train", "layers.yaml", "--set", "folder=f16_cpu", "--set", "compute.precision=f16", "--set",
+               "compute.backend=cpu")
+    check(done.code in (2, 8) and "compute.precision" in done.output, "f16 on cpu is refused", done.output)
+
+
+def order_does_not_matter():
+    """Another order of what events leave open, and no replay: the same bits."""
+    train(1, "layers.yaml", "order0", **BESIDE)
+    for seed in 1, 2:
+        with_environment(train, 1, "layers.yaml", f"order{seed}", environment={"FIELDNET_EMULATED_ORDER": str(seed)},
+                         **BESIDE)
+        same_state("order0", f"order{seed}")
+    train(1, "layers.yaml", "plain", compute__graphs="no", **BESIDE)
+    same_state("order0", "plain")
+    train(2, "layers.yaml", "two0", **SMALL_BUCKETS)
+    with_environment(train, 2, "layers.yaml", "two1", environment={"FIELDNET_EMULATED_ORDER": "3"}, **SMALL_BUCKETS)
+    same_state("two0", "two1")
+    # 24 samples in 12 batches on two ranks: their weights in the mean are one half, whoever multiplies
+    train(2, "layers.yaml", "direct", train__allreduce="device", **SMALL_BUCKETS)
+    same_state("two0", "direct")
+    with_environment(train, 2, "layers.yaml", "single", environment={"FIELDNET_MPI_THREADS": "single"}, **SMALL_BUCKETS)
+    same_state("two0", "single")
+
+
+def resumes():
+    for ranks in 1, 2:
+        train(ranks, "layers.yaml", f"whole{ranks}", **BESIDE)
+        train(ranks, "layers.yaml", f"parts{ranks}", code=75, train__stop_after_steps=2, **BESIDE)
+        train(ranks, "layers.yaml", f"parts{ranks}", **BESIDE)
+        same_state(f"whole{ranks}", f"parts{ranks}")
+
+
+def averages_are_tested():
+    """A test of averaged weights on the device finds what the processor finds."""
+    found = []
+    for backend in "cpu", "emulated":
+        output = succeed(1, "test", "layers.yaml", *settings(dict(
+            folder="whole1", data__test__input="in/*.npy", data__test__target="out/*.npy", test__use_ema="true",
+            test__overwrite="true", compute__backend=backend)))
+        found.append([float(x) for x in re.findall(r"\d+\.\d{3,}", output)])
+    check(len(found[0]) == len(found[1]) >= 12 and all(abs(x - y) <= 2e-5 * x for x, y in zip(*found)),
+          "tests on cpu and emulated", str(found))
+
+
+def fails_clearly():
+    def one_error(done, *words):
+        messages = done.messages()
+        check(len(messages) == 1 and all(word in messages[0] for word in words), f"one error with {words}", done.output)
+
+    one_error(with_environment(train, 1, "layers.yaml", "memory", 6, environment={"FIELDNET_EMULATED_MEMORY": "100000"}),
+              "device", "train.batch", "100000")
+    for ranks in 1, 2:
+        one_error(with_environment(train, ranks, "layers.yaml", f"lost{ranks}", 10,
+                                   environment={"FIELDNET_EMULATED_LOST": "700"}), "device does not answer")
+    done = with_environment(train, 2, "layers.yaml", "few", 10, environment={"FIELDNET_EMULATED_DEVICES": "1"})
+    one_error(done, "2 ranks on this node and 1 device", "compute.share_devices")
+    with_environment(train, 2, "layers.yaml", "shared", environment={"FIELDNET_EMULATED_DEVICES": "1"},
+                     compute__share_devices="true", train__epochs=1)
+    # A run whose device was lost goes on from its last state.
+    done = with_environment(train, 1, "layers.yaml", "again", 10, environment={"FIELDNET_EMULATED_LOST": "1200"},
+                            checkpoint__every_minutes=1e-9)
+    train(1, "layers.yaml", "again", checkpoint__every_minutes=1e-9)
+    train(1, "layers.yaml", "never", checkpoint__every_minutes=1e-9)
+    same_state("again", "never")
+
+
+with folder():
+    for kind, seed in ("in", 1), ("out", 2):
+        for index in range(3):
+            write_npy(f"{kind}/{index}.npy", (3, 16, 16, 16), noise(10 * seed + index, 3 * 16 ** 3))
+    for index in range(3):
+        write_npy(f"large/{index}.npy", (3, 16, 16, 16), noise(30 + index, 3 * 16 ** 3, 3e4))
+    write_text("vnet.yaml", VNET)
+    write_text("layers.yaml", LAYERS)
+    trains_like_the_processor()
+    narrow_types()
+    order_does_not_matter()
+    resumes()
+    averages_are_tested()
+    fails_clearly()
+finish()

@@ -1,0 +1,535 @@
+/* The kernels of the backends with a device against the plain ones: the suite of the cpu backend's
+ * kernels on the host executor with several grids and orders of threads, which must not change a
+ * bit, and on a GPU where there is one; kernels outside of programs; the arithmetic of half types.
+ */
+#pragma GCC diagnostic ignored "-Wunused-function"
+#include "backend_suite.h"
+
+#include "backend/gpu/emulated_library.h"
+#include "backend/gpu/flat.h"
+#include "backend/gpu/gpu.h"
+#include "backend/gpu/kernels.h"
+#include "backend/gpu/strides.h"
+#include "backend/update.h"
+#include "data/parts.h"
+#include "ops/random.h"
+
+/* ---- a platform that changes grids
+ * ---------------------------------------------------------------- */
+
+/** Blocks of kernels whose results do not depend on the grid; 0: as they come. */
+static int64_t forced_blocks = 0;
+static int64_t launches = 0;
+/** Kernels that were launched at least once. */
+static bool launched[FN_GPU_KERNELS];
+
+static fn_status launch(fn_gpu_platform *platform, const fn_gpu_kernel *kernel, int64_t blocks,
+                        int threads, const void *args) {
+  (void)platform;
+  assert_int_equal(threads, FN_GPU_THREADS);
+  const bool free_grid = kernel->phases == 1;
+  launches++;
+  launched[kernel->id] = true;
+  kernel->host(args, free_grid && forced_blocks ? forced_blocks : blocks, threads);
+  return FN_OK;
+}
+
+static fn_status allocate(fn_device *device, size_t bytes, void **memory) {
+  (void)device;
+  *memory = malloc(bytes);
+  return FN_OK;
+}
+static void release(fn_device *device, void *memory) {
+  (void)device;
+  free(memory);
+}
+static fn_status copy(fn_device *device, fn_stream stream, void *to, const void *from, size_t bytes,
+                      fn_copy direction) {
+  (void)device;
+  (void)stream;
+  (void)direction;
+  memcpy(to, from, bytes);
+  return FN_OK;
+}
+
+static fn_gpu_platform platform = {
+    .device = {.allocate_pinned = allocate, .release_pinned = release, .copy = copy},
+    .launch = launch,
+    .prepare = fn_emulated_call_prepare,
+    .run = fn_emulated_call_run,
+    .release = fn_emulated_call_release};
+
+static fn_status prepare(const fn_backend *backend, fn_kernel *kernel) {
+  return fn_gpu_prepare(&platform, backend, kernel);
+}
+static fn_status prepare_reorder(const fn_backend *backend, fn_kernel *kernel) {
+  kernel->backend = backend->name;
+  return fn_gpu_prepare_reorder(&platform, kernel);
+}
+
+static const fn_backend host_backend = {.name = "host executor",
+                                        .supports = fn_gpu_supports,
+                                        .plan = fn_gpu_plan,
+                                        .prepare = prepare,
+                                        .prepare_reorder = prepare_reorder,
+                                        .channels_last = true};
+
+/* ---- the suite
+ * ------------------------------------------------------------------------------------ */
+
+/** Four neighbouring channels at once, whole and with an odd one beside. */
+static void vectors(void **state) {
+  (void)state;
+  const fn_shape shapes[] = {
+      {5, {2, 128, 3, 4, 5}}, {4, {3, 36, 9, 7}}, {3, {2, 4, 1031}}, {2, {5, 12}}};
+  for (int i = 0; i < 4; i++) {
+    const fn_shape x = shapes[i], c = per_channel(&x);
+    const fn_batch_norm_attrs norm = {.eps = 1e-5, .slope = 0.1};
+    const fn_unary_attrs affine = {.kind = FN_AFFINE, .a = 0.3, .b = 1};
+    check_all(&fn_op_batch_norm, &norm, 6, (fn_shape[]){x, c, c, x, absent, absent}, 3,
+              &(manner){.full_in = 0x36, .full_out = 6});
+    check_all(&fn_op_unary, &affine, 1, &x, 1, &(manner){0});
+    check_all(&fn_op_sum, &(fn_reduce_attrs){~2u & ((1u << x.ndim) - 1), true}, 1, &x, 1,
+              &(manner){.full_out = 1});
+  }
+}
+
+/** Long sums: several chunks per block and many blocks. */
+static void long_sums(void **state) {
+  (void)state;
+  const fn_shape shapes[] = {{3, {2, 3, 40000}}, {4, {1, 32, 101, 97}}, {3, {1, 1, 70001}}};
+  for (int i = 0; i < 3; i++) {
+    const fn_shape x = shapes[i], c = per_channel(&x);
+    const fn_batch_norm_attrs norm = {.eps = 1e-5, .slope = 1};
+    call b;
+    call_make(&b, &fn_op_batch_norm, &norm, 6, (fn_shape[]){x, c, c, absent, absent, absent}, 3);
+    fill_inputs(&b, 41);
+    b.in[0][0] = 4000; // a value far from all others, where the pivot looks
+    check_call(&b, &(manner){.block = 8, .tolerance = 2e-6});
+    call_free(&b);
+    for (unsigned axes = 1; axes < 1u << x.ndim; axes++) {
+      const fn_reduce_attrs attrs = {axes, false};
+      call s;
+      call_make(&s, &fn_op_sum, &attrs, 1, &x, 1);
+      fill_inputs(&s, 42 + axes);
+      check_call(&s, &(manner){.block = axes & 1 ? 8 : 1, .tolerance = 1e-6});
+      call_free(&s);
+    }
+  }
+}
+
+static const struct CMUnitTest suite[] = {
+    cmocka_unit_test(batch_norm),    cmocka_unit_test(batch_norm_gradient),
+    cmocka_unit_test(large_mean),    cmocka_unit_test(running),
+    cmocka_unit_test(unary),         cmocka_unit_test(leaky_gradient),
+    cmocka_unit_test(binary),        cmocka_unit_test(fill_and_broadcast),
+    cmocka_unit_test(windows),       cmocka_unit_test(concat),
+    cmocka_unit_test(periodic),      cmocka_unit_test(reshape_and_permute),
+    cmocka_unit_test(sums),          cmocka_unit_test(pooling),
+    cmocka_unit_test(resampling),    cmocka_unit_test(products),
+    cmocka_unit_test(random_values), cmocka_unit_test(reorders),
+    cmocka_unit_test(vectors),       cmocka_unit_test(long_sums),
+};
+
+static uint64_t run_suite(int64_t blocks, uint64_t shuffle, fn_dtype half) {
+  forced_blocks = blocks;
+  fn_gpu_executor_shuffle(shuffle);
+  tested_half = half;
+  tested_sum = 14695981039346656037u;
+  void *none = NULL;
+  for (size_t i = 0; i < sizeof suite / sizeof *suite; i++)
+    suite[i].test_func(&none);
+  forced_blocks = 0;
+  fn_gpu_executor_shuffle(0);
+  return tested_sum;
+}
+
+/** Neither the order of threads nor that of blocks nor, in kernels of one phase, the grid changes a
+ *  bit of any result. */
+static void grids_and_orders(void **state) {
+  (void)state;
+  const uint64_t first = run_suite(0, 0, FN_BF16);
+  print_message("%lld launches\n", (long long)launches);
+  assert_true(run_suite(1, 17, FN_BF16) == first);
+  run_suite(3, 5081, FN_F16);
+}
+
+/** The order is really another one: a kernel whose threads write one place tells who came last. */
+static void orders_differ(void **state) {
+  (void)state;
+  float y = 0, x[1024];
+  for (int i = 0; i < 1024; i++)
+    x[i] = (float)i;
+  fn_map_args args = {.y = &y, .x = x, .kind = FN_CAST};
+  args.loop = (fn_loop){.count = 1024, .axes = 1, .width = 1, .size = {fn_gpu_divider(1024)}};
+  args.loop.stride[1][0] = 1; // operand 0 stays where it is
+  int changes = 0;
+  for (uint64_t seed = 0; seed < 4; seed++) {
+    fn_gpu_executor_shuffle(seed);
+    fn_gpu_kernel_at(FN_GPU_map)->host(&args, 4, FN_GPU_THREADS);
+    if (seed == 0) assert_true(y == 1023);
+    changes += y != 1023;
+  }
+  fn_gpu_executor_shuffle(0);
+  assert_in_range(changes, 2, 3);
+}
+
+/** No kernel of the list is without a test here or in test_gpu_library. */
+static void all_kernels_ran(void **state) {
+  (void)state;
+  static const char *const elsewhere[] = {"swap_axes",   "finish", "cell_sums",
+                                          "column_sums", "conv_",  "fold_norm"};
+  for (int k = 0; k < fn_gpu_kernel_count(); k++) {
+    const char *name = fn_gpu_kernel_at(k)->name;
+    bool known = launched[k];
+    for (size_t e = 0; e < sizeof elsewhere / sizeof *elsewhere; e++)
+      known |= strncmp(name, elsewhere[e], strlen(elsewhere[e])) == 0;
+    if (!known) fail_msg("kernel %s has no test", name);
+  }
+}
+
+/* ---- outside of programs
+ * -------------------------------------------------------------------------- */
+
+enum { GUARDS = 8 };
+
+/** count floats with guards behind, `shift` elements from an aligned address. */
+static float *guarded(int64_t count, int shift, float **memory) {
+  *memory = aligned_alloc(64, (size_t)(count + shift + GUARDS + 16) / 16 * 64);
+  for (int64_t i = 0; i < count + shift + GUARDS; i++)
+    (*memory)[i] = -12345;
+  return *memory + shift;
+}
+
+static void check_guards(const float *x, int64_t count) {
+  for (int i = 0; i < GUARDS; i++)
+    assert_true(x[count + i] == -12345);
+}
+
+static void scaled_sums(void **state) {
+  (void)state;
+  const int64_t counts[] = {1, 3, 4, 257, 4099};
+  for (int k = 0; k < 5; k++)
+    for (int shift = 0; shift < 2; shift++)
+      for (int blocks = 1; blocks < 6; blocks += 4) {
+        const int64_t count = counts[k];
+        float *memory[2], *sum = guarded(count, shift, &memory[0]);
+        float *x = guarded(count, 0, &memory[1]);
+        for (int64_t i = 0; i < count; i++) {
+          sum[i] = (float)(i % 7) - 3;
+          x[i] = (float)(i % 11);
+        }
+        fn_add_scaled_args args = fn_gpu_add_scaled_args(sum, x, 0.5f, 2, count);
+        forced_blocks = blocks;
+        require(fn_gpu_launch(&platform, add_scaled, 1, &args));
+        forced_blocks = 0;
+        for (int64_t i = 0; i < count; i++)
+          assert_true(sum[i] == 0.5f * ((float)(i % 7) - 3) + 2 * (float)(i % 11));
+        sum[0] = NAN; // what is dropped is not read
+        args.keep = 0;
+        require(fn_gpu_launch(&platform, add_scaled, 1, &args));
+        assert_true(sum[0] == 0);
+        check_guards(sum, count);
+        free(memory[0]);
+        free(memory[1]);
+      }
+}
+
+static double squares(const float *x, int64_t count) {
+  double *partial = malloc(FN_SQUARES_BLOCKS * sizeof *partial), result = NAN;
+  const int64_t blocks = fn_gpu_squares_blocks(count);
+  const fn_sum_squares_args args = fn_gpu_sum_squares_args(x, count, partial);
+  const fn_sum_squares_finish_args finish = fn_gpu_sum_squares_finish_args(count, partial, &result);
+  require(fn_gpu_launch(&platform, sum_squares, blocks, &args));
+  require(fn_gpu_launch(&platform, sum_squares_finish, 1, &finish));
+  free(partial);
+  return result;
+}
+
+/** Right, and the same bits wherever the array lies and whoever comes first. */
+static void sums_of_squares(void **state) {
+  (void)state;
+  const int64_t counts[] = {1, 5, 1023, 100003, 1 << 20};
+  for (int k = 0; k < 5; k++) {
+    const int64_t count = counts[k];
+    float *memory, *x = guarded(count + 1, 0, &memory);
+    fn_random random = fn_random_stream(3, FN_RANDOM_TEST, 0, 0);
+    double exact = 0;
+    for (int64_t i = 0; i < count; i++) {
+      x[i] = (float)fn_random_normal(&random);
+      exact += (double)x[i] * (double)x[i];
+    }
+    const double found = squares(x, count);
+    assert_near(found, exact, 1e-12 * exact);
+    fn_gpu_executor_shuffle(99);
+    assert_true(squares(x, count) == found);
+    fn_gpu_executor_shuffle(0);
+    memmove(x + 1, x, (size_t)count * sizeof *x);
+    assert_true(squares(x + 1, count) == found);
+    free(memory);
+  }
+}
+
+/** Every element exactly once, whatever the rule. */
+static void optimizer_steps(void **state) {
+  (void)state;
+  enum { COUNT = 3001 };
+  for (int rule = FN_UPDATE_SGD; rule <= FN_UPDATE_ADAGRAD; rule++)
+    for (int flags = 0; flags < 4; flags++) {
+      float *memory[10], *array[2][5];
+      for (int i = 0; i < 10; i++) {
+        float *x = guarded(COUNT, i % 3, &memory[i]);
+        array[i / 5][i % 5] = x;
+        for (int64_t e = 0; e < COUNT; e++)
+          x[e] = 0.5f + (float)((e * 7 + i % 5) % 13) / 13;
+      }
+      fn_update u[2];
+      for (int k = 0; k < 2; k++)
+        u[k] = (fn_update){.rule = (fn_update_rule)rule,
+                           .count = COUNT,
+                           .weight = array[k][0],
+                           .gradient = array[k][1],
+                           .state = {array[k][2], array[k][3], array[k][4]},
+                           .scale = 0.5f,
+                           .decay = 0.01f,
+                           .shrink = 0.99f,
+                           .rate = 0.1f,
+                           .rate2 = 0.05f,
+                           .divisor = 0.9f,
+                           .blend = 0.8f,
+                           .eps = 1e-8f,
+                           .blend1 = 0.1f,
+                           .keep2 = 0.99f,
+                           .blend2 = 0.01f,
+                           .momentum = 0.9f,
+                           .nesterov = flags & 1,
+                           .centered = flags & 1,
+                           .amsgrad = flags & 1,
+                           .has_buffer = flags & 2};
+      forced_blocks = flags & 1 ? 1 : 5;
+      require(fn_gpu_launch(&platform, update, 1, &u[0]));
+      forced_blocks = 0;
+      for (int64_t e = 0; e < COUNT; e++)
+        fn_update_element(&u[1], e);
+      assert_true(array[0][0][5] != 0.5f + (float)(35 % 13) / 13);
+      for (int i = 0; i < 5; i++) {
+        for (int64_t e = 0; e < COUNT; e++)
+          if (!isnan(array[0][i][e]) || !isnan(array[1][i][e])) // a variance may be negative
+            assert_near((double)array[0][i][e], (double)array[1][i][e],
+                        1e-6 * fabs((double)array[1][i][e]));
+        check_guards(array[0][i], COUNT);
+      }
+      for (int i = 0; i < 10; i++)
+        free(memory[i]);
+    }
+}
+
+/* ---- inputs
+ * --------------------------------------------------------------------------------------- */
+
+static const size_t raw_bytes[] = {4, 8, 2, 1, 2, 4};
+
+/** `values` small whole numbers as the given type. */
+static void *make_raw(fn_raw_type type, int64_t count, float *values) {
+  unsigned char *raw = malloc((size_t)count * raw_bytes[type]);
+  for (int64_t i = 0; i < count; i++) {
+    const int number = (int)((i * 37) % 101) - (type == FN_RAW_U8 ? 0 : 50);
+    values[i] = (float)number;
+    switch (type) {
+      case FN_RAW_F32: ((float *)(void *)raw)[i] = (float)number; break;
+      case FN_RAW_F64: ((double *)(void *)raw)[i] = number; break;
+      case FN_RAW_F16: ((uint16_t *)(void *)raw)[i] = fn_to_f16((float)number); break;
+      case FN_RAW_U8: raw[i] = (uint8_t)number; break;
+      case FN_RAW_I16: ((int16_t *)(void *)raw)[i] = (int16_t)number; break;
+      case FN_RAW_I32: ((int32_t *)(void *)raw)[i] = number; break;
+    }
+  }
+  return raw;
+}
+
+/** One field of a sample as src/data makes it, against the kernel's, bit for bit. */
+static void check_input(fn_raw_type type, const fn_augmentation *augmentation, int spatial,
+                        int64_t channels, bool vector, bool last) {
+  const int64_t extent[] = {5, 4, 6};
+  fn_shape shape = {spatial + 2, {2, channels + 3}};
+  int64_t cells = 1;
+  for (int a = 0; a < spatial; a++) {
+    shape.dim[2 + a] = extent[augmentation->permutation[a]];
+    cells *= extent[a];
+  }
+  float *values = malloc((size_t)(channels * cells) * sizeof *values);
+  float *expected = malloc((size_t)(channels * cells) * sizeof *expected);
+  void *raw = make_raw(type, channels * cells, values);
+  const double factor = 1 / 7.3;
+  float add[80], mul[80];
+  for (int64_t i = 0; i < channels * cells; i++)
+    values[i] = (float)((double)values[i] * factor);
+  fn_augmentation_apply(augmentation, spatial, channels, extent, vector, values, expected);
+  for (int64_t c = 0; c < channels; c++) {
+    add[c] = 0.01f * (float)c;
+    mul[c] = 1 + 0.03f * (float)c;
+    for (int64_t i = 0; i < cells; i++) {
+      expected[c * cells + i] += add[c];
+      expected[c * cells + i] *= mul[c];
+    }
+  }
+  held y;
+  held_make(&y, &shape, FN_F32, last ? shape.dim[1] : 1, true);
+  fn_gpu_raw from = {.data = raw,
+                     .type = type,
+                     .spatial = spatial,
+                     .channels = channels,
+                     .vector = vector,
+                     .factor = factor,
+                     .add = add,
+                     .mul = mul,
+                     .factors = (int)channels};
+  for (int d = 0; d < spatial; d++) {
+    from.extent[d] = extent[d];
+    from.permutation[d] = augmentation->permutation[d];
+    from.flip[d] = augmentation->flip[d];
+  }
+  for (int64_t first = 0; first < channels; first += FN_CONVERT_CHANNELS) {
+    fn_convert_args args;
+    require(fn_gpu_convert_args(&from, first, &y.tensor, 1, 2, &args));
+    require(fn_gpu_launch(&platform, convert, fn_gpu_flat_blocks(args.count), &args));
+  }
+  for (int64_t n = 0; n < 2; n++)
+    for (int64_t c = 0; c < channels + 3; c++)
+      for (int64_t i = 0; i < cells; i++) {
+        const double found = held_get(&y.tensor, held_offset(&y.tensor, n, c, i));
+        const bool own = n == 1 && c >= 2 && c < channels + 2;
+        if (own)
+          assert_true(found == (double)expected[(c - 2) * cells + i]);
+        else
+          assert_true(isnan(found)); // other rows and channels are others' affair
+      }
+  free(y.tensor.data);
+  free(raw);
+  free(values);
+  free(expected);
+}
+
+static void inputs(void **state) {
+  (void)state;
+  static const int order[][3] = {{0, 1, 2}, {1, 0, 2}, {2, 0, 1}, {2, 1, 0}};
+  for (int type = FN_RAW_F32; type <= FN_RAW_I32; type++)
+    for (int kind = 0; kind < 4; kind++)
+      for (int flips = 0; flips < 8; flips++) {
+        const int spatial = kind == 0 ? 1 : kind == 1 ? 2 : 3;
+        fn_augmentation a = {.permutation = {order[kind][0], order[kind][1], order[kind][2]}};
+        for (int d = 0; d < spatial; d++)
+          a.flip[d] = flips >> d & 1;
+        check_input((fn_raw_type)type, &a, spatial, spatial, true, flips & 1);
+        check_input((fn_raw_type)type, &a, spatial, flips == 3 ? 70 : 4, false, kind & 1);
+      }
+}
+
+/* ---- arithmetic
+ * ------------------------------------------------------------------------------------- */
+
+/** All binary16 numbers there and back, and rounding between every two of them. */
+static void binary16(void **state) {
+  (void)state;
+  for (uint32_t h = 0; h < 0x7c00; h++) {
+    const uint16_t low = (uint16_t)h, high = (uint16_t)(h + 1);
+    const float a = fn_from_f16(low);
+    const float b = high == 0x7c00 ? 65536.0f : fn_from_f16(high); // what infinity stands for
+    const int exponent = (int)(h >> 10);
+    assert_true((double)a == ldexp((double)((h & 0x3ff) + (exponent ? 1024 : 0)),
+                                   (exponent ? exponent : 1) - 25));
+    assert_int_equal(fn_to_f16(a), low);
+    assert_int_equal(fn_to_f16(-a), low | 0x8000);
+    const float middle = 0.5f * (a + b);
+    assert_int_equal(fn_to_f16(middle), low & 1 ? high : low); // ties to even
+    assert_int_equal(fn_to_f16(nextafterf(middle, 0)), low);
+    assert_int_equal(fn_to_f16(nextafterf(middle, INFINITY)), high);
+  }
+  assert_true(isinf(fn_from_f16(0x7c00)) && isnan(fn_from_f16(0x7e01)));
+  assert_int_equal(fn_to_f16(INFINITY), 0x7c00);
+  assert_true(isnan(fn_from_f16(fn_to_f16(NAN))));
+  assert_true(isnan(fn_from_bf16(fn_to_bf16(NAN))));
+}
+
+static void divisions(void **state) {
+  (void)state;
+  const int64_t by[] = {1, 2, 3, 7, 64, 641, 768, 1000003, 0x7fffffff, 0x80000000, 12345678901};
+  fn_random random = fn_random_stream(8, FN_RANDOM_TEST, 0, 0);
+  for (size_t i = 0; i < sizeof by / sizeof *by; i++) {
+    const fn_divider d = fn_gpu_divider(by[i]);
+    for (int k = 0; k < 2000; k++) {
+      const int64_t n = (int64_t)(fn_random_word(&random) >> (k % 3));
+      const int64_t near = n / by[i] * by[i];
+      for (int64_t e = near > 0 ? -1 : 0; e < 2; e++)
+        assert_int_equal(fn_divide(&d, near + e), (near + e) / by[i]);
+      assert_int_equal(fn_divide(&d, n), n / by[i]);
+      assert_int_equal(fn_divide(&d, n << 20), (n << 20) / by[i]);
+    }
+  }
+}
+
+/** The same bits as the plain kernel's, rounded once. */
+static void random_bits(void **state) {
+  (void)state;
+  const int64_t sample[] = {7, 123456789, 2};
+  const fn_run_context context = {.seed = 99, .epoch = 3, .sample = sample};
+  const fn_shape shapes[] = {{5, {3, 5, 3, 4, 6}}, {5, {3, 8, 3, 5, 7}}, {2, {3, 11}}, {1, {3}}};
+  for (int i = 0; i < 4; i++)
+    for (int kind = 0; kind < 2; kind++) {
+      const fn_random_attrs attrs = {shapes[i], 0.3, 2};
+      call c;
+      call_make(&c, kind ? &fn_op_normal : &fn_op_dropout_mask, &attrs, 0, NULL, 1);
+      call_run_in(&c, &context);
+      for (int64_t e = 0; e < call_out_count(&c, 0); e++)
+        c.out[0][e] = (double)(float)c.out[0][e];
+      held y;
+      held_make(&y, &shapes[i], FN_F32, shapes[i].ndim < 3 ? 1 : shapes[i].dim[1], true);
+      fn_kernel kernel = {.node = &c.node, .output = &y.tensor};
+      require(host_backend.prepare(&host_backend, &kernel));
+      require(kernel.run(&kernel, &context));
+      const fn_tensor *t = &y.tensor;
+      for (int64_t e = 0; e < call_out_count(&c, 0); e++) {
+        const int64_t channels = t->shape.ndim > 1 ? t->shape.dim[1] : 1, cells = held_cells(t);
+        const int64_t at = held_offset(t, e / (channels * cells), e / cells % channels, e % cells);
+        assert_true(held_get(t, t->shape.ndim > 1 ? at : e) == c.out[0][e]);
+      }
+      kernel.destroy(&kernel);
+      free(y.tensor.data);
+      call_free(&c);
+    }
+}
+
+/* ---- on a GPU
+ * -------------------------------------------------------------------------------------- */
+
+static void suite_on_gpu(void **state) {
+  (void)state;
+  const fn_backend *cuda = NULL;
+  const fn_device_choice choice = {.node_size = 1, .deterministic = true};
+  require(fn_backend_find("cuda", &cuda));
+  if (cuda->missing || cuda->device(cuda, &choice, &tested_device) != FN_OK) {
+    print_message("no GPU: %s\n", cuda->missing ? cuda->missing : fn_error_message());
+    tested_device = NULL;
+    skip();
+  }
+  tested_backend = cuda;
+  run_suite(0, 0, FN_BF16);
+  const uint64_t first = run_suite(0, 0, FN_F16);
+  assert_true(run_suite(0, 0, FN_F16) == first); // the same bits again
+  tested_backend = &host_backend;
+  tested_device = NULL;
+}
+
+int main(void) {
+  tested_backend = &host_backend;
+  fn_threads_set(1); // the plain kernels lose more to threads than they win on small shapes
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(grids_and_orders), cmocka_unit_test(synchronised),
+      cmocka_unit_test(orders_differ),    cmocka_unit_test(scaled_sums),
+      cmocka_unit_test(sums_of_squares),  cmocka_unit_test(optimizer_steps),
+      cmocka_unit_test(inputs),           cmocka_unit_test(binary16),
+      cmocka_unit_test(divisions),        cmocka_unit_test(random_bits),
+      cmocka_unit_test(all_kernels_ran),  cmocka_unit_test(suite_on_gpu),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
