@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "backend/gpu/kernels.h"
+#include "backend/gpu/strides.h"
 #include "base/log.h"
 #include "ops/geometry.h"
 #include "ops/ops.h"
@@ -226,34 +227,44 @@ static fn_status swap_axes(fn_gpu_platform *platform, const fn_shape *w, bool pa
   return fn_gpu_launch(platform, swap_axes, fn_gpu_blocks(fn_shape_count(w), 4), &args);
 }
 
+/** Whether four channels can be read and written at once. */
+static bool in_fours(const fn_cells *t) {
+  const size_t four = 4 * fn_dtype_size((fn_dtype)t->dtype);
+  return !t->data ||
+         (t->pitch % 4 == 0 && t->batch_stride % 4 == 0 && (uintptr_t)t->data % four == 0);
+}
+
+/** Sizes of the pass that ends a convolution or copies a tensor [N, C, s...]. */
+static fn_status launch_finish(fn_gpu_platform *platform, const fn_shape *shape,
+                               fn_finish_args *args) {
+  const int64_t channels = shape->dim[1];
+  const bool four =
+      channels % 4 == 0 && in_fours(&args->x) && in_fours(&args->y) && in_fours(&args->residual);
+  args->width = four ? 4 : 1;
+  args->count = fn_shape_count(shape) / args->width;
+  args->channels = fn_gpu_divider(channels / args->width);
+  args->cells = fn_gpu_divider(cells_of(shape));
+  return fn_gpu_launch(platform, finish, fn_gpu_blocks(args->count, 2), args);
+}
+
 /** y := x with other strides. */
 static fn_status copy_cells(fn_gpu_platform *platform, const fn_shape *shape, fn_cells x,
                             fn_cells y) {
-  const fn_finish_args args = {.x = x,
-                               .y = y,
-                               .slope = 1,
-                               .batch = shape->dim[0],
-                               .cells = cells_of(shape),
-                               .channels = shape->dim[1]};
-  return fn_gpu_launch(platform, finish, fn_gpu_blocks(fn_shape_count(shape), 4), &args);
+  fn_finish_args args = {.x = x, .y = y, .slope = 1};
+  return launch_finish(platform, shape, &args);
 }
 
 static fn_status finish_result(const fn_kernel *kernel, const conv_state *s, void *from) {
   const fn_tensor *y = &kernel->output[0], *bias = optional(kernel, 2),
                   *residual = optional(kernel, 3);
-  fn_finish_args args = {.x = cells_at(&s->call.output[0], from),
-                         .y = cells_at(y, y->data),
-                         .slope = 1,
-                         .batch = y->shape.dim[0],
-                         .cells = cells_of(&y->shape),
-                         .channels = y->shape.dim[1]};
+  fn_finish_args args = {
+      .x = cells_at(&s->call.output[0], from), .y = cells_at(y, y->data), .slope = 1};
   if (!s->call.finish) {
     args.slope = slope_of(kernel->node);
     args.bias = bias ? bias->data : NULL;
     if (residual) args.residual = cells_at(residual, residual->data);
   }
-  return fn_gpu_launch(s->base.platform, finish, fn_gpu_blocks(fn_shape_count(&y->shape), 4),
-                       &args);
+  return launch_finish(s->base.platform, &y->shape, &args);
 }
 
 static fn_status run_bias_gradient(const fn_kernel *kernel, const conv_state *s, char *workspace) {

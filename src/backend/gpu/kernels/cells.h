@@ -5,7 +5,7 @@
 #ifndef FN_BACKEND_GPU_KERNELS_CELLS_H
 #define FN_BACKEND_GPU_KERNELS_CELLS_H
 
-#include "backend/gpu/kernels/element.h"
+#include "backend/gpu/kernels/loop.h"
 
 /** Element (n, cell, c) lies at data + n batch_stride + cell pitch + c. */
 typedef struct fn_cells {
@@ -42,24 +42,36 @@ FN_DEVICE void fn_swap_axes_body(const fn_swap_axes_args *p, fn_thread t, void *
 }
 
 /** y := leaky(x + bias + residual); bias [channels] float32 and residual may be absent (NULL), y
- *  may be x. With neither and slope 1 it copies between strides and dtypes. */
+ *  may be x. With neither and slope 1 it copies between strides and dtypes. A turn handles `width`
+ *  channels of a cell: 4 where every cell of all three is aligned and their number is a multiple.
+ */
 typedef struct fn_finish_args {
   fn_cells x, y, residual;
   const float *bias;
   float slope;
-  int64_t batch, cells, channels;
+  int width;
+  int64_t count;              /**< turns */
+  fn_divider cells, channels; /**< of a sample; of a cell, in turns */
 } fn_finish_args;
 
 FN_DEVICE void fn_finish_body(const fn_finish_args *p, fn_thread t, void *shared, int phase) {
   (void)shared;
   (void)phase;
-  const int64_t sample = p->cells * p->channels, count = p->batch * sample;
-  for (int64_t i = fn_thread_first(t); i < count; i += fn_thread_stride(t)) {
-    const int64_t n = i / sample, cell = i % sample / p->channels, c = i % p->channels;
-    float v = fn_cells_read(&p->x, n, cell, c);
-    if (p->bias) v += p->bias[c];
-    if (p->residual.data) v += fn_cells_read(&p->residual, n, cell, c);
-    fn_cells_write(&p->y, n, cell, c, v > 0 ? v : p->slope * v);
+  for (int64_t i = fn_thread_first(t); i < p->count; i += fn_thread_stride(t)) {
+    const int64_t row = fn_divide(&p->channels, i), n = fn_divide(&p->cells, row);
+    const int64_t c = (i - row * p->channels.by) * p->width, cell = row - n * p->cells.by;
+    float v[4], r[4] = {0, 0, 0, 0}, b[4] = {0, 0, 0, 0};
+    fn_load(p->x.data, p->x.dtype, n * p->x.batch_stride + cell * p->x.pitch + c, p->width, v);
+    if (p->residual.data)
+      fn_load(p->residual.data, p->residual.dtype,
+              n * p->residual.batch_stride + cell * p->residual.pitch + c, p->width, r);
+    for (int j = 0; p->bias && j < p->width; j++)
+      b[j] = p->bias[c + j];
+    for (int j = 0; j < p->width; j++) {
+      const float sum = v[j] + b[j] + r[j];
+      v[j] = sum > 0 ? sum : p->slope * sum;
+    }
+    fn_store(p->y.data, p->y.dtype, n * p->y.batch_stride + cell * p->y.pitch + c, p->width, v);
   }
 }
 
