@@ -61,17 +61,18 @@ FN_DEVICE void fn_finish_body(const fn_finish_args *p, fn_thread t, void *shared
     const int64_t row = fn_divide(&p->channels, i), n = fn_divide(&p->cells, row);
     const int64_t c = (i - row * p->channels.by) * p->width, cell = row - n * p->cells.by;
     float v[4], r[4] = {0, 0, 0, 0}, b[4] = {0, 0, 0, 0};
-    fn_load(p->x.data, p->x.dtype, n * p->x.batch_stride + cell * p->x.pitch + c, p->width, v);
+    fn_read_wide(p->x.data, p->x.dtype, n * p->x.batch_stride + cell * p->x.pitch + c, p->width, v);
     if (p->residual.data)
-      fn_load(p->residual.data, p->residual.dtype,
-              n * p->residual.batch_stride + cell * p->residual.pitch + c, p->width, r);
+      fn_read_wide(p->residual.data, p->residual.dtype,
+                   n * p->residual.batch_stride + cell * p->residual.pitch + c, p->width, r);
     for (int j = 0; p->bias && j < p->width; j++)
       b[j] = p->bias[c + j];
     for (int j = 0; j < p->width; j++) {
       const float sum = v[j] + b[j] + r[j];
       v[j] = sum > 0 ? sum : p->slope * sum;
     }
-    fn_store(p->y.data, p->y.dtype, n * p->y.batch_stride + cell * p->y.pitch + c, p->width, v);
+    fn_write_wide(p->y.data, p->y.dtype, n * p->y.batch_stride + cell * p->y.pitch + c, p->width,
+                  v);
   }
 }
 

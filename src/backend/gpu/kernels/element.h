@@ -168,11 +168,11 @@ FN_DEVICE void fn_write4(void *data, int dtype, int64_t index, const float v[4])
 }
 
 /** `width` (1 or 4) neighbours; what is not read is zero. */
-FN_DEVICE void fn_load(const void *data, int dtype, int64_t index, int width, float v[4]) {
+FN_DEVICE void fn_read_wide(const void *data, int dtype, int64_t index, int width, float v[4]) {
   const fn_bits bits = fn_fetch(data, dtype, index, width);
   fn_unpack(&bits, dtype, v);
 }
-FN_DEVICE void fn_store(void *data, int dtype, int64_t index, int width, const float v[4]) {
+FN_DEVICE void fn_write_wide(void *data, int dtype, int64_t index, int width, const float v[4]) {
   if (width == FN_GPU_WIDTH)
     fn_write4(data, dtype, index, v);
   else

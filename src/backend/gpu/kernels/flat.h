@@ -30,11 +30,11 @@ FN_DEVICE void fn_add_scaled_body(const fn_add_scaled_args *a, fn_thread t, void
       continue;
     }
     float x[4], sum[4] = {0, 0, 0, 0};
-    fn_load(a->x, FN_GPU_F32, at, a->width, x);
-    if (a->keep != 0) fn_load(a->sum, FN_GPU_F32, at, a->width, sum);
+    fn_read_wide(a->x, FN_GPU_F32, at, a->width, x);
+    if (a->keep != 0) fn_read_wide(a->sum, FN_GPU_F32, at, a->width, sum);
     for (int j = 0; j < 4; j++)
       sum[j] = (a->keep == 0 ? 0 : a->keep * sum[j]) + a->factor * x[j];
-    fn_store(a->sum, FN_GPU_F32, at, a->width, sum);
+    fn_write_wide(a->sum, FN_GPU_F32, at, a->width, sum);
   }
 }
 
@@ -62,7 +62,7 @@ FN_DEVICE void fn_sum_squares_body(const fn_sum_squares_args *a, fn_thread t, vo
   for (int64_t i = fn_thread_first(t); 4 * i < a->count; i += fn_thread_stride(t)) {
     float v[4] = {0, 0, 0, 0};
     if (a->aligned && 4 * i + 4 <= a->count)
-      fn_load(a->x, FN_GPU_F32, 4 * i, 4, v);
+      fn_read_wide(a->x, FN_GPU_F32, 4 * i, 4, v);
     else
       for (int j = 0; j < 4; j++)
         if (4 * i + j < a->count) v[j] = a->x[4 * i + j];

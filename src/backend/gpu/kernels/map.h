@@ -78,7 +78,7 @@ FN_DEVICE void fn_map_body(const fn_map_args *a, fn_thread t, void *shared, int 
       fn_loop_unpack(&a->loop, 1, &x[k], a->x_dtype, v);
       for (int j = 0; j < 4; j++)
         v[j] = fn_unary_value(a->kind, a->a, a->b, v[j]);
-      if (i + k * stride < count) fn_store(a->y, a->y_dtype, o[k].at[0], a->loop.width, v);
+      if (i + k * stride < count) fn_write_wide(a->y, a->y_dtype, o[k].at[0], a->loop.width, v);
     }
   }
 }
@@ -111,7 +111,7 @@ FN_DEVICE void fn_map2_body(const fn_map2_args *a, fn_thread t, void *shared, in
       fn_loop_unpack(&a->loop, 2, &y[k], a->b_dtype, w);
       for (int j = 0; j < 4; j++)
         v[j] = fn_binary_value(a->kind, a->slope, v[j], w[j]);
-      if (i + k * stride < count) fn_store(a->y, a->y_dtype, o[k].at[0], a->loop.width, v);
+      if (i + k * stride < count) fn_write_wide(a->y, a->y_dtype, o[k].at[0], a->loop.width, v);
     }
   }
 }

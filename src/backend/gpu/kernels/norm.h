@@ -32,7 +32,7 @@ FN_DEVICE void fn_norm_pivot(const fn_view *x, const fn_divider *cells, int64_t 
                              int64_t c, float pivot[4]) {
   float v[4][4];
   for (int i = 0; i < 4; i++)
-    fn_load(x->data, x->dtype, fn_row_at(x, cells, i * (rows / 4)) + c, width, v[i]);
+    fn_read_wide(x->data, x->dtype, fn_row_at(x, cells, i * (rows / 4)) + c, width, v[i]);
   for (int j = 0; j < 4; j++) {
     const float low = fmaxf(fminf(v[0][j], v[1][j]), fminf(v[2][j], v[3][j]));
     const float high = fminf(fmaxf(v[0][j], v[1][j]), fmaxf(v[2][j], v[3][j]));
@@ -408,14 +408,14 @@ FN_DEVICE void fn_norm_apply_body(const fn_norm_apply_args *a, fn_thread t, void
     if (r->data) added = fn_fetch(r->data, r->dtype, fn_row_at(r, &a->cells, row) + c, a->width);
     fn_unpack(&x, a->x.dtype, v);
     if (r->data) fn_unpack(&added, r->dtype, residual);
-    fn_load(a->factor, FN_GPU_F32, c, a->width, mean);
-    fn_load(a->factor, FN_GPU_F32, a->channels + c, a->width, factor);
-    fn_load(a->factor, FN_GPU_F32, 2 * a->channels + c, a->width, shift);
+    fn_read_wide(a->factor, FN_GPU_F32, c, a->width, mean);
+    fn_read_wide(a->factor, FN_GPU_F32, a->channels + c, a->width, factor);
+    fn_read_wide(a->factor, FN_GPU_F32, 2 * a->channels + c, a->width, shift);
     for (int j = 0; j < 4; j++) {
       const float value = (v[j] - mean[j]) * factor[j] + shift[j] + residual[j];
       v[j] = value > 0 ? value : a->slope * value;
     }
-    fn_store(a->y.data, a->y.dtype, fn_row_at(&a->y, &a->cells, row) + c, a->width, v);
+    fn_write_wide(a->y.data, a->y.dtype, fn_row_at(&a->y, &a->cells, row) + c, a->width, v);
   }
 }
 
@@ -443,16 +443,16 @@ FN_DEVICE void fn_norm_grad_apply_body(const fn_norm_grad_apply_args *a, fn_thre
     fn_norm_before(&a->dy, &a->y, a->slope, &pair, g);
     if (a->dx.data) fn_unpack(&bits, a->x.dtype, x);
     if (a->dresidual.data)
-      fn_store(a->dresidual.data, a->dresidual.dtype, fn_row_at(&a->dresidual, &a->cells, row) + c,
-               a->width, g);
+      fn_write_wide(a->dresidual.data, a->dresidual.dtype,
+                    fn_row_at(&a->dresidual, &a->cells, row) + c, a->width, g);
     if (!a->dx.data) continue;
     float mean[4], f[3][4];
-    fn_load(a->factor, FN_GPU_F32, c, a->width, mean);
+    fn_read_wide(a->factor, FN_GPU_F32, c, a->width, mean);
     for (int k = 0; k < 3; k++)
-      fn_load(a->factor, FN_GPU_F32, (k + 1) * a->channels + c, a->width, f[k]);
+      fn_read_wide(a->factor, FN_GPU_F32, (k + 1) * a->channels + c, a->width, f[k]);
     for (int j = 0; j < 4; j++)
       x[j] = f[0][j] * g[j] + (f[1][j] * (x[j] - mean[j]) + f[2][j]);
-    fn_store(a->dx.data, a->dx.dtype, fn_row_at(&a->dx, &a->cells, row) + c, a->width, x);
+    fn_write_wide(a->dx.data, a->dx.dtype, fn_row_at(&a->dx, &a->cells, row) + c, a->width, x);
   }
 }
 

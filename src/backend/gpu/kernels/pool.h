@@ -54,7 +54,7 @@ FN_DEVICE void fn_window_largest(const fn_view *x, const fn_windows *w, int64_t 
       for (i[2] = first[2]; i[2] < last[2]; i[2]++) {
         float v[4];
         const int64_t index = (i[0] * x->size[1] + i[1]) * x->size[2] + i[2];
-        fn_load(x->data, x->dtype, fn_view_at(x, n, i) + c, width, v);
+        fn_read_wide(x->data, x->dtype, fn_view_at(x, n, i) + c, width, v);
         for (int j = 0; j < 4; j++) {
           const bool first_nan = v[j] != v[j] && best[j] == best[j];
           if (found && !(v[j] > best[j]) && !first_nan) continue;
@@ -79,7 +79,8 @@ FN_DEVICE void fn_pool_body(const fn_pool_args *a, fn_thread t, void *shared, in
         for (i[1] = first[1]; i[1] < last[1]; i[1]++)
           for (i[2] = first[2]; i[2] < last[2]; i[2]++) {
             float v[4];
-            fn_load(a->x.data, a->x.dtype, fn_view_at(&a->x, to.n, i) + to.c, a->loop.width, v);
+            fn_read_wide(a->x.data, a->x.dtype, fn_view_at(&a->x, to.n, i) + to.c, a->loop.width,
+                         v);
             for (int j = 0; j < 4; j++)
               y[j] += v[j];
           }
@@ -93,7 +94,7 @@ FN_DEVICE void fn_pool_body(const fn_pool_args *a, fn_thread t, void *shared, in
           y[j] = fn_read(a->values.data, a->values.dtype,
                          to.n * a->values.row + cell[j] * a->values.pitch + to.c + j);
     }
-    fn_store(a->y.data, a->y.dtype, fn_view_at(&a->y, to.n, to.at) + to.c, a->loop.width, y);
+    fn_write_wide(a->y.data, a->y.dtype, fn_view_at(&a->y, to.n, to.at) + to.c, a->loop.width, y);
   }
 }
 
@@ -124,13 +125,15 @@ FN_DEVICE void fn_pool_grad_body(const fn_pool_grad_args *a, fn_thread t, void *
           int64_t cell[4] = {own, own, own, own};
           if (!a->average)
             fn_window_largest(&a->x, &a->windows, to.n, to.c, i, a->loop.width, cell);
-          fn_load(a->dy.data, a->dy.dtype, fn_view_at(&a->dy, to.n, i) + to.c, a->loop.width, v);
+          fn_read_wide(a->dy.data, a->dy.dtype, fn_view_at(&a->dy, to.n, i) + to.c, a->loop.width,
+                       v);
           for (int j = 0; j < 4; j++)
             if (cell[j] == own) sum[j] += v[j];
         }
     for (int j = 0; j < 4; j++)
       sum[j] *= a->average ? a->share : 1;
-    fn_store(a->dx.data, a->dx.dtype, fn_view_at(&a->dx, to.n, to.at) + to.c, a->loop.width, sum);
+    fn_write_wide(a->dx.data, a->dx.dtype, fn_view_at(&a->dx, to.n, to.at) + to.c, a->loop.width,
+                  sum);
   }
 }
 

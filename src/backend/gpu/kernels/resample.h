@@ -46,11 +46,11 @@ FN_DEVICE void fn_resample_body(const fn_resample_args *a, fn_thread t, void *sh
         weight *= upper ? part[d] : 1 - part[d];
       }
       if (weight == 0) continue; // a corner without weight is not read: NaN there stays there
-      fn_load(a->x.data, a->x.dtype, fn_view_at(&a->x, to.n, cell) + to.c, a->loop.width, v);
+      fn_read_wide(a->x.data, a->x.dtype, fn_view_at(&a->x, to.n, cell) + to.c, a->loop.width, v);
       for (int j = 0; j < 4; j++)
         sum[j] += weight * v[j];
     }
-    fn_store(a->y.data, a->y.dtype, fn_view_at(&a->y, to.n, to.at) + to.c, a->loop.width, sum);
+    fn_write_wide(a->y.data, a->y.dtype, fn_view_at(&a->y, to.n, to.at) + to.c, a->loop.width, sum);
   }
 }
 
@@ -96,13 +96,13 @@ FN_DEVICE void fn_resample_grad_body(const fn_resample_args *a, fn_thread t, voi
           const float weight = w1 * fn_resample_weight(a, 2, i[2], to.at[2]);
           float v[4];
           if (weight == 0) continue;
-          fn_load(a->y.data, a->y.dtype, fn_view_at(&a->y, to.n, i) + to.c, a->loop.width, v);
+          fn_read_wide(a->y.data, a->y.dtype, fn_view_at(&a->y, to.n, i) + to.c, a->loop.width, v);
           for (int j = 0; j < 4; j++)
             sum[j] += weight * v[j];
         }
       }
     }
-    fn_store(a->x.data, a->x.dtype, fn_view_at(&a->x, to.n, to.at) + to.c, a->loop.width, sum);
+    fn_write_wide(a->x.data, a->x.dtype, fn_view_at(&a->x, to.n, to.at) + to.c, a->loop.width, sum);
   }
 }
 

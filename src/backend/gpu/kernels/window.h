@@ -41,8 +41,8 @@ FN_DEVICE void fn_pad_body(const fn_pad_args *a, fn_thread t, void *shared, int 
       x += from * a->x_stride[axis];
     }
     float v[4] = {0, 0, 0, 0};
-    if (inside) fn_load(a->x, a->x_dtype, x, a->width, v);
-    fn_store(a->y, a->y_dtype, y, a->width, v);
+    if (inside) fn_read_wide(a->x, a->x_dtype, x, a->width, v);
+    fn_write_wide(a->y, a->y_dtype, y, a->width, v);
   }
 }
 
@@ -67,13 +67,13 @@ FN_DEVICE void fn_fold_periodic_body(const fn_fold_periodic_args *a, fn_thread t
       for (from[1] = first[1]; from[1] < a->y.size[1]; from[1] += a->x.size[1])
         for (from[2] = first[2]; from[2] < a->y.size[2]; from[2] += a->x.size[2]) {
           float v[4];
-          fn_load(a->y.data, a->y.dtype, fn_view_at(&a->y, cell.n, from) + cell.c, a->loop.width,
-                  v);
+          fn_read_wide(a->y.data, a->y.dtype, fn_view_at(&a->y, cell.n, from) + cell.c,
+                       a->loop.width, v);
           for (int j = 0; j < 4; j++)
             sum[j] += v[j];
         }
-    fn_store(a->x.data, a->x.dtype, fn_view_at(&a->x, cell.n, cell.at) + cell.c, a->loop.width,
-             sum);
+    fn_write_wide(a->x.data, a->x.dtype, fn_view_at(&a->x, cell.n, cell.at) + cell.c, a->loop.width,
+                  sum);
   }
 }
 
