@@ -1,5 +1,6 @@
 """Bad input, one by one, on 1 and 2 ranks: one clear message that names the thing, the right exit
 code on all ranks, within seconds, and nothing created, changed or lost."""
+import ctypes
 import os
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import time
 from program import (check, command, finish, folder, noise, run, snapshot, succeed, write_hdf5,
                      write_npy, write_text)
 
-CONFIG, DATA, DIVERGED, CHECKPOINT, MEMORY, UNSUPPORTED = 2, 3, 4, 5, 6, 8
+CONFIG, DATA, DIVERGED, CHECKPOINT, MEMORY, UNSUPPORTED, DEVICE = 2, 3, 4, 5, 6, 8, 10
 EDGE = 8
 
 BASE = """folder: run
@@ -60,6 +61,18 @@ def expect(name, arguments, code, patterns, text=BASE, ranks=(2,), seconds=20):
         before = after
 
 
+def expect_no_gpu():
+    """A build without the CUDA toolkit, or with it on a node without a driver; not where one is."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        write_text("run.yaml", BASE)
+        output = run(1, "train", "run.yaml", "--set", "compute.backend=cuda", limit=60).output
+        built = "was made without the CUDA toolkit" not in output
+        expect("cuda, built" if built else "cuda, not built", ["train", "compute.backend=cuda"],
+               DEVICE if built else UNSUPPORTED, ["NVIDIA driver", "compute.backend: cpu"] if built else ["CUDA toolkit", "cpu"])
+
+
 def cube(name, seed, channels=1, edge=EDGE, **how):
     shape = (channels, edge, edge, edge)
     write_npy(name, shape, noise(seed, channels * edge**3), **how)
@@ -84,7 +97,7 @@ def configuration():
            BASE.replace('  train: {input: "in/*.npy", target: "tgt/*.npy"}\n', ""), ranks=(1,))
     expect("precision f64", ["train", "compute.precision=f64"], CONFIG, ["compute.precision", "f64", "bf16"], ranks=(1,))
     expect("unknown backend", ["train", "compute.backend=cppu"], CONFIG, ["cppu", "did you mean 'cpu'"])
-    expect("backend that is not built", ["train", "compute.backend=cuda"], UNSUPPORTED, ["cuda"])
+    expect_no_gpu()
     expect("unknown optimizer", ["train", "optimizer.name=adamm"], CONFIG, ["adamm", "did you mean 'adam"],
            ranks=(1,))
     expect("unknown loss", ["train", "loss.name=msse"], CONFIG, ["msse", "did you mean 'mse'"], ranks=(1,))
