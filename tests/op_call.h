@@ -16,7 +16,7 @@
 #include "base/random.h"
 #include "ops/ops.h"
 
-enum { CALL_PORTS = 6 };
+enum { CALL_PORTS = 7 };
 
 /** Not to be moved after call_make: the node points into it. */
 typedef struct call {

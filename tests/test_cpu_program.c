@@ -13,6 +13,7 @@
 #include "graph/parameters.h"
 #include "graph/program.h"
 #include "models/models.h"
+#include "ops/ops.h"
 
 static void require(fn_status status) {
   if (status != FN_OK) fail_msg("%s", fn_error_message());
@@ -23,7 +24,7 @@ typedef struct trial {
   fn_graph *graph;
   fn_parameters *parameters;
   fn_program *program;
-  const float *output, *loss;
+  int norms, residuals; /**< readers_of_y() before and after fn_graph_take_lines() */
 } trial;
 
 enum { PARAMETERS_MOST = 200 };
@@ -39,8 +40,19 @@ static void fill(void *to, bool wide, int64_t count, uint64_t stream) {
   }
 }
 
+/** Gradients of batch norm that still read its output. */
+static int readers_of_y(const fn_graph *g) {
+  int count = 0;
+  for (int n = 0; n < fn_graph_node_count(g); n++) {
+    const fn_node *node = fn_graph_node(g, n);
+    count += node->op == &fn_op_batch_norm_grad && node->input[5];
+  }
+  return count;
+}
+
+/** lines: gradients of batch norm take the line instead of y. */
 static void trial_run(trial *t, const char *network, const fn_shape *shape, const char *backend,
-                      fn_dtype precision, bool check) {
+                      fn_dtype precision, bool check, bool lines) {
   const bool wide = precision == FN_F64;
   const fn_network *net = NULL;
   require(fn_network_find(network, &net));
@@ -65,6 +77,9 @@ static void trial_run(trial *t, const char *network, const fn_shape *shape, cons
   gradient[count] = y;
   gradient[count + 1] = loss;
   require(fn_graph_fuse_backward(g, gradient, count + 2));
+  t->norms = readers_of_y(g);
+  if (lines) require(fn_graph_take_lines(g));
+  t->residuals = readers_of_y(g);
   if (precision == FN_BF16) require(fn_graph_apply_bf16(g, true));
   require(fn_parameters_create(g, wide ? FN_F64 : FN_F32, &t->parameters));
   fn_parameters_initialise(t->parameters, 3, -1);
@@ -146,10 +161,10 @@ static void networks(void **state) {
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     trial exact = {0};
-    trial_run(&exact, cases[i].network, &cases[i].shape, "reference", FN_F64, false);
+    trial_run(&exact, cases[i].network, &cases[i].shape, "reference", FN_F64, false, false);
     for (int check = 0; check < 2; check++) {
       trial found = {0};
-      trial_run(&found, cases[i].network, &cases[i].shape, "cpu", FN_F32, check);
+      trial_run(&found, cases[i].network, &cases[i].shape, "cpu", FN_F32, check, check);
       const char *name = "";
       const double off = worst(&found, &exact, &name);
       if (!(off <= 2e-4)) fail_msg("%s is off by %g", name, off);
@@ -163,8 +178,8 @@ static void networks(void **state) {
     // Rounding to bf16 costs what it costs the reference, where only it differs from exact.
     trial half = {0}, slow = {0};
     const char *name = "", *slow_name = "";
-    trial_run(&half, cases[i].network, &cases[i].shape, "cpu", FN_BF16, true);
-    trial_run(&slow, cases[i].network, &cases[i].shape, "reference", FN_BF16, false);
+    trial_run(&half, cases[i].network, &cases[i].shape, "cpu", FN_BF16, true, true);
+    trial_run(&slow, cases[i].network, &cases[i].shape, "reference", FN_BF16, false, true);
     const double off = worst(&half, &exact, &name), slow_off = worst(&slow, &exact, &slow_name);
     if (!(off <= 2 * slow_off))
       fail_msg("bf16: %s is off by %g, in the reference %s by %g", name, off, slow_name, slow_off);
@@ -174,7 +189,40 @@ static void networks(void **state) {
   }
 }
 
+/** The sign of y is that of the line at x, to the last bit: so are the gradients. */
+static void lines_change_no_bit(void **state) {
+  (void)state;
+  const struct {
+    const char *network;
+    fn_shape shape;
+    fn_dtype precision;
+    int norms, residuals; /**< with an activation, of these with a residual */
+  } cases[] = {
+      {"racoon", {4, {5, 1, 64, 64}}, FN_F32, 3, 0},
+      {"unet", {3, {3, 2, 60}}, FN_F32, 11, 0},
+      {"vnet", {4, {1, 3, 44, 48}}, FN_F32, 11, 4},
+      {"vnet", {4, {1, 3, 44, 48}}, FN_BF16, 11, 4},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    trial with = {0}, without = {0};
+    trial_run(&with, cases[i].network, &cases[i].shape, "cpu", cases[i].precision, false, true);
+    trial_run(&without, cases[i].network, &cases[i].shape, "cpu", cases[i].precision, false, false);
+    assert_int_equal(with.norms, cases[i].norms);
+    assert_int_equal(with.residuals, cases[i].residuals);
+    for (int k = 0; k < with.parameters->entry_count; k++) {
+      const fn_tensor_entry *e = &with.parameters->entry[k];
+      if (e->is_buffer) continue;
+      assert_memory_equal(fn_parameters_gradient(with.parameters, e),
+                          fn_parameters_gradient(without.parameters, e),
+                          (size_t)e->count * sizeof(float));
+    }
+    trial_free(&with);
+    trial_free(&without);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(networks)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(networks),
+                                     cmocka_unit_test(lines_change_no_bit)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -168,6 +168,8 @@ struct fn_backend {
   fn_status (*prepare)(const fn_backend *backend, fn_kernel *kernel);
   /** Copy between layouts and dtypes: one input, one output of the same shape. */
   fn_status (*prepare_reorder)(const fn_backend *backend, fn_kernel *kernel);
+  bool takes_lines; /**< gradients of batch norm shall recompute the sign of y: fn_graph_take_lines
+                     */
   bool channels_last; /**< layouts are plain or channels-last, and kernels honour a pitch */
   /** Open the device that the kernels' memory belongs to, at the first call; later calls return the
    *  same. `choice` matters at the first. NULL function: memory is the host's. FN_ERR_DEVICE or

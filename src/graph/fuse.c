@@ -350,6 +350,48 @@ fn_status fn_graph_fuse_backward(fn_graph *graph, fn_value **keep, int keep_coun
   return rewrite(graph, keep, keep_count, merge_window);
 }
 
+/** The line of a batch norm: an output that nobody asked for before. */
+static fn_value *line_of(fn_graph *graph, fn_node *norm) {
+  if (norm->output_count > 3) return norm->output[3];
+  fn_value **output = fn_arena_take(graph->arena, 4 * sizeof *output);
+  memcpy(output, norm->output, 3 * sizeof *output);
+  output[3] = fn_arena_take(graph->arena, sizeof *output[3]);
+  *output[3] = (fn_value){.graph = graph,
+                          .node = norm,
+                          .output = 3,
+                          .id = graph->value_count++,
+                          .shape = {1, {2 * norm->output[0]->shape.dim[1]}},
+                          .label = norm->output[0]->label};
+  norm->output = output;
+  norm->output_count = 4;
+  return output[3];
+}
+
+/** The gradient of a batch norm with activation finds the branch from x, which it reads anyway, and
+ *  from what is known per channel, instead of y. */
+static bool take_line(view *v, fn_node *node) {
+  enum { DY, IN, SCALE, MEAN, VAR, OUT, LINE, INPUTS };
+  if (node->op != &fn_op_batch_norm_grad || node->input_count != LINE || !node->input[OUT])
+    return false;
+  fn_node *norm = node->input[OUT]->node;
+  if (norm->op != &fn_op_batch_norm || node->input[OUT]->output != 0) return false;
+  const bool fixed = ((const fn_batch_norm_attrs *)norm->attrs)->fixed;
+  const fn_value *mean = fixed ? norm->input[4] : norm->output[1];
+  if (norm->input[3] || norm->input[0] != node->input[IN] || mean != node->input[MEAN])
+    return false;
+  fn_value **input = fn_arena_take(v->graph->arena, INPUTS * sizeof *input);
+  memcpy(input, node->input, LINE * sizeof *input);
+  input[OUT] = NULL;
+  input[LINE] = line_of(v->graph, norm);
+  node->input = input;
+  node->input_count = INPUTS;
+  return true;
+}
+
+fn_status fn_graph_take_lines(fn_graph *graph) {
+  return rewrite(graph, NULL, 0, take_line);
+}
+
 /* ---- bf16
  * ---------------------------------------------------------------------------------------- */
 

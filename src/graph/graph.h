@@ -57,6 +57,9 @@ fn_status fn_graph_fold_norms(fn_graph *graph, fn_value **keep, int keep_count);
 fn_status fn_graph_fuse_evaluation(fn_graph *graph, fn_value **keep, int keep_count);
 /** Rewrites after differentiation: add(x, pad(y)) -> add_window. */
 fn_status fn_graph_fuse_backward(fn_graph *graph, fn_value **keep, int keep_count);
+/** For backends that ask for it (takes_lines), after the last differentiation: the gradient of a
+ *  batch norm with activation and without residual takes its `line` instead of y. */
+fn_status fn_graph_take_lines(fn_graph *graph);
 /** Mark activations bf16 and insert casts. `first_layer_f32` keeps what reads graph inputs. */
 fn_status fn_graph_apply_bf16(fn_graph *graph, bool first_layer_f32);
 /** The same with FN_BF16 or FN_F16. */

@@ -11,7 +11,7 @@ enum { CHANNEL_BIT = 1u << 1 };
 
 /** Inputs of the two operators. */
 enum { X, SCALE, SHIFT, RESIDUAL, MEAN, VAR, NORM_INPUTS };
-enum { GRAD_DY, GRAD_X, GRAD_SCALE, GRAD_MEAN, GRAD_VAR, GRAD_Y, GRAD_INPUTS };
+enum { GRAD_DY, GRAD_X, GRAD_SCALE, GRAD_MEAN, GRAD_VAR, GRAD_Y, GRAD_INPUTS, GRAD_LINE = 6 };
 
 static fn_status check_channels(const char *what, const char *name, const fn_value *value,
                                 int64_t channels) {
@@ -48,7 +48,13 @@ static fn_status norm_infer(const fn_node *node, fn_shape *shape) {
            "%s: mean and variance are inputs when fixed and only then", what);
   shape[0] = *x;
   shape[1] = shape[2] = (fn_shape){1, {x->dim[1]}};
+  if (node->output_count > 3) shape[3] = (fn_shape){1, {2 * x->dim[1]}};
   return FN_OK;
+}
+
+/** The line that takes the place of y; NULL without one. */
+static const fn_value *line_of(const fn_node *grad) {
+  return grad->input_count > GRAD_LINE ? grad->input[GRAD_LINE] : NULL;
 }
 
 static fn_status grad_infer(const fn_node *node, fn_shape *shape) {
@@ -61,7 +67,10 @@ static fn_status grad_infer(const fn_node *node, fn_shape *shape) {
   FN_TRY(check_channels(what, "mean", node->input[GRAD_MEAN], x->dim[1]));
   FN_TRY(check_channels(what, "variance", node->input[GRAD_VAR], x->dim[1]));
   FN_TRY(check_like(what, "output", node->input[GRAD_Y], x));
-  FN_CHECK(attrs->slope == 1 || node->input[GRAD_Y], FN_ERR_CONFIG,
+  FN_TRY(line_of(node)
+             ? fn_shape_check(what, "line", &line_of(node)->shape, &(fn_shape){1, {2 * x->dim[1]}})
+             : FN_OK);
+  FN_CHECK(attrs->slope == 1 || node->input[GRAD_Y] || line_of(node), FN_ERR_CONFIG,
            "%s: the output is needed to undo an activation of slope %g", what, attrs->slope);
   shape[0] = shape[3] = *x;
   shape[1] = shape[2] = (fn_shape){1, {x->dim[1]}};
@@ -170,6 +179,10 @@ static fn_status grad_gradient(fn_graph *graph, fn_node *node, fn_value *const *
                          "second derivative of synchronised batch norm is not available; use "
                          "statistics per rank (sync_batch_norm: false)");
   }
+  if (line_of(node))
+    return fn_graph_fail(
+        graph, FN_ERR_INTERNAL,
+        "gradient of batch norm: it can be differentiated with y, not with a line");
   const int differentiable = attrs->fixed ? GRAD_Y : GRAD_MEAN;
   fn_value *in[GRAD_INPUTS], *out[4], *y[4], *seed[4], *target[GRAD_INPUTS];
   fn_value *gradient[GRAD_INPUTS] = {0};
@@ -275,6 +288,16 @@ static void normalise(const layout *l, const fn_batch_norm_attrs *attrs, const d
   }
 }
 
+/** line [2 C], for a mean that is rounded to f32. */
+static void store_line(const layout *l, const fn_batch_norm_attrs *attrs, const double *const *in,
+                       const double *mean, const double *var, double *line) {
+  for (int64_t c = 0; c < l->channels; c++) {
+    const double a = in[SCALE][c] / sqrt(var[c] + attrs->eps);
+    line[c] = a;
+    line[l->channels + c] = in[SHIFT][c] + ((double)(float)mean[c] - mean[c]) * a;
+  }
+}
+
 void fn_round_statistics(double *values, int64_t count) {
   for (int64_t i = 0; i < count; i++)
     values[i] = (double)(float)values[i];
@@ -300,21 +323,25 @@ static fn_status norm_reference(const fn_node *node, const double *const *in, do
     normalise(&l, attrs, in, mean, var, out[0]);
     if (out[1]) memcpy(out[1], mean, bytes);
     if (out[2]) memcpy(out[2], var, bytes);
+    if (node->output_count > 3 && out[3]) store_line(&l, attrs, in, mean, var, out[3]);
   }
   free(scratch);
   return status;
 }
 
-/** Gradient before the activation at element i. */
-static double before_activation(const fn_batch_norm_attrs *attrs, const double *const *in,
-                                int64_t i) {
-  const bool kept = attrs->slope == 1 || in[GRAD_Y][i] > 0;
-  return kept ? in[GRAD_DY][i] : attrs->slope * in[GRAD_DY][i];
+/** Gradient before the activation at element i of channel c; line may be NULL. */
+static double before_activation(const layout *l, const fn_batch_norm_attrs *attrs,
+                                const double *const *in, const double *line, int64_t c, int64_t i) {
+  if (attrs->slope == 1) return in[GRAD_DY][i];
+  const double y =
+      line ? (in[GRAD_X][i] - (double)(float)in[GRAD_MEAN][c]) * line[c] + line[l->channels + c]
+           : in[GRAD_Y][i];
+  return y > 0 ? in[GRAD_DY][i] : attrs->slope * in[GRAD_DY][i];
 }
 
 /** sums: [C] of g and [C] of g (x - mean) / std. */
 static void gradient_sums(const layout *l, const fn_batch_norm_attrs *attrs,
-                          const double *const *in, double *sums) {
+                          const double *const *in, const double *line, double *sums) {
 #pragma omp parallel for if (l->threads)
   for (int64_t c = 0; c < l->channels; c++) {
     const double mean = in[GRAD_MEAN][c], rate = 1 / sqrt(in[GRAD_VAR][c] + attrs->eps);
@@ -322,7 +349,7 @@ static void gradient_sums(const layout *l, const fn_batch_norm_attrs *attrs,
     for (int64_t n = 0; n < l->batch; n++) {
       const int64_t start = (n * l->channels + c) * l->space;
       for (int64_t i = start; i < start + l->space; i++) {
-        const double g = before_activation(attrs, in, i);
+        const double g = before_activation(l, attrs, in, line, c, i);
         sum += g;
         along += g * (in[GRAD_X][i] - mean) * rate;
       }
@@ -334,8 +361,8 @@ static void gradient_sums(const layout *l, const fn_batch_norm_attrs *attrs,
 
 /** dx and dresidual from the sums over all ranks and their count. */
 static void gradient_values(const layout *l, const fn_batch_norm_attrs *attrs,
-                            const double *const *in, const double *sums, double count,
-                            double *const *out) {
+                            const double *const *in, const double *line, const double *sums,
+                            double count, double *const *out) {
 #pragma omp parallel for collapse(2) if (l->threads)
   for (int64_t n = 0; n < l->batch; n++) {
     for (int64_t c = 0; c < l->channels; c++) {
@@ -344,7 +371,7 @@ static void gradient_values(const layout *l, const fn_batch_norm_attrs *attrs,
       const double along = attrs->fixed ? 0 : sums[l->channels + c] / count;
       const int64_t start = (n * l->channels + c) * l->space;
       for (int64_t i = start; i < start + l->space; i++) {
-        const double g = before_activation(attrs, in, i);
+        const double g = before_activation(l, attrs, in, line, c, i);
         const double normal = (in[GRAD_X][i] - mean) * rate;
         if (out[0]) out[0][i] = (g - average - normal * along) * rate * in[GRAD_SCALE][c];
         if (out[3]) out[3][i] = g;
@@ -358,15 +385,16 @@ static fn_status grad_reference(const fn_node *node, const double *const *in, do
   const fn_batch_norm_attrs *attrs = node->attrs;
   const layout l = layout_of(node, &node->input[GRAD_X]->shape);
   const size_t bytes = (size_t)l.channels * sizeof(double);
+  const double *line = line_of(node) ? in[GRAD_LINE] : NULL;
   double *sums;
   FN_TRY(allocate(2 * l.channels + 1, &sums));
-  gradient_sums(&l, attrs, in, sums);
+  gradient_sums(&l, attrs, in, line, sums);
   if (out[1]) memcpy(out[1], sums + l.channels, bytes);
   if (out[2]) memcpy(out[2], sums, bytes);
   sums[2 * l.channels] = (double)(l.batch * l.space);
   const fn_status status =
       sum_ranks(attrs->sync && !attrs->fixed, context, sums, 2 * l.channels + 1);
-  if (status == FN_OK) gradient_values(&l, attrs, in, sums, sums[2 * l.channels], out);
+  if (status == FN_OK) gradient_values(&l, attrs, in, line, sums, sums[2 * l.channels], out);
   free(sums);
   return status;
 }

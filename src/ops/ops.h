@@ -48,18 +48,22 @@ typedef struct fn_batch_norm_attrs {
   bool fixed;   /**< mean and var are inputs */
   bool sync;    /**< statistics over all ranks */
 } fn_batch_norm_attrs;
-/** (x, scale [C], shift [C], residual? like x, mean? [C], var? [C]) -> y like x, mean [C], var [C]
+/** (x, scale [C], shift [C], residual? like x, mean? [C], var? [C])
+ *    -> y like x, mean [C], var [C], line? [2 C]
  *  y = leaky((x - mean) / sqrt(var + eps) * scale + shift + residual). var is biased. When fixed,
- *  mean and var are the last two inputs and outputs 1, 2 copies of them. */
+ *  mean and var are the last two inputs and outputs 1, 2 copies of them. line is (a, b) of
+ *  (x - mean) a + b, with mean rounded to f32, as the kernel computed it: see the gradient. */
 extern const fn_op fn_op_batch_norm;
 /** Statistics over ranks are rounded to f32, as they are stored, before use: the operator can then
  *  be repeated with the stored ones (`fixed`), without a second sum over ranks, to the same bits.
  */
 void fn_round_statistics(double *values, int64_t count);
-/** (dy, x, scale, mean, var, y?) -> dx like x, dscale [C], dshift [C], dresidual like x
- *  y is present when slope != 1 (its sign selects the branch). dresidual = dy times the slope of
- * the activation. Without `fixed`, dx accounts for mean and var depending on x. dscale and dshift
- * are this rank's sums, also when sync. */
+/** (dy, x, scale, mean, var, y?, line?) -> dx like x, dscale [C], dshift [C], dresidual like x
+ *  y is present when slope != 1 (its sign selects the branch), unless the operator before it had no
+ *  residual and its line is given: then the sign is that of (x - mean) a + b, which no pass over y
+ *  has to fetch. fn_graph_take_lines() makes it so, after differentiation. dresidual = dy times the
+ *  slope of the activation. Without `fixed`, dx accounts for mean and var depending on x. dscale
+ * and dshift are this rank's sums, also when sync. */
 extern const fn_op fn_op_batch_norm_grad;
 /** (batch [C], running [C]) -> (1 - momentum) running + momentum * factor * batch, where factor is
  *  M / (M - 1) for variances, M = values per channel (over all ranks when sync), else 1. */

@@ -253,6 +253,9 @@ static fn_status compile(fn_engine *engine, entry *e) {
     memcpy(kept, keep, (size_t)output_count * sizeof *kept);
     memcpy(kept + output_count, gradient, (size_t)gradient_count * sizeof *kept);
     FN_TRY(fn_graph_fuse_backward(e->graph, kept, all));
+    const fn_backend *backend;
+    FN_TRY(fn_backend_find(run->compute.backend, &backend));
+    if (backend->takes_lines) FN_TRY(fn_graph_take_lines(e->graph));
   }
   if (precision != FN_F32)
     FN_TRY(fn_graph_apply_half(e->graph, precision, run->compute.first_layer_f32));

@@ -50,6 +50,17 @@ bool fn_cpu_same(const fn_node *node, int input, int output) {
   return in && in->dtype == out->dtype && fn_shape_equal(&in->shape, &out->shape);
 }
 
+// 32 MB: more than the caches keep until the next operator reads it. What systems tell about the
+// size of their caches is no help: it may be of all sockets together.
+enum { STREAMED = 1 << 23 };
+
+bool fn_cpu_streams(const fn_tensor *t) {
+  const fn_rows rows = fn_rows_of(&t->shape, t->block);
+  const bool aligned = (uintptr_t)t->data % 32 == 0 && t->batch_stride % 8 == 0 &&
+                       rows.length % 8 == 0 && t->pitch <= t->block;
+  return t->dtype == FN_F32 && aligned && rows.batch * rows.blocks * rows.length >= STREAMED;
+}
+
 static size_t element_size(const fn_tensor *t) {
   return t->dtype == FN_BF16 ? 2 : 4;
 }
@@ -161,6 +172,7 @@ static fn_status prepare(const fn_backend *backend, fn_kernel *kernel) {
 
 const fn_backend fn_backend_cpu = {
     .name = "cpu",
+    .takes_lines = true,
     .supports = supports,
     .plan = plan,
     .prepare = prepare,

@@ -194,13 +194,43 @@ typedef float fn_lane8 __attribute__((vector_size(32), aligned(4), may_alias));
 #define FN_KEEP(lane8) (void)(lane8)
 #endif
 
+/** What comparing fn_lane8 gives: all bits of a lane set, or none. */
+typedef int32_t fn_mask8 __attribute__((vector_size(32), aligned(4), may_alias));
+
+/** Eight floats to memory. stream: past the caches, 32-byte aligned; before others read them comes
+ *  fn_stream_fence(). Large results that nobody reads soon are written so: an ordinary store would
+ *  read the memory first, and what it writes would only push out what is used again. */
+static inline void fn_lane8_put(float *to, fn_lane8 value, bool stream) {
+#if defined __AVX__
+  typedef float vector __attribute__((vector_size(32)));
+  if (stream) {
+    __builtin_ia32_movntps256(to, (vector)value);
+    return;
+  }
+#else
+  (void)stream;
+#endif
+  *(fn_lane8 *)to = value;
+}
+
+static inline void fn_stream_fence(void) {
+#if defined __AVX__
+  __builtin_ia32_sfence();
+#endif
+}
+
+/** Whether an output is worth writing past the caches with fn_lane8_put(), and may be: f32, larger
+ *  than the last cache, all rows 32-byte aligned. */
+bool fn_cpu_streams(const fn_tensor *t);
+
 /** Values of channel block k repeated to FN_LANES lanes: pattern[i % FN_LANES] belongs to element i
  *  of a row. value [channels]; lanes past the last channel get 0. */
 static inline void fn_pattern(const float *value, int64_t channels, int64_t k, int64_t block,
                               float *pattern) {
-  for (int64_t i = 0; i < FN_LANES; i++) {
-    const int64_t c = k * block + i % block;
-    pattern[i] = c < channels ? value[c] : 0;
+  for (int64_t b = 0; b < block && b < FN_LANES; b++) {
+    const float v = k * block + b < channels ? value[k * block + b] : 0;
+    for (int64_t i = b; i < FN_LANES; i += block)
+      pattern[i] = v;
   }
 }
 

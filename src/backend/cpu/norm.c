@@ -4,14 +4,17 @@
  * one visit of the memory; chunks are combined in double precision in a fixed order (Chan, Golub &
  * LeVeque 1983), so a large mean costs no digits and threads do not change the result. */
 #include <math.h>
+#include <omp.h>
 
 #include "backend/cpu/internal.h"
 
 enum { X, SCALE, SHIFT, RESIDUAL, MEAN, VAR };
-enum { GRAD_DY, GRAD_X, GRAD_SCALE, GRAD_MEAN, GRAD_VAR, GRAD_Y };
+enum { Y, Y_MEAN, Y_VAR, Y_LINE };
+enum { GRAD_DY, GRAD_X, GRAD_SCALE, GRAD_MEAN, GRAD_VAR, GRAD_Y, GRAD_LINE };
 enum {
-  FACTORS = 4, // per channel, see run() and run_grad()
-  SHORT = 512, // elements of a row below which an item costs more than its values
+  FACTORS = 6,  // per channel, see run() and run_grad()
+  STRETCH = 64, // items visited in order of memory
+  SHORT = 512,  // elements of a row below which an item costs more than its values
 };
 
 /** Work is cut in items: a chunk of a row or, where rows are short, the rows of one channel block
@@ -91,48 +94,70 @@ static void span_store(const fn_tensor *t, const span *p, const float *values) {
 
 /** Add the lanes that belong to the same channel: result [block]. */
 static void fold(const float *lanes, int64_t block, double *result) {
-  for (int64_t b = 0; b < block; b++)
+  for (int64_t b = 0; b < block; b++) {
     result[b] = 0;
-  for (int64_t i = 0; i < FN_LANES; i++)
-    result[i % block] += (double)lanes[i];
+    for (int64_t i = b; i < FN_LANES; i += block)
+      result[b] += (double)lanes[i];
+  }
 }
 
-/** Sum and sum of squares of x - shift over a chunk, per lane. */
-static void lane_sums(const float *x, int64_t count, const float *shift, float *sum,
-                      float *square) {
-  const fn_lane8 m0 = *(const fn_lane8 *)shift, m1 = *(const fn_lane8 *)(shift + 8);
-  fn_lane8 s0 = {0}, s1 = {0}, q0 = {0}, q1 = {0};
+/** Sum of x over a chunk, per lane. */
+static void lane_sums(const float *x, int64_t count, float *sum) {
+  fn_lane8 s0 = {0}, s1 = {0};
   int64_t i = 0;
-  for (; i + FN_LANES <= count; i += FN_LANES) {
-    const fn_lane8 d0 = *(const fn_lane8 *)(x + i) - m0, d1 = *(const fn_lane8 *)(x + i + 8) - m1;
-    s0 += d0, s1 += d1;
-    q0 += d0 * d0, q1 += d1 * d1;
-  }
+  for (; i + FN_LANES <= count; i += FN_LANES)
+    s0 += *(const fn_lane8 *)(x + i), s1 += *(const fn_lane8 *)(x + i + 8);
   memcpy(sum, &s0, sizeof s0), memcpy(sum + 8, &s1, sizeof s1);
-  memcpy(square, &q0, sizeof q0), memcpy(square + 8, &q1, sizeof q1);
+  for (int l = 0; i < count; i++, l++)
+    sum[l] += x[i];
+}
+
+/** Sum and sum of squares of x - shift over a chunk, per lane. Meanwhile as many elements at
+ *  `ahead` are fetched. */
+static void lane_squares(const float *x, int64_t count, const float *shift, const float *ahead,
+                         float *sum, float *square) {
+  const fn_lane8 m0 = *(const fn_lane8 *)shift, m1 = *(const fn_lane8 *)(shift + 8);
+  fn_lane8 s[4] = {{0}}, q[4] = {{0}};
+  int64_t i = 0;
+  for (; i + 2 * FN_LANES <= count; i += 2 * FN_LANES) {
+    __builtin_prefetch(ahead + i, 0, 2);
+    __builtin_prefetch(ahead + i + FN_LANES, 0, 2);
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+      const fn_lane8 d = *(const fn_lane8 *)(x + i + 8 * k) - (k % 2 ? m1 : m0);
+      s[k] += d;
+      q[k] += d * d;
+    }
+  }
+  s[0] += s[2], s[1] += s[3];
+  q[0] += q[2], q[1] += q[3];
+  memcpy(sum, s, FN_LANES * sizeof *sum);
+  memcpy(square, q, FN_LANES * sizeof *square);
   for (int l = 0; i < count; i++, l++) {
-    const float d = x[i] - shift[l];
-    sum[l] += d;
-    square[l] += d * d;
+    const float d = x[i] - shift[l % FN_LANES];
+    sum[l % FN_LANES] += d;
+    square[l % FN_LANES] += d * d;
   }
 }
 
-/** partial = sum [block], then sum of squares about the chunk's mean [block]. */
-static void chunk_moments(const float *x, int64_t count, int64_t block, double *partial) {
-  const float zero[FN_LANES] = {0};
-  float pattern[FN_LANES], sum[FN_LANES], square[FN_LANES];
+/** partial = sum [block], then sum of squares about the chunk's mean [block]. The second visit
+ * finds x in the cache and leaves the memory to the next chunk, `ahead`. */
+static void chunk_moments(const float *x, int64_t count, int64_t block, const float *ahead,
+                          double *partial) {
+  float mean[FN_LANES], sum[FN_LANES], square[FN_LANES];
   double first[FN_LANES], rest[FN_LANES], squares[FN_LANES];
   const double cells = (double)(count / block);
-  lane_sums(x, count, zero, sum, square);
+  lane_sums(x, count, sum);
   fold(sum, block, first);
-  for (int64_t i = 0; i < FN_LANES; i++)
-    pattern[i] = (float)(first[i % block] / cells);
-  lane_sums(x, count, pattern, sum, square);
+  for (int64_t b = 0; b < block; b++)
+    for (int64_t i = b; i < FN_LANES; i += block)
+      mean[i] = (float)(first[b] / cells);
+  lane_squares(x, count, mean, ahead, sum, square);
   fold(sum, block, rest);
   fold(square, block, squares);
   for (int64_t b = 0; b < block; b++) {
     // The second visit also mends the rounding of the first sum.
-    partial[b] = (double)pattern[b] * cells + rest[b];
+    partial[b] = (double)mean[b] * cells + rest[b];
     partial[block + b] = squares[b] - rest[b] * rest[b] / cells;
   }
 }
@@ -173,6 +198,26 @@ static double channel_squares(const norm_state *s, const double *partial, int64_
   return total;
 }
 
+/** Items of a thread, [first, last). */
+typedef struct share {
+  int64_t first, last;
+} share;
+
+/** What the calling thread does in a parallel region. */
+static share own_share(const norm_state *s) {
+  const int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
+  return (share){s->items * thread / threads, s->items * (thread + 1) / threads};
+}
+
+/** The first of two passes goes through a share from its end, where the cache still has what was
+ *  written last, to its start, where the second pass begins: in stretches, each from its start, for
+ *  memory likes that better. Returns whether there is a stretch before `*part`. */
+static bool stretch_before(share all, share *part) {
+  const int64_t first = part->first - STRETCH;
+  *part = (share){first > all.first ? first : all.first, part->first};
+  return part->last > part->first;
+}
+
 static fn_status over_ranks(bool sync, const fn_run_context *context, double *values,
                             int64_t count) {
   const fn_collectives *all = context->collectives;
@@ -184,12 +229,20 @@ static fn_status over_ranks(bool sync, const fn_run_context *context, double *va
 static fn_status statistics(const norm_state *s, const fn_tensor *x, bool sync,
                             const fn_run_context *context, double *partial, double *total) {
   const fn_rows *r = &s->rows;
-#pragma omp parallel for schedule(static) if (s->items > 1)
-  for (int64_t i = 0; i < s->items; i++) {
-    float scratch[FN_CHUNK];
-    const span p = span_at(s, i);
-    const float *values = span_load(x, &p, scratch);
-    chunk_moments(values, p.count, r->block, partial + i * 2 * r->block);
+#pragma omp parallel if (s->items > 1)
+  {
+    const share all = own_share(s);
+    share part = {.first = all.last};
+    while (stretch_before(all, &part)) {
+      for (int64_t i = part.first; i < part.last; i++) {
+        float scratch[FN_CHUNK];
+        const span p = span_at(s, i), next = span_at(s, i + 1 < part.last ? i + 1 : i);
+        const float *values = span_load(x, &p, scratch);
+        const bool direct = values != scratch;
+        const float *ahead = direct ? (const float *)x->data + piece_at(x, &next, 0) : values;
+        chunk_moments(values, p.count, r->block, ahead, partial + i * 2 * r->block);
+      }
+    }
   }
   double *mean = total, *var = total + s->channels;
   double count[1] = {(double)(r->batch * r->cells)};
@@ -212,49 +265,103 @@ static fn_status statistics(const norm_state *s, const fn_tensor *x, bool sync,
 /* ---- forward
  * ------------------------------------------------------------------------------------- */
 
-/** y = leaky((x - mean) a + b + residual); mean, a and b per lane; residual may be NULL. */
-static void apply_chunk(const float *x, const float *residual, int64_t count, const float *mean,
-                        const float *a, const float *b, float slope, float *y) {
+/** What is done to the channels of a block before residual and activation: (x - mean) a + b. */
+typedef struct line {
+  float mean[FN_LANES], a[FN_LANES], b[FN_LANES];
+} line;
+
+/** factor: mean, a and b [channels] each. */
+static void line_of(const norm_state *s, const float *factor, int64_t k, line *l) {
+  fn_pattern(factor, s->channels, k, s->rows.block, l->mean);
+  fn_pattern(factor + s->channels, s->channels, k, s->rows.block, l->a);
+  fn_pattern(factor + 2 * s->channels, s->channels, k, s->rows.block, l->b);
+}
+
+/** Eight lanes of a line, in registers. */
+typedef struct line8 {
+  fn_lane8 mean, a, b;
+} line8;
+
+static inline line8 line_half(const line *l, int half) {
+  return (line8){*(const fn_lane8 *)(l->mean + 8 * half), *(const fn_lane8 *)(l->a + 8 * half),
+                 *(const fn_lane8 *)(l->b + 8 * half)};
+}
+
+/** The gradient takes the sign of y from these two: they round as in the forward operator because
+ *  they are the same. */
+static inline fn_lane8 on_line8(const float *x, const line8 *l) {
+  return (*(const fn_lane8 *)x - l->mean) * l->a + l->b;
+}
+static inline float on_line(float x, const line *l, int lane) {
+  return (x - l->mean[lane]) * l->a[lane] + l->b[lane];
+}
+
+/** positive > 0 ? v : slope v */
+static inline fn_lane8 branch8(fn_lane8 positive, fn_lane8 v, float slope) {
+  const fn_mask8 mask = positive > 0;
+  return (fn_lane8)((mask & (fn_mask8)v) | (~mask & (fn_mask8)(slope * v)));
+}
+static inline float branch(float positive, float v, float slope) {
+  return positive > 0 ? v : slope * v;
+}
+
+/** y = leaky((x - mean) a + b + residual); residual may be NULL. stream: y is 32-byte aligned and
+ *  goes past the caches. */
+static void apply_chunk(const float *x, const float *residual, int64_t count, const line *l,
+                        float slope, bool stream, float *y) {
+  const line8 l0 = line_half(l, 0), l1 = line_half(l, 1);
   int64_t i = 0;
   for (; i + FN_LANES <= count; i += FN_LANES) {
-    float v[FN_LANES];
-#pragma omp simd
-    for (int l = 0; l < FN_LANES; l++)
-      v[l] = (x[i + l] - mean[l]) * a[l] + b[l];
+    fn_lane8 v0 = on_line8(x + i, &l0), v1 = on_line8(x + i + 8, &l1);
     if (residual) {
-#pragma omp simd
-      for (int l = 0; l < FN_LANES; l++)
-        v[l] += residual[i + l];
+      v0 += *(const fn_lane8 *)(residual + i);
+      v1 += *(const fn_lane8 *)(residual + i + 8);
     }
-#pragma omp simd
-    for (int l = 0; l < FN_LANES; l++)
-      y[i + l] = v[l] > 0 ? v[l] : slope * v[l];
+    fn_lane8_put(y + i, branch8(v0, v0, slope), stream);
+    fn_lane8_put(y + i + 8, branch8(v1, v1, slope), stream);
   }
-  for (int l = 0; i < count; i++, l++) {
-    const float v = (x[i] - mean[l]) * a[l] + b[l] + (residual ? residual[i] : 0);
-    y[i] = v > 0 ? v : slope * v;
+  for (int lane = 0; i < count; i++, lane++) {
+    const float v = on_line(x[i], l, lane) + (residual ? residual[i] : 0);
+    y[i] = branch(v, v, slope);
   }
 }
 
-static void apply(const norm_state *s, const fn_kernel *kernel, const float *mean, const float *a,
-                  const float *b, double slope) {
-  const fn_rows *r = &s->rows;
+/** Whether results may go past the caches: not over what was just read. */
+static bool streams(const norm_state *s, const fn_kernel *kernel, int output) {
+  const fn_tensor *to = &kernel->output[output];
+  for (int i = 0; i < kernel->node->input_count; i++)
+    if (kernel->input[i].data == to->data) return false;
+  return s->group == 1 && fn_cpu_streams(to);
+}
+
+/** factor: mean, a and b [channels] each. */
+static void apply(const norm_state *s, const fn_kernel *kernel, const float *factor, double slope) {
   const fn_tensor *x = &kernel->input[X], *residual = &kernel->input[RESIDUAL];
-  const fn_tensor *y = &kernel->output[0];
-#pragma omp parallel for schedule(static) if (s->items > 1)
-  for (int64_t i = 0; i < s->items; i++) {
-    float in[FN_CHUNK], extra[FN_CHUNK], out[FN_CHUNK];
-    float lane_mean[FN_LANES], lane_a[FN_LANES], lane_b[FN_LANES];
-    const span p = span_at(s, i);
-    fn_pattern(mean, s->channels, p.k, r->block, lane_mean);
-    fn_pattern(a, s->channels, p.k, r->block, lane_a);
-    fn_pattern(b, s->channels, p.k, r->block, lane_b);
-    const float *values = span_load(x, &p, in);
-    const float *added = residual->data ? span_load(residual, &p, extra) : NULL;
-    float *result = span_target(y, &p, out);
-    apply_chunk(values, added, p.count, lane_mean, lane_a, lane_b, (float)slope, result);
-    span_store(y, &p, result);
+  const fn_tensor *y = &kernel->output[Y];
+  const bool stream = streams(s, kernel, Y);
+#pragma omp parallel if (s->items > 1)
+  {
+    const share all = own_share(s);
+    for (int64_t i = all.first; i < all.last; i++) {
+      float in[FN_CHUNK], extra[FN_CHUNK], out[FN_CHUNK];
+      const span p = span_at(s, i);
+      line l;
+      line_of(s, factor, p.k, &l);
+      const float *values = span_load(x, &p, in);
+      const float *added = residual->data ? span_load(residual, &p, extra) : NULL;
+      float *result = span_target(y, &p, out);
+      apply_chunk(values, added, p.count, &l, (float)slope, stream, result);
+      span_store(y, &p, result);
+    }
+    if (stream) fn_stream_fence();
   }
+}
+
+/** Output 3, [2 channels]: what the gradient needs beside the mean to find the sign of y. */
+static void store_line(const fn_kernel *kernel, const float *factor, int64_t channels) {
+  if (kernel->node->output_count <= Y_LINE || !kernel->output[Y_LINE].data) return;
+  for (int64_t c = 0; c < 2 * channels; c++)
+    fn_scalar_set(&kernel->output[Y_LINE], c, (double)factor[channels + c]);
 }
 
 static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
@@ -281,15 +388,14 @@ static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
     // What rounding the mean to f32 lost goes into the shift.
     factor[2 * channels + c] =
         (float)(fn_scalar(&kernel->input[SHIFT], c) + ((double)factor[c] - total[c]) * a);
-    for (int o = 1; o < 3; o++) {
+    for (int o = Y_MEAN; o <= Y_VAR; o++) {
       if (kernel->output[o].data) {
         fn_scalar_set(&kernel->output[o], c, total[(o - 1) * channels + c]);
       }
     }
   }
-  if (kernel->output[0].data) {
-    apply(s, kernel, factor, factor + channels, factor + 2 * channels, attrs->slope);
-  }
+  store_line(kernel, factor, channels);
+  if (kernel->output[Y].data) apply(s, kernel, factor, attrs->slope);
   return FN_OK;
 }
 
@@ -309,81 +415,141 @@ static void plan(const fn_node *node, const int64_t *current, fn_node_plan *plan
 /* ---- gradient
  * ------------------------------------------------------------------------------------ */
 
-/** g = dy times the slope of the activation. */
-static void activation_chunk(const float *dy, const float *y, int64_t count, float slope,
-                             float *g) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; i++)
-    g[i] = y[i] > 0 ? dy[i] : slope * dy[i];
+/** Where the branch of the activation is read from. */
+typedef enum source { NO_BRANCH, FROM_Y, FROM_X } source;
+
+/** What an item's gradient is made of; y with FROM_Y, l with FROM_X (and mean always). */
+typedef struct grad_item {
+  const float *dy, *x, *y;
+  int64_t count;
+  line l;
+  float slope;
+} grad_item;
+
+static inline fn_lane8 before8(source from, const grad_item *g, int64_t i, const line8 *l) {
+  const fn_lane8 dy = *(const fn_lane8 *)(g->dy + i);
+  if (from == NO_BRANCH) return dy;
+  const fn_lane8 y = from == FROM_Y ? *(const fn_lane8 *)(g->y + i) : on_line8(g->x + i, l);
+  return branch8(y, dy, g->slope);
 }
 
-/** Sums of g and g (x - mean) per lane of a chunk. */
-static void chunk_products(const float *g, const float *x, int64_t count, int64_t block,
-                           const float *mean, double *partial) {
-  const fn_lane8 m0 = *(const fn_lane8 *)mean, m1 = *(const fn_lane8 *)(mean + 8);
+/** dy times the slope of the activation at element i, a lane of its line. */
+static inline float before(source from, const grad_item *g, int64_t i, int lane) {
+  if (from == NO_BRANCH) return g->dy[i];
+  return branch(from == FROM_Y ? g->y[i] : on_line(g->x[i], &g->l, lane), g->dy[i], g->slope);
+}
+
+/** Sums of g = before() and g (x - mean), per lane. */
+static inline __attribute__((always_inline)) void sum_lanes(source from, const grad_item *g,
+                                                            float *sum, float *product) {
+  const line8 l0 = line_half(&g->l, 0), l1 = line_half(&g->l, 1);
   fn_lane8 s0 = {0}, s1 = {0}, p0 = {0}, p1 = {0};
   int64_t i = 0;
-  for (; i + FN_LANES <= count; i += FN_LANES) {
-    const fn_lane8 g0 = *(const fn_lane8 *)(g + i), g1 = *(const fn_lane8 *)(g + i + 8);
+  for (; i + FN_LANES <= g->count; i += FN_LANES) {
+    const fn_lane8 g0 = before8(from, g, i, &l0), g1 = before8(from, g, i + 8, &l1);
     s0 += g0, s1 += g1;
-    p0 += g0 * (*(const fn_lane8 *)(x + i) - m0);
-    p1 += g1 * (*(const fn_lane8 *)(x + i + 8) - m1);
+    p0 += g0 * (*(const fn_lane8 *)(g->x + i) - l0.mean);
+    p1 += g1 * (*(const fn_lane8 *)(g->x + i + 8) - l1.mean);
   }
-  float sum[FN_LANES], product[FN_LANES];
   memcpy(sum, &s0, sizeof s0), memcpy(sum + 8, &s1, sizeof s1);
   memcpy(product, &p0, sizeof p0), memcpy(product + 8, &p1, sizeof p1);
-  for (int l = 0; i < count; i++, l++) {
-    sum[l] += g[i];
-    product[l] += g[i] * (x[i] - mean[l]);
+  for (int lane = 0; i < g->count; i++, lane++) {
+    const float value = before(from, g, i, lane);
+    sum[lane] += value;
+    product[lane] += value * (g->x[i] - g->l.mean[lane]);
+  }
+}
+
+/** partial = sums of g [block], then of g (x - mean) [block]. */
+static void chunk_products(source from, const grad_item *g, int64_t block, double *partial) {
+  float sum[FN_LANES], product[FN_LANES];
+  switch (from) { // constants, for loops of their own
+    case NO_BRANCH: sum_lanes(NO_BRANCH, g, sum, product); break;
+    case FROM_Y: sum_lanes(FROM_Y, g, sum, product); break;
+    case FROM_X: sum_lanes(FROM_X, g, sum, product); break;
   }
   fold(sum, block, partial);
   fold(product, block, partial + block);
 }
 
-/** dx = a g + b (x - mean) + c, per lane. */
-static void gradient_chunk(const float *g, const float *x, int64_t count, const float *mean,
-                           const float *a, const float *b, const float *c, float *dx) {
+/** dx = a g + b (x - mean) + c per lane, and g itself; either may be NULL. */
+typedef struct grad_result {
+  float a[FN_LANES], b[FN_LANES], c[FN_LANES];
+  float *dx, *g;
+  bool stream; /**< dx */
+} grad_result;
+
+static inline __attribute__((always_inline)) void write_lanes(source from, const grad_item *g,
+                                                              const grad_result *r) {
+  const line8 l0 = line_half(&g->l, 0), l1 = line_half(&g->l, 1);
+  const fn_lane8 a0 = *(const fn_lane8 *)r->a, a1 = *(const fn_lane8 *)(r->a + 8);
+  const fn_lane8 b0 = *(const fn_lane8 *)r->b, b1 = *(const fn_lane8 *)(r->b + 8);
+  const fn_lane8 c0 = *(const fn_lane8 *)r->c, c1 = *(const fn_lane8 *)(r->c + 8);
   int64_t i = 0;
-  for (; i + FN_LANES <= count; i += FN_LANES) {
-#pragma omp simd
-    for (int l = 0; l < FN_LANES; l++) {
-      dx[i + l] = a[l] * g[i + l] + (b[l] * (x[i + l] - mean[l]) + c[l]);
-    }
+  for (; i + FN_LANES <= g->count; i += FN_LANES) {
+    const fn_lane8 x0 = *(const fn_lane8 *)(g->x + i), x1 = *(const fn_lane8 *)(g->x + i + 8);
+    const fn_lane8 g0 = before8(from, g, i, &l0), g1 = before8(from, g, i + 8, &l1);
+    // dx may lie over dy or x and g over dy or y: everything was read.
+    if (r->g) fn_lane8_put(r->g + i, g0, false), fn_lane8_put(r->g + i + 8, g1, false);
+    if (!r->dx) continue;
+    fn_lane8_put(r->dx + i, a0 * g0 + (b0 * (x0 - l0.mean) + c0), r->stream);
+    fn_lane8_put(r->dx + i + 8, a1 * g1 + (b1 * (x1 - l1.mean) + c1), r->stream);
   }
-  for (int l = 0; i < count; i++, l++)
-    dx[i] = a[l] * g[i] + (b[l] * (x[i] - mean[l]) + c[l]);
+  for (int lane = 0; i < g->count; i++, lane++) {
+    const float value = before(from, g, i, lane), apart = g->x[i] - g->l.mean[lane];
+    if (r->g) r->g[i] = value;
+    if (r->dx) r->dx[i] = r->a[lane] * value + (r->b[lane] * apart + r->c[lane]);
+  }
 }
 
-static const fn_tensor *y_of(const fn_kernel *kernel) {
-  const fn_batch_norm_attrs *attrs = kernel->node->attrs;
-  const bool given = kernel->node->input_count > GRAD_Y && kernel->input[GRAD_Y].data;
-  return given && attrs->slope != 1 ? &kernel->input[GRAD_Y] : NULL;
+static void chunk_gradients(source from, const grad_item *g, const grad_result *r) {
+  switch (from) {
+    case NO_BRANCH: write_lanes(NO_BRANCH, g, r); break;
+    case FROM_Y: write_lanes(FROM_Y, g, r); break;
+    case FROM_X: write_lanes(FROM_X, g, r); break;
+  }
 }
 
-/** g of one item: dy itself when there is no activation, else computed into `target`. */
-static const float *activated(const fn_kernel *kernel, const span *p, float *scratch_dy,
-                              float *scratch_y, float *target) {
+static source source_of(const fn_kernel *kernel) {
   const fn_batch_norm_attrs *attrs = kernel->node->attrs;
-  const fn_tensor *y = y_of(kernel);
-  const float *g = span_load(&kernel->input[GRAD_DY], p, scratch_dy);
-  if (!y) return g;
-  activation_chunk(g, span_load(y, p, scratch_y), p->count, (float)attrs->slope, target);
-  return target;
+  if (attrs->slope == 1) return NO_BRANCH;
+  const bool has_line = kernel->node->input_count > GRAD_LINE && kernel->input[GRAD_LINE].data;
+  return has_line ? FROM_X : FROM_Y;
+}
+
+/** Elements of an item as f32, where they are not so in memory. */
+typedef struct grad_scratch {
+  float dy[FN_CHUNK], x[FN_CHUNK], y[FN_CHUNK];
+} grad_scratch;
+
+static void load_item(const norm_state *s, const fn_kernel *kernel, source from, const span *p,
+                      const float *factor, grad_scratch *scratch, grad_item *g) {
+  g->dy = span_load(&kernel->input[GRAD_DY], p, scratch->dy);
+  g->x = span_load(&kernel->input[GRAD_X], p, scratch->x);
+  g->y = from == FROM_Y ? span_load(&kernel->input[GRAD_Y], p, scratch->y) : NULL;
+  g->count = p->count;
+  g->slope = (float)((const fn_batch_norm_attrs *)kernel->node->attrs)->slope;
+  line_of(s, factor, p->k, &g->l);
 }
 
 /** total [2 channels + 1]: sums of g and g (x - mean), and the values per channel. */
-static void products(const norm_state *s, const fn_kernel *kernel, const float *mean,
+static void products(const norm_state *s, const fn_kernel *kernel, const float *factor,
                      double *partial, double *total) {
   const fn_rows *r = &s->rows;
-#pragma omp parallel for schedule(static) if (s->items > 1)
-  for (int64_t i = 0; i < s->items; i++) {
-    float in[FN_CHUNK], grad[FN_CHUNK], out[FN_CHUNK], lane_mean[FN_LANES];
-    const span p = span_at(s, i);
-    fn_pattern(mean, s->channels, p.k, r->block, lane_mean);
-    // Two arrays are enough: y is used up before x is loaded.
-    const float *g = activated(kernel, &p, grad, in, out);
-    const float *x = span_load(&kernel->input[GRAD_X], &p, in);
-    chunk_products(g, x, p.count, r->block, lane_mean, partial + i * 2 * r->block);
+  const source from = source_of(kernel);
+#pragma omp parallel if (s->items > 1)
+  {
+    const share all = own_share(s);
+    share part = {.first = all.last};
+    while (stretch_before(all, &part)) {
+      for (int64_t i = part.first; i < part.last; i++) {
+        grad_scratch scratch;
+        grad_item g;
+        const span p = span_at(s, i);
+        load_item(s, kernel, from, &p, factor, &scratch, &g);
+        chunk_products(from, &g, r->block, partial + i * 2 * r->block);
+      }
+    }
   }
 #pragma omp parallel for schedule(static) if (s->items > 64)
   for (int64_t c = 0; c < s->channels; c++) {
@@ -393,25 +559,30 @@ static void products(const norm_state *s, const fn_kernel *kernel, const float *
   total[2 * s->channels] = (double)(r->batch * r->cells);
 }
 
+/** factor: mean, a and b of forward's line, then a, b and c of grad_result, [channels] each. */
 static void write_gradients(const norm_state *s, const fn_kernel *kernel, const float *factor) {
   const fn_tensor *dx = &kernel->output[0], *dresidual = &kernel->output[3];
-#pragma omp parallel for schedule(static) if (s->items > 1)
-  for (int64_t i = 0; i < s->items; i++) {
-    float in[FN_CHUNK], grad[FN_CHUNK], out[FN_CHUNK], lane[FACTORS][FN_LANES];
-    const span p = span_at(s, i);
-    for (int f = 0; f < FACTORS; f++)
-      fn_pattern(factor + f * s->channels, s->channels, p.k, s->rows.block, lane[f]);
-    float *target = dresidual->data ? span_target(dresidual, &p, out) : out;
-    const float *g = activated(kernel, &p, grad, in, target);
-    if (dresidual->data) {
-      if (g != target) memmove(target, g, (size_t)p.count * sizeof *g);
-      span_store(dresidual, &p, target);
+  const source from = source_of(kernel);
+  const bool stream = streams(s, kernel, 0);
+#pragma omp parallel if (s->items > 1)
+  {
+    const share all = own_share(s);
+    for (int64_t i = all.first; i < all.last; i++) {
+      grad_scratch scratch;
+      grad_item g;
+      grad_result r = {.stream = stream};
+      const span p = span_at(s, i);
+      load_item(s, kernel, from, &p, factor, &scratch, &g);
+      float *const lane[] = {r.a, r.b, r.c};
+      for (int f = 0; f < 3; f++)
+        fn_pattern(factor + (3 + f) * s->channels, s->channels, p.k, s->rows.block, lane[f]);
+      if (dx->data) r.dx = span_target(dx, &p, scratch.dy);
+      if (dresidual->data) r.g = span_target(dresidual, &p, scratch.y);
+      chunk_gradients(from, &g, &r);
+      if (r.dx) span_store(dx, &p, r.dx);
+      if (r.g) span_store(dresidual, &p, r.g);
     }
-    if (!dx->data) continue;
-    const float *x = span_load(&kernel->input[GRAD_X], &p, in);
-    float *result = span_target(dx, &p, grad);
-    gradient_chunk(g, x, p.count, lane[0], lane[1], lane[2], lane[3], result);
-    span_store(dx, &p, result);
+    if (stream) fn_stream_fence();
   }
 }
 
@@ -422,8 +593,13 @@ static fn_status run_grad(const fn_kernel *kernel, const fn_run_context *context
   double *total = (double *)(memory + s->total_at);
   float *factor = (float *)(memory + s->factor_at);
   const int64_t channels = s->channels;
+  const bool from_x = source_of(kernel) == FROM_X;
   for (int64_t c = 0; c < channels; c++) {
     factor[c] = (float)fn_scalar(&kernel->input[GRAD_MEAN], c);
+    for (int f = 1; f < 3; f++) {
+      const int64_t at = (f - 1) * channels + c;
+      factor[f * channels + c] = from_x ? (float)fn_scalar(&kernel->input[GRAD_LINE], at) : 0;
+    }
   }
   products(s, kernel, factor, (double *)(memory + s->partial_at), total);
   for (int64_t c = 0; c < channels; c++) {
@@ -437,11 +613,11 @@ static fn_status run_grad(const fn_kernel *kernel, const fn_run_context *context
   for (int64_t c = 0; c < channels; c++) {
     const double inverse = 1 / sqrt(fn_scalar(&kernel->input[GRAD_VAR], c) + attrs->eps);
     const double a = fn_scalar(&kernel->input[GRAD_SCALE], c) * inverse;
-    factor[channels + c] = (float)a;
+    factor[3 * channels + c] = (float)a;
     // Ioffe & Szegedy 2015, section 3, with the sums over the batch collected.
-    factor[2 * channels + c] =
+    factor[4 * channels + c] =
         attrs->fixed ? 0 : (float)(-a * inverse * inverse * total[channels + c] / count);
-    factor[3 * channels + c] = attrs->fixed ? 0 : (float)(-a * total[c] / count);
+    factor[5 * channels + c] = attrs->fixed ? 0 : (float)(-a * total[c] / count);
   }
   if (kernel->output[0].data || kernel->output[3].data) write_gradients(s, kernel, factor);
   return FN_OK;
