@@ -79,16 +79,8 @@ typedef struct piece_job {
   int64_t cells;
   float *x[PIECE]; /**< patches */
   float slope;
+  bool stream; /**< x goes past the caches */
 } piece_job;
-
-/** leaky(sum) -> 8 elements of a run. */
-static inline void put(float *to, const fn_lane8 *sum, float slope) {
-  *(fn_lane8 *)to = *sum;
-  if (slope == 1) return;
-#pragma omp simd
-  for (int i = 0; i < 8; i++)
-    to[i] = to[i] > 0 ? to[i] : slope * to[i];
-}
 
 /** The products of fewer cells than a tile. */
 static void product_few(const piece_job *job, const float *w, const fn_lane8 *start,
@@ -122,8 +114,10 @@ static void panel(const piece_job *job, const float *w, int halves, int64_t offs
     else
       product(y, job->y_stride, job->block, job->k_count, w, start, sum);
     for (int64_t i = 0; i < tile; i++)
-      for (int h = 0; h < halves; h++)
-        put(job->x[from + i] + offset + 8 * h, &sum[i][h], job->slope);
+      for (int h = 0; h < halves; h++) {
+        if (job->slope != 1) fn_lane8_leaky(&sum[i][h], job->slope);
+        fn_lane8_put(job->x[from + i] + offset + 8 * h, sum[i][h], job->stream);
+      }
   }
 }
 
@@ -132,9 +126,10 @@ static void start_of(const data_state *s, const float *bias, int64_t run, int64_
                      float *start) {
   const fn_patches *p = &s->p;
   const int64_t rows = p->kernel[0] * p->kernel[1];
-  for (int64_t l = 0; l < FN_LANES; l++) {
+  memset(start, 0, FN_LANES * sizeof *start);
+  for (int64_t l = 0; bias && l < FN_LANES; l++) {
     const int64_t c = run / rows * p->block + (panel_ * FN_LANES + l) % p->block;
-    start[l] = bias && c < p->x_channels ? bias[c] : 0;
+    start[l] = c < p->x_channels ? bias[c] : 0;
   }
 }
 
@@ -150,7 +145,8 @@ static void multiply_piece(const data_state *s, const fn_tensor *x, const fn_ten
                    .k_count = p->y_channels,
                    .block = y->block,
                    .cells = fn_min_of(PIECE, p->cells - first),
-                   .slope = (float)slope};
+                   .slope = (float)slope,
+                   .stream = fn_cpu_streams(x)};
   int64_t corner[PIECE];
   fn_patch_corners(p, first, job.cells, corner);
   for (int64_t i = 0; i < job.cells; i++)
@@ -169,9 +165,13 @@ static void multiply_piece(const data_state *s, const fn_tensor *x, const fn_ten
 static void multiply(const data_state *s, const fn_tensor *x, const fn_tensor *y,
                      const float *packed, const float *bias, double slope) {
   const int64_t items = y->shape.dim[0] * fn_ceil_div(s->p.cells, PIECE);
-#pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < items; i++)
-    multiply_piece(s, x, y, packed, bias, slope, i);
+#pragma omp parallel
+  {
+#pragma omp for schedule(static) nowait
+    for (int64_t i = 0; i < items; i++)
+      multiply_piece(s, x, y, packed, bias, slope, i);
+    fn_stream_fence();
+  }
 }
 
 static const float *bias_of(const fn_kernel *kernel) {
