@@ -127,6 +127,7 @@ static fn_status trial_create(trial *t, const network *net, const fn_program_opt
   gradient[count] = y;
   gradient[count + 1] = loss;
   require(fn_graph_fuse_backward(g, gradient, count + 2));
+  if (strcmp(options->backend, "cpu") == 0) require(fn_graph_take_lines(g)); // as in training
   require(fn_parameters_create(g, FN_F32, &t->parameters));
   fn_parameters_initialise(t->parameters, 3, -1);
   const fn_program_output outputs[] = {{"y", y}, {"loss", loss}};
