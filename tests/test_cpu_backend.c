@@ -101,12 +101,47 @@ static void large_batch_norm(void **state) {
   free(values);
 }
 
+/** The same of a data gradient over patches. */
+static void large_data_gradient(void **state) {
+  (void)state;
+  const fn_shape x = {4, {3, 16, 420, 424}}, y = {4, {3, 8, 105, 106}}, w = {4, {8, 16, 4, 4}};
+  const fn_conv_attrs attrs = {
+      .geometry = {.stride = {4, 4}, .dilation = {1, 1}, .groups = 1}, .extent = x, .slope = 1};
+  call b;
+  require(call_infer(&b, &fn_op_conv_data, &attrs, 2, (fn_shape[]){y, w}, 1));
+  const int64_t sample = fn_tensor_sample_count(&x, 8), count = fn_shape_count(&y);
+  float *values = malloc((size_t)count * sizeof *values), *result[2];
+  float weight[8 * 16 * 4 * 4];
+  for (int64_t i = 0; i < count; i++)
+    values[i] = (float)(i * 7919 % 1009) / 500 - 1;
+  for (int i = 0; i < 8 * 16 * 4 * 4; i++)
+    weight[i] = (float)(i * 31 % 101) / 50 - 1;
+  for (int apart = 0; apart < 2; apart++) {
+    fn_tensor input[CALL_PORTS] = {{0}}, output[CALL_PORTS] = {{0}};
+    input[0] = (fn_tensor){.data = values, .shape = y, .block = 8, .batch_stride = count / 3};
+    input[1] = (fn_tensor){.data = weight, .shape = w, .block = 1, .batch_stride = 16 * 4 * 4};
+    const size_t bytes = (size_t)(3 * (sample + 4)) * sizeof(float);
+    result[apart] = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    output[0] = (fn_tensor){
+        .data = result[apart], .shape = x, .block = 8, .batch_stride = sample + 4 * apart};
+    assert_int_equal(fn_cpu_streams(&output[0]), !apart);
+    run_on_cpu(&b, input, output);
+  }
+  for (int n = 0; n < 3; n++)
+    assert_memory_equal(result[0] + n * sample, result[1] + n * (sample + 4),
+                        (size_t)sample * sizeof(float));
+  free(result[0]);
+  free(result[1]);
+  free(values);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(batch_norm),
       cmocka_unit_test(batch_norm_gradient),
       cmocka_unit_test(batch_norm_lines),
       cmocka_unit_test(large_batch_norm),
+      cmocka_unit_test(large_data_gradient),
       cmocka_unit_test(large_mean),
       cmocka_unit_test(threads_do_not_matter),
       cmocka_unit_test(synchronised),
