@@ -7,7 +7,7 @@
 #include "base/system.h"
 #include "ops/geometry.h"
 
-enum { SHAPES = 60, CASES = 3 * SHAPES };
+enum { SHAPES = 100, CASES = 3 * SHAPES };
 
 /** A number from..to. */
 static int64_t draw(fn_random *random, int64_t from, int64_t to) {
@@ -59,9 +59,12 @@ static void random_problem(fn_random *random, const fn_op *op, problem *p) {
   p->x.dim[1] = p->w.dim[1] = draw(random, 1, 40);
   p->w.dim[0] = draw(random, 1, 40);
   const int64_t always = draw(random, 0, spatial - 1);
+  const bool phases = draw(random, 0, 1);
   for (int d = 0; d < spatial; d++) {
-    p->w.dim[2 + d] = d == always || draw(random, 0, 3) ? 3 : 1;
-    p->x.dim[2 + d] = draw(random, 3, spatial == 3 ? 11 : 17);
+    const bool strided = phases && (d == always || draw(random, 0, 2));
+    p->w.dim[2 + d] = strided ? 4 : d == always || draw(random, 0, 3) ? 3 : 1;
+    g.stride[d] = strided ? 2 : 1;
+    p->x.dim[2 + d] = draw(random, 4, spatial == 3 ? 11 : 21);
     g.pad_low[d] = draw(random, 0, 2);
     g.pad_high[d] = draw(random, 0, 2);
   }
