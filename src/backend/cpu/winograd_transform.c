@@ -357,24 +357,29 @@ INLINE const float *box_cells(const box *b, const float *from, int64_t block, fl
   return copy;
 }
 
-/** Ask for what the next tile along the last axis adds to the rows of this one. The processor does
- *  not see so many short runs coming. */
-INLINE void ask_ahead(const winograd *w, const fn_tensor *in, const wino_place *at,
+/** Ask for the cells that the next tile reads and this one does not: in's, or out's when read back.
+ *  The processor does not see so many short runs coming. */
+INLINE void ask_ahead(const winograd *w, bool back, const fn_tensor *t, const wino_place *at,
                       const float *from) {
   const wino_axis *a = w->axis;
+  int64_t cell[] = {at->cell[0], at->cell[1], at->cell[2] + a[2].step};
+  const bool wraps = cell[2] >= a[2].first[1] + a[2].tiles * a[2].step;
+  if (wraps) cell[2] = a[2].first[1], cell[1] += a[1].step;
   int64_t first[FN_MAX_SPATIAL], past[FN_MAX_SPATIAL];
   for (int d = 0; d < FN_MAX_SPATIAL; d++) {
-    first[d] = a[d].in_stride * at->cell[d] - a[d].in_pad;
-    past[d] = fn_min_of(first[d] + a[d].in_stride * a[d].points, a[d].in);
+    const int64_t stride = back ? 1 : a[d].in_stride, points = back ? a[d].step : a[d].points;
+    first[d] = stride * cell[d] - (back ? 0 : a[d].in_pad);
+    past[d] = fn_min_of(first[d] + stride * points, back ? a[d].out : a[d].in);
+    if (d == 2 && !wraps) first[d] += stride * (points - a[d].step);
     first[d] = first[d] > 0 ? first[d] : 0;
   }
-  const int64_t length = a[2].in_stride * a[2].step * in->block;
+  const int64_t length = (past[2] - first[2]) * t->block;
+  const int64_t row = (back ? a[2].out : a[2].in) * t->block, rows = back ? a[1].out : a[1].in;
   for (int64_t z = first[0]; z < past[0]; z++) {
-    for (int64_t y = first[1]; y < past[1]; y++) {
-      const float *next = from + ((z * a[1].in + y) * a[2].in + past[2]) * in->block;
+    const float *next = from + (z * rows + first[1]) * row + first[2] * t->block;
+    for (int64_t y = first[1]; y < past[1]; y++, next += row)
       for (int64_t i = 0; i < length; i += LINE)
         __builtin_prefetch(next + i);
-    }
   }
 }
 
@@ -382,7 +387,7 @@ void fn_wino_read(const winograd *w, const fn_tensor *in, const wino_place *at, 
                   float *to, int64_t spread) {
   float copy[WINO_ELEMENTS * L];
   const float *from = group_at(in, at->sample, group);
-  ask_ahead(w, in, at, from);
+  ask_ahead(w, false, in, at, from);
   box b;
   for (int q = 0; q < w->in_phases; q++) {
     for (int d = 0; d < FN_MAX_SPATIAL; d++) {
@@ -410,7 +415,9 @@ void fn_wino_read_back(const winograd *w, const fn_tensor *out, const wino_place
     b.edge[d] = w->axis[d].step;
   }
   steps by;
-  const float *cells = box_cells(&b, group_at(out, at->sample, group), out->block, copy, &by);
+  const float *from = group_at(out, at->sample, group);
+  ask_ahead(w, true, out, at, from);
+  const float *cells = box_cells(&b, from, out->block, copy, &by);
   wino_vec all = {0};
   for (int z = 0; z < b.edge[0]; z++)
     for (int y = 0; y < b.edge[1]; y++)
