@@ -15,22 +15,18 @@
 /* ---- shapes ------------------------------------------------------------------------------------
  */
 
-/* Measured on AVX2 beside oneDNN 3.2, 16 to 128 channels in 2 and 3 dimensions: an element costs
- * 2 (C K + 10 (C + K)) where a product of oneDNN's forward convolution costs 1, and one of its
- * weight gradient 1.4. Only what saves a sixth and more is taken from oneDNN. With phases, in 2
- * dimensions: C K + 17 (C + K) for the channels of all phases. */
+/* Measured on AVX2 beside oneDNN 3.2, 16 to 128 channels in 2 and 3 dimensions: where a product of
+ * oneDNN's forward convolution costs 1, an element costs C K + 17 (C + K) or a little more, C and K
+ * the channels of all phases. Its weight gradient is slower. Only what saves a seventh and more is
+ * taken from oneDNN; wider vectors, not measured so closely, shall save more. */
 enum {
-  TRANSFORM = 10, /**< cost of transforming one element, in products */
-  TRANSFORM_PHASES = 17,
+  TRANSFORM = 17,       /**< cost of transforming one element, in products */
   FEWEST_CHANNELS = 16, /**< of x and of y */
   SCRATCH = 3 << 18,    /**< bytes of the elements of a block of tiles */
 };
 // of the direct sum's products
-static const double worth_sum = 0.43, worth_weight = 0.6, worth_phases = 0.85;
-
-static bool has_phases(const winograd *w) {
-  return w->in_phases * w->out_phases * w->groups > 1;
-}
+static const double worth_sum = WINO_LANES > 8 ? 0.6 : 0.85;
+static const double worth_weight = WINO_LANES > 8 ? 0.8 : 0.95;
 
 double fn_wino_cost(const winograd *w) {
   const double in = (double)(w->in_phases * w->in_width), out = (double)w->columns;
@@ -209,10 +205,7 @@ bool fn_cpu_winograd_fits(const fn_node *node) {
   const int overlap = v.role == CONV_DATA ? w.out_phases * w.groups : 1;
   const double direct = (double)(w.samples * fn_space(cells)) * w.kernel / overlap *
                         (double)(v.x->shape.dim[1] * v.y->shape.dim[1]);
-  const double worth = has_phases(&w)          ? worth_phases
-                       : v.role == CONV_WEIGHT ? worth_weight
-                                               : worth_sum;
-  return fn_wino_cost(&w) < worth * direct;
+  return fn_wino_cost(&w) < (v.role == CONV_WEIGHT ? worth_weight : worth_sum) * direct;
 }
 
 /* ---- running -----------------------------------------------------------------------------------
