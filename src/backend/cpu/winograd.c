@@ -20,9 +20,10 @@
  * the channels of all phases. Its weight gradient is slower. Only what saves a seventh and more is
  * taken from oneDNN; wider vectors, not measured so closely, shall save more. */
 enum {
-  TRANSFORM = 17,       /**< cost of transforming one element, in products */
-  FEWEST_CHANNELS = 16, /**< of x and of y */
-  SCRATCH = 3 << 18,    /**< bytes of the elements of a block of tiles */
+  TRANSFORM = 17,               /**< cost of transforming one element, in products */
+  FEWEST_CHANNELS = 16,         /**< of x and of y */
+  SCRATCH = 3 << 17,            /**< bytes of the elements of a block of tiles */
+  FEWEST_TILES = 2 * WINO_ROWS, /**< of a block: weights are read once for all of them */
 };
 // of the direct sum's products
 static const double worth_sum = WINO_LANES > 8 ? 0.6 : 0.85;
@@ -314,7 +315,8 @@ static fn_status prepare_sums(fn_kernel *kernel, const winograd *shape) {
   const int64_t in_row = w->in_phases * w->in_width;
   const int64_t row = w->elements * (in_row + w->columns) * (int64_t)sizeof(float);
   const int64_t even = fn_ceil_div(w->samples * w->tiles, s->threads);
-  s->block = fn_ceil_div(fn_min_of(SCRATCH / row, even), WINO_ROWS) * WINO_ROWS;
+  const int64_t most = SCRATCH / row > FEWEST_TILES ? SCRATCH / row : FEWEST_TILES;
+  s->block = fn_ceil_div(fn_min_of(most, even), WINO_ROWS) * WINO_ROWS;
   s->in_spread = s->block * in_row + WINO_SPREAD;
   s->out_spread = s->block * w->columns + WINO_SPREAD;
   s->weights_at = fn_cpu_carve(kernel, (size_t)fn_wino_weight_count(w) * sizeof(float));

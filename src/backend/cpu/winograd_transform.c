@@ -239,6 +239,17 @@ typedef struct steps {
   int64_t plane, row, cell;
 } steps;
 
+/** PLANE for constants where these two filters are usual, so that the loops over a tile unroll. */
+#define PLANES(f1, f2)                                                                             \
+  switch (f1 * 8 + f2) {                                                                           \
+    case WINO_4_3 * 8 + WINO_4_3: PLANE(WINO_4_3, WINO_4_3); break;                                \
+    case WINO_3_2 * 8 + WINO_3_2: PLANE(WINO_3_2, WINO_3_2); break;                                \
+    case WINO_3_2 * 8 + WINO_4_2: PLANE(WINO_3_2, WINO_4_2); break;                                \
+    case WINO_4_2 * 8 + WINO_3_2: PLANE(WINO_4_2, WINO_3_2); break;                                \
+    case WINO_4_2 * 8 + WINO_4_2: PLANE(WINO_4_2, WINO_4_2); break;                                \
+    default: PLANE(f1, f2);                                                                        \
+  }
+
 /** Two axes, the last one first; results are `spread` apart. */
 INLINE void plane(transform kind, wino_filter f1, wino_filter f2, const float *from,
                   const steps *by, float *to, int64_t spread) {
@@ -253,12 +264,9 @@ INLINE void all_axes(transform kind, const winograd *w, const float *from, const
                      float *to, int64_t spread) {
   const wino_filter f0 = w->axis[0].filter, f1 = w->axis[1].filter, f2 = w->axis[2].filter;
   if (f0 == WINO_NONE) {
-    if (f1 == WINO_4_2 && f2 == WINO_4_2)
-      plane(kind, WINO_4_2, WINO_4_2, from, by, to, spread);
-    else if (f1 == WINO_3_2 && f2 == WINO_3_2)
-      plane(kind, WINO_3_2, WINO_3_2, from, by, to, spread);
-    else
-      plane(kind, f1, f2, from, by, to, spread);
+#define PLANE(a, b) plane(kind, a, b, from, by, to, spread)
+    PLANES(f1, f2)
+#undef PLANE
     return;
   }
   float one[WINO_ELEMENTS * L], two[WINO_ELEMENTS * L];
@@ -286,12 +294,9 @@ INLINE void all_axes_back(transform kind, const winograd *w, const float *from, 
                           float *to) {
   const wino_filter f0 = w->axis[0].filter, f1 = w->axis[1].filter, f2 = w->axis[2].filter;
   if (f0 == WINO_NONE) {
-    if (f1 == WINO_4_2 && f2 == WINO_4_2)
-      plane_back(kind, WINO_4_2, WINO_4_2, from, spread, to);
-    else if (f1 == WINO_3_2 && f2 == WINO_3_2)
-      plane_back(kind, WINO_3_2, WINO_3_2, from, spread, to);
-    else
-      plane_back(kind, f1, f2, from, spread, to);
+#define PLANE(a, b) plane_back(kind, a, b, from, spread, to)
+    PLANES(f1, f2)
+#undef PLANE
     return;
   }
   float one[WINO_ELEMENTS * L], two[WINO_ELEMENTS * L];
