@@ -31,13 +31,13 @@ INLINE void line_read(wino_filter f, const wino_vec *d, wino_vec *v) {
     v[2] = d[2] - d[1];
     v[3] = d[3] - d[1];
   } else if (f == WINO_4_2) {
-    const wino_vec oc = d[3] - D2 * d[1], ec = d[2] - D2 * d[0];
-    const wino_vec od = d[3] - C2 * d[1], ed = d[2] - C2 * d[0];
-    v[0] = oc + C * ec;
-    v[1] = oc - C * ec;
-    v[2] = od + D * ed;
-    v[3] = od - D * ed;
-    v[4] = (C2 * D2) * d[0] - (C2 + D2) * d[2] + d[4];
+    const wino_vec oc = d[3] - D2 * d[1], ec = C * d[2] - (C * D2) * d[0];
+    const wino_vec od = d[3] - C2 * d[1], ed = D * d[2] - (D * C2) * d[0];
+    v[0] = oc + ec;
+    v[1] = oc - ec;
+    v[2] = od + ed;
+    v[3] = od - ed;
+    v[4] = (C2 * D2) * d[0] + (d[4] - (C2 + D2) * d[2]);
   } else if (f == WINO_4_3) {
     const wino_vec ea = d[4] - B2 * d[2], oa = A * d[3] - (A * B2) * d[1];
     const wino_vec eb = d[4] - A2 * d[2], ob = B * d[3] - (B * A2) * d[1];
@@ -340,17 +340,24 @@ INLINE bool cut(const box *b, int64_t low[FN_MAX_SPATIAL], int64_t high[FN_MAX_S
   return some;
 }
 
-/** The cells of a box: where they lie, or a copy when some are outside. */
-INLINE const float *box_cells(const box *b, const float *from, int64_t block, float *copy,
-                              steps *by) {
+INLINE steps box_steps(const box *b, int64_t block) {
   const int64_t row = b->cells[2] * block, plane = b->cells[1] * row;
+  return (steps){b->stride[0] * plane, b->stride[1] * row, b->stride[2] * block};
+}
+
+/** The first cell of a box when that lies inside. */
+INLINE const float *box_corner(const box *b, const float *from, int64_t block) {
+  return from + ((b->first[0] * b->cells[1] + b->first[1]) * b->cells[2] + b->first[2]) * block;
+}
+
+/** A copy of a box some of whose cells are outside. */
+static void copy_box(const box *b, const float *from, int64_t block, float *copy, steps *by) {
   int64_t low[FN_MAX_SPATIAL], high[FN_MAX_SPATIAL];
-  const steps own = {b->stride[0] * plane, b->stride[1] * row, b->stride[2] * block};
-  from += b->first[0] * plane + b->first[1] * row + b->first[2] * block;
-  *by = own;
-  if (!cut(b, low, high)) return from;
+  const steps own = box_steps(b, block);
+  from = box_corner(b, from, block);
   *by = (steps){b->edge[1] * b->edge[2] * L, b->edge[2] * L, L};
   memset(copy, 0, (size_t)(b->edge[0] * by->plane) * sizeof *copy);
+  cut(b, low, high);
   for (int64_t z = low[0]; z < high[0]; z++) {
     for (int64_t y = low[1]; y < high[1]; y++) {
       const float *at = from + z * own.plane + y * own.row;
@@ -359,7 +366,15 @@ INLINE const float *box_cells(const box *b, const float *from, int64_t block, fl
         *(wino_vec *)(to + x * L) = *(const wino_vec *)(at + x * own.cell);
     }
   }
-  return copy;
+}
+
+/** Whether `extent` cells from the first one on lie inside along all axes. */
+INLINE bool whole(const box *b, const int64_t extent[FN_MAX_SPATIAL]) {
+  bool all = true;
+#pragma GCC unroll 3
+  for (int d = 0; d < FN_MAX_SPATIAL; d++)
+    all &= (b->first[d] >= 0) & (b->first[d] + extent[d] <= b->cells[d]);
+  return all;
 }
 
 /** Ask for the cells that the next tile reads and this one does not: in's, or out's when read back.
@@ -390,22 +405,37 @@ INLINE void ask_ahead(const winograd *w, bool back, const fn_tensor *t, const wi
 
 void fn_wino_read(const winograd *w, const fn_tensor *in, const wino_place *at, int64_t group,
                   float *to, int64_t spread) {
-  float copy[WINO_ELEMENTS * L];
   const float *from = group_at(in, at->sample, group);
   ask_ahead(w, false, in, at, from);
   box b;
-  for (int q = 0; q < w->in_phases; q++) {
-    for (int d = 0; d < FN_MAX_SPATIAL; d++) {
-      const wino_axis *a = &w->axis[d];
-      b.stride[d] = a->in_stride;
-      b.first[d] = a->in_stride * at->cell[d] - a->in_pad;
-      if (w->in_phases > 1) b.first[d] += w->phase[q][d];
-      b.cells[d] = a->in;
-      b.edge[d] = a->points;
+  int64_t extent[FN_MAX_SPATIAL];
+  for (int d = 0; d < FN_MAX_SPATIAL; d++) {
+    const wino_axis *a = &w->axis[d];
+    b.stride[d] = a->in_stride;
+    b.first[d] = a->in_stride * at->cell[d] - a->in_pad;
+    b.cells[d] = a->in;
+    b.edge[d] = a->points;
+    extent[d] = a->in_stride * a->points; // of all phases
+  }
+  const steps by = box_steps(&b, in->block);
+  const float *corner = box_corner(&b, from, in->block);
+  const bool inside = whole(&b, extent);
+  for (int q = 0; q < w->in_phases; q++, to += w->in_width) {
+    const int *phase = w->phase[q];
+    if (inside) {
+      box one = b;
+      for (int d = 0; d < FN_MAX_SPATIAL; d++)
+        one.first[d] = phase[d];
+      all_axes(READ, w, box_corner(&one, corner, in->block), &by, to, spread);
+    } else {
+      float copy[WINO_ELEMENTS * L];
+      steps dense;
+      box one = b;
+      for (int d = 0; d < FN_MAX_SPATIAL; d++)
+        one.first[d] += phase[d];
+      copy_box(&one, from, in->block, copy, &dense);
+      all_axes(READ, w, copy, &dense, to, spread);
     }
-    steps by;
-    const float *cells = box_cells(&b, from, in->block, copy, &by);
-    all_axes(READ, w, cells, &by, to + q * w->in_width, spread);
   }
 }
 
@@ -413,16 +443,23 @@ void fn_wino_read_back(const winograd *w, const fn_tensor *out, const wino_place
                        float *to, int64_t spread, float *sum) {
   float copy[WINO_STEP * WINO_STEP * WINO_STEP * L];
   box b;
+  int64_t extent[FN_MAX_SPATIAL];
   for (int d = 0; d < FN_MAX_SPATIAL; d++) {
     b.stride[d] = 1;
     b.first[d] = at->cell[d];
     b.cells[d] = w->axis[d].out;
     b.edge[d] = w->axis[d].step;
+    extent[d] = b.edge[d];
   }
-  steps by;
-  const float *from = group_at(out, at->sample, group);
+  const float *from = group_at(out, at->sample, group), *cells = copy;
   ask_ahead(w, true, out, at, from);
-  const float *cells = box_cells(&b, from, out->block, copy, &by);
+  steps by;
+  if (whole(&b, extent)) {
+    by = box_steps(&b, out->block);
+    cells = box_corner(&b, from, out->block);
+  } else {
+    copy_box(&b, from, out->block, copy, &by);
+  }
   wino_vec all = {0};
   for (int z = 0; z < b.edge[0]; z++)
     for (int y = 0; y < b.edge[1]; y++)
@@ -438,65 +475,100 @@ INLINE void leaky(wino_vec *v, const wino_vec *slope) {
   *v = (wino_vec)((positive & (wino_bits)*v) | (~positive & (wino_bits)(*v * *slope)));
 }
 
-/** `count` cells of a row, `step` floats apart: bias, residual (NULL: none) and activation. */
-INLINE void write_cells(int64_t count, const float *from, float *to, int64_t step,
-                        const float *more, int64_t step_more, const wino_vec *bias,
-                        const wino_vec *slope) {
-  for (int64_t x = 0; x < count; x++) {
-    wino_vec v = *(const wino_vec *)(from + x * L) + *bias;
-    if (more) v += *(const wino_vec *)(more + x * step_more);
-    leaky(&v, slope);
-    *(wino_vec *)(to + x * step) = v;
-  }
+/** Bias and activation. */
+INLINE void finish_cell(wino_vec *v, const wino_vec *bias, const wino_vec *slope, bool leaks) {
+  *v += *bias;
+  if (leaks) leaky(v, slope);
 }
 
-/** Bias, residual and activation of a box of results; the cells of the next tile are asked for. */
-INLINE void write_box(const winograd *w, const fn_tensor *out, const wino_place *at, const box *b,
-                      int64_t group, const float *cells, const wino_finish *finish) {
-  const wino_axis *axis = w->axis;
+/** A box of results, some of which may lie outside. */
+static void write_box(const fn_tensor *out, const box *b, float *base, const float *cells,
+                      const float *more, int64_t more_block, const wino_vec *bias,
+                      const wino_vec *slope) {
   int64_t low[FN_MAX_SPATIAL], high[FN_MAX_SPATIAL];
   cut(b, low, high);
-  float *base = group_at(out, at->sample, group);
-  const fn_tensor *r = finish->residual;
-  const float *base_r = r ? group_at(r, at->sample, group) : NULL;
-  const wino_vec bias =
-      finish->bias ? *(const wino_vec *)(finish->bias + group * L) : (wino_vec){0};
-  const wino_vec slope = (wino_vec){0} + finish->slope;
-  const int64_t step = b->stride[2] * out->block, step_r = r ? b->stride[2] * r->block : 0;
-  const int64_t count = high[2] - low[2], ahead = axis[2].step * step;
+  const int64_t step = b->stride[2] * out->block, more_step = b->stride[2] * more_block;
   for (int64_t z = low[0]; z < high[0]; z++) {
     for (int64_t y = low[1]; y < high[1]; y++) {
-      const int64_t plane = (b->first[0] + z * b->stride[0]) * axis[1].out;
-      const int64_t row = (plane + b->first[1] + y * b->stride[1]) * axis[2].out + b->first[2];
-      const int64_t i = row + low[2] * b->stride[2];
-      const float *from = cells + ((z * axis[1].step + y) * axis[2].step + low[2]) * L;
-      float *to = base + i * out->block;
-      const float *more = r ? base_r + i * r->block : NULL;
-      for (int64_t line = 0; line < ahead; line += LINE)
-        __builtin_prefetch(to + ahead + line, 1);
-      if (count == 4 && !more)
-        write_cells(4, from, to, step, NULL, 0, &bias, &slope);
-      else
-        write_cells(count, from, to, step, more, step_r, &bias, &slope);
+      const int64_t plane = (b->first[0] + z * b->stride[0]) * b->cells[1];
+      const int64_t row = (plane + b->first[1] + y * b->stride[1]) * b->cells[2] + b->first[2];
+      const float *from = cells + (z * b->edge[1] + y) * b->edge[2] * L;
+      float *to = base + row * out->block;
+      for (int64_t x = low[2]; x < high[2]; x++) {
+        wino_vec v = *(const wino_vec *)(from + x * L);
+        if (more) v += *(const wino_vec *)(more + row * more_block + x * more_step);
+        finish_cell(&v, bias, slope, true);
+        *(wino_vec *)(to + x * step) = v;
+      }
     }
   }
 }
 
+/** plane_back() straight to where the results lie. */
+INLINE void write_plane(wino_filter f1, wino_filter f2, const float *from, int64_t spread,
+                        const steps *by, float *to, const wino_vec *bias, const wino_vec *slope,
+                        bool leaks) {
+  float one[WINO_POINTS * WINO_POINTS * L];
+  const int i2 = points_of(f2);
+  one[0] = 0;
+  lines(WRITE, f1, i2, from, spread, i2 * spread, one, L, i2 * L);
+  for (int y = 0; y < step_of(f1); y++) {
+    wino_vec in[WINO_POINTS], out[WINO_POINTS];
+#pragma GCC unroll 6
+    for (int x = 0; x < i2; x++)
+      in[x] = *(const wino_vec *)(one + (y * i2 + x) * L);
+    line_write(f2, in, out);
+#pragma GCC unroll 4
+    for (int x = 0; x < step_of(f2); x++) {
+      finish_cell(&out[x], bias, slope, leaks);
+      *(wino_vec *)(to + y * by->row + x * by->cell) = out[x];
+    }
+  }
+}
+
+/** Ask for the rows that the next tile along the last axis writes. */
+INLINE void ask_to_write(const box *b, const steps *by, const float *to) {
+  const int64_t length = b->edge[2] * by->cell;
+  for (int z = 0; z < b->edge[0]; z++)
+    for (int y = 0; y < b->edge[1]; y++)
+      for (int64_t i = 0; i < length; i += LINE)
+        __builtin_prefetch(to + z * by->plane + y * by->row + length + i, 1);
+}
+
 void fn_wino_write(const winograd *w, const fn_tensor *out, const wino_place *at, int64_t group,
                    const float *from, int64_t spread, const wino_finish *finish) {
-  float cells[WINO_STEP * WINO_STEP * WINO_STEP * L];
-  for (int q = 0; q < w->out_phases; q++) {
-    all_axes_back(WRITE, w, from + q * w->out_width, spread, cells);
+  const wino_filter f1 = w->axis[1].filter, f2 = w->axis[2].filter;
+  const wino_vec bias =
+      finish->bias ? *(const wino_vec *)(finish->bias + group * L) : (wino_vec){0};
+  const wino_vec slope = (wino_vec){0} + finish->slope;
+  const bool leaks = finish->slope != 1;
+  const fn_tensor *r = finish->residual;
+  float *base = group_at(out, at->sample, group);
+  for (int q = 0; q < w->out_phases; q++, from += w->out_width) {
     const int *phase = w->phase[at->group * w->out_phases + q];
     box b;
+    int64_t extent[FN_MAX_SPATIAL];
     for (int d = 0; d < FN_MAX_SPATIAL; d++) {
       const wino_axis *a = &w->axis[d];
       b.stride[d] = a->out_stride;
       b.first[d] = a->out_stride * at->cell[d] - a->out_pad + (a->out_stride > 1 ? phase[d] : 0);
       b.cells[d] = a->out;
       b.edge[d] = a->step;
+      extent[d] = (b.edge[d] - 1) * b.stride[d] + 1;
     }
-    write_box(w, out, at, &b, group, cells, finish);
+    const steps by = box_steps(&b, out->block);
+    float *to = (float *)box_corner(&b, base, out->block);
+    if (phase[2] == 0 || w->axis[2].apart) ask_to_write(&b, &by, to);
+    if (w->axis[0].filter == WINO_NONE && !r && whole(&b, extent)) {
+#define PLANE(f1, f2) write_plane(f1, f2, from, spread, &by, to, &bias, &slope, leaks)
+      PLANES(f1, f2)
+#undef PLANE
+      continue;
+    }
+    float cells[WINO_STEP * WINO_STEP * WINO_STEP * L];
+    all_axes_back(WRITE, w, from, spread, cells);
+    write_box(out, &b, base, cells, r ? group_at(r, at->sample, group) : NULL, r ? r->block : 0,
+              &bias, &slope);
   }
 }
 
