@@ -82,7 +82,7 @@ static void add_all(const job *j) {
 #pragma omp for schedule(dynamic, 16)
     for (int64_t i = 0; i < 2 * pairs * count; i++)
       transform(j, first, count, i);
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(guided)
     for (int64_t i = 0; i <= w->elements * pieces; i++) {
       if (i == w->elements * pieces)
         add_cells(j, count);
