@@ -1,13 +1,14 @@
-/* Convolutions by minimal filtering against the reference kernels: random shapes in every role with
- * ragged tiles, padding, odd channel counts, batches, windows of larger tensors; the same bits with
- * any number of threads; the rule that chooses them. */
+/* Convolutions by minimal filtering against the reference kernels: kernels of 3 cells, and of 4
+ * cells with stride 2, in random shapes and every role with ragged tiles, padding, odd channel
+ * counts, batches, windows of larger tensors; the same bits with any number of threads; the rule
+ * that chooses them. */
 #include "backend_call.h"
 
 #include "backend/cpu/conv.h"
 #include "base/system.h"
 #include "ops/geometry.h"
 
-enum { SHAPES = 60, CASES = 3 * SHAPES };
+enum { SHAPES = 100, CASES = 3 * SHAPES };
 
 /** A number from..to. */
 static int64_t draw(fn_random *random, int64_t from, int64_t to) {
@@ -59,9 +60,12 @@ static void random_problem(fn_random *random, const fn_op *op, problem *p) {
   p->x.dim[1] = p->w.dim[1] = draw(random, 1, 40);
   p->w.dim[0] = draw(random, 1, 40);
   const int64_t always = draw(random, 0, spatial - 1);
+  const bool phases = draw(random, 0, 1);
   for (int d = 0; d < spatial; d++) {
-    p->w.dim[2 + d] = d == always || draw(random, 0, 3) ? 3 : 1;
-    p->x.dim[2 + d] = draw(random, 3, spatial == 3 ? 11 : 17);
+    const bool strided = phases && (d == always || draw(random, 0, 2));
+    p->w.dim[2 + d] = strided ? 4 : d == always || draw(random, 0, 3) ? 3 : 1;
+    g.stride[d] = strided ? 2 : 1;
+    p->x.dim[2 + d] = draw(random, 4, spatial == 3 ? 11 : 21);
     g.pad_low[d] = draw(random, 0, 2);
     g.pad_high[d] = draw(random, 0, 2);
   }
@@ -102,12 +106,23 @@ static problem layer(int spatial, int64_t n, int64_t c, int64_t k, int64_t cells
   return p;
 }
 
+/** The same with kernels of 4 cells and stride 2, padded as a PENGUIN has them. */
+static problem halving(int spatial, int64_t n, int64_t c, int64_t k, int64_t cells) {
+  problem p = layer(spatial, n, c, k, cells);
+  for (int d = 0; d < spatial; d++) {
+    p.w.dim[2 + d] = 4;
+    p.attrs.geometry.stride[d] = 2;
+    p.attrs.geometry.pad_low[d] = p.attrs.geometry.pad_high[d] = 1;
+  }
+  return p;
+}
+
 static void threads_do_not_matter(void **state) {
   (void)state;
   const int before = fn_threads_get();
-  for (int i = 0; i < 3; i++) {
-    problem p = layer(3, 2, 24, 20, 19);
-    complete(&p, ops[i], true, false, 0.5);
+  for (int i = 0; i < 6; i++) {
+    problem p = i < 3 ? layer(3, 2, 24, 20, 19) : halving(2, 5, 24, 20, 45);
+    complete(&p, ops[i % 3], true, false, 0.5);
     fn_cpu_set_winograd(FN_WINOGRAD_ALWAYS);
     uint64_t first = 0;
     for (int threads = 1; threads < 5; threads++) {
@@ -147,6 +162,14 @@ static void rule(void **state) {
     strided.attrs.geometry.stride[1] = 2;
     complete(&strided, ops[i], true, false, 1);
     assert_false(chosen(&strided, FN_WINOGRAD_ALWAYS));
+    problem dilated = halving(2, 1, 16, 16, 22);
+    dilated.attrs.geometry.dilation[0] = 2;
+    complete(&dilated, ops[i], true, false, 1);
+    assert_false(chosen(&dilated, FN_WINOGRAD_ALWAYS));
+    problem wide = halving(2, 1, 16, 16, 22);
+    wide.attrs.geometry.stride[1] = 1;
+    complete(&wide, ops[i], true, false, 1);
+    assert_false(chosen(&wide, FN_WINOGRAD_ALWAYS));
     problem grouped = layer(2, 1, 16, 16, 22);
     grouped.attrs.geometry.groups = 2;
     grouped.w.dim[1] = 8;
@@ -155,13 +178,52 @@ static void rule(void **state) {
   }
 }
 
-/** The layers of a VNet: the largest error of a forward pass and of both gradients, relative to the
- *  largest value, beside that of direct sums. */
-static void errors(void **state) {
+/** PENGUIN's layers behind the first one, unless they are asked for otherwise or kept in bf16. */
+static void halving_layers(void **state) {
+  (void)state;
+#if !(defined(__AVX2__) && defined(__FMA__))
+  skip();
+#endif
+  static const int64_t shape[][3] = {{16, 32, 128}, {32, 64, 64}, {64, 96, 32}, {96, 128, 16}};
+  for (size_t l = 0; l < sizeof shape / sizeof *shape; l++) {
+    for (int i = 0; i < 3; i++) {
+      problem p = halving(2, 24, shape[l][0], shape[l][1], shape[l][2]);
+      complete(&p, ops[i], true, false, 1);
+      assert_true(chosen(&p, FN_WINOGRAD_AUTO));
+      assert_false(chosen(&p, FN_WINOGRAD_NO));
+      problem first = halving(2, 24, 1, 16, 256);
+      complete(&first, ops[i], true, false, 1);
+      assert_false(chosen(&first, FN_WINOGRAD_AUTO));
+    }
+  }
+}
+
+static bool chosen_in_half(const problem *p) {
+  call c;
+  call_make(&c, p->op, &p->attrs, p->inputs, p->input, p->outputs);
+  fn_cpu_set_winograd(FN_WINOGRAD_ALWAYS);
+  c.node.input[0]->dtype = FN_BF16;
+  const bool fits = fn_cpu_winograd_fits(&c.node);
+  call_free(&c);
+  return fits;
+}
+
+static void half_declines(void **state) {
   (void)state;
   for (int i = 0; i < 3; i++) {
-    problem p = layer(3, 1, 64, 64, 14);
-    complete(&p, ops[i], false, false, 1);
+    problem p = halving(2, 2, 32, 32, 22);
+    complete(&p, ops[i], true, false, 1);
+    assert_false(chosen_in_half(&p));
+  }
+}
+
+/** The layers of a VNet and of a PENGUIN: the largest error of a forward pass and of both
+ * gradients, relative to the largest value, beside that of direct sums. */
+static void errors(void **state) {
+  (void)state;
+  for (int i = 0; i < 6; i++) {
+    problem p = i < 3 ? layer(3, 1, 64, 64, 14) : halving(2, 1, 64, 64, 32);
+    complete(&p, ops[i % 3], false, false, 1);
     for (fn_winograd_mode mode = FN_WINOGRAD_NO; mode <= FN_WINOGRAD_ALWAYS; mode++) {
       call c;
       fn_cpu_set_winograd(mode);
@@ -181,10 +243,9 @@ static int restore(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(random_shapes),
-      cmocka_unit_test(threads_do_not_matter),
-      cmocka_unit_test(rule),
-      cmocka_unit_test(errors),
+      cmocka_unit_test(random_shapes), cmocka_unit_test(threads_do_not_matter),
+      cmocka_unit_test(rule),          cmocka_unit_test(halving_layers),
+      cmocka_unit_test(half_declines), cmocka_unit_test(errors),
   };
   return cmocka_run_group_tests(tests, NULL, restore);
 }

@@ -191,7 +191,7 @@ typedef struct fn_run {
     int64_t threads;       /**< per rank; 0: cores available to the rank */
     bool deterministic;    /**< false: backends may use kernels whose bits vary from run to run */
     bool fold_norms;       /**< batch norm into the convolution before it, outside training */
-    const char *winograd;  /**< auto | no: fewer products for kernels of 3 cells */
+    const char *winograd;  /**< auto | no: fewer products for kernels of 3 and 4 cells */
     bool check;            /**< poison released memory */
     const char *recompute; /**< auto | none | elementwise | all */
     int64_t memory_budget; /**< bytes of the values of a program; 0: none */

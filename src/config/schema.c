@@ -438,9 +438,9 @@ static const fn_key keys[] = {
                 "are those without it up to rounding."},
     {KEY("compute.winograd", CHOICE, compute.winograd), .fallback = "auto", .choices = "auto|no",
      .meaning =
-         "Convolutions of kernel 3 and stride 1 in f32 by minimal filtering, with a fraction of "
-         "the products of a direct sum; rounding errors are two to seven times larger. auto: where "
-         "it is faster; no: direct sums everywhere. Only cpu."},
+         "Convolutions of kernel 3 and stride 1, and of kernel 4 and stride 2, in f32 by minimal "
+         "filtering, with a fraction of the products of a direct sum; rounding errors are two to "
+         "seven times larger. auto: where it is faster; no: direct sums everywhere. Only cpu."},
     {KEY("compute.check", FLAG, compute.check), .fallback = "false",
      .meaning = "Fill released memory with NaN and guard buffers, to find defects; slow."},
     {KEY("compute.recompute", CHOICE, compute.recompute), .fallback = "auto",

@@ -33,7 +33,7 @@ fn_status fn_cpu_patch_forward_prepare(fn_kernel *kernel);
 fn_status fn_cpu_patch_data_prepare(fn_kernel *kernel);
 fn_status fn_cpu_patch_weight_prepare(fn_kernel *kernel);
 
-/** Kernels of 3 cells whose products are worth saving (winograd.h). */
+/** Kernels of 3 cells, or 4 with stride 2, whose products are worth saving (winograd.h). */
 bool fn_cpu_winograd_fits(const fn_node *node);
 /** prepare_direct makes the kernel with oneDNN, to be timed beside this one. */
 fn_status fn_cpu_winograd_prepare(fn_kernel *kernel, fn_status (*prepare_direct)(fn_kernel *));

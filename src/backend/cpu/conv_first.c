@@ -36,8 +36,9 @@ static inline void row_tile(int taps, const float *x, int64_t stride, int64_t di
   for (int t = 0; t < taps; t++)
     acc[t][0] = sum[t][0], acc[t][1] = sum[t][1];
   for (int64_t i = 0; i < cells; i++) {
-    const fn_lane8 a = *(const fn_lane8 *)(dy0 + i * block);
-    const fn_lane8 b = *(const fn_lane8 *)(dy1 + i * block);
+    fn_lane8 a = *(const fn_lane8 *)(dy0 + i * block), b = *(const fn_lane8 *)(dy1 + i * block);
+    FN_KEEP(a);
+    FN_KEEP(b);
 #pragma GCC unroll 4
     for (int t = 0; t < taps; t++) {
       const float value = x[i * stride + t * dilation];

@@ -13,7 +13,6 @@ rows_by_panel(int rows, int64_t depth, const float *a, int64_t a_stride, const f
     __builtin_prefetch(a_next + r * a_stride);
     __builtin_prefetch(c_next + r * c_stride, 1);
   }
-#pragma GCC unroll 2
   for (int64_t k = 0; k < depth; k++) {
     __builtin_prefetch(b + (depth + k) * WINO_PANEL);
     const wino_vec b0 = *(const wino_vec *)(b + k * WINO_PANEL);
@@ -55,7 +54,6 @@ columns_by_panel(int rows, int64_t depth, const float *a, int64_t a_stride, cons
     sum[r][0] = sum[r][1] = (wino_vec){0};
     __builtin_prefetch(c + r * c_stride, 1);
   }
-#pragma GCC unroll 2
   for (int64_t t = 0; t < depth; t++) {
     __builtin_prefetch(next + t * next_stride);
     const wino_vec b0 = *(const wino_vec *)(b + t * b_stride);

@@ -29,10 +29,12 @@ typedef struct job {
 static void transform(const job *j, int64_t first, int64_t count, int64_t item) {
   const winograd *w = &j->s->w;
   const int64_t t = item / 2 % count, i = item / 2 / count * 2 + item % 2;
-  const wino_place at = fn_wino_place(w, first + t);
+  wino_place at;
+  fn_wino_place(w, 0, first + t, &at);
   const int64_t in_groups = w->in_width / WINO_LANES;
   if (i < in_groups) {
-    fn_wino_read(w, j->x, &at, i, j->in + t * w->in_width + i * WINO_LANES, j->s->in_spread);
+    fn_wino_read(w, j->x, &at, i, j->in + t * w->in_phases * w->in_width + i * WINO_LANES,
+                 j->s->in_spread);
     return;
   }
   const int64_t g = i - in_groups, column = t * w->out_width + g * WINO_LANES;
@@ -49,8 +51,8 @@ static void transform(const job *j, int64_t first, int64_t count, int64_t item) 
 /** `rows` rows, if there are as many, of the sums of element e. */
 static void add_products(const job *j, int64_t count, int64_t e, int64_t row, int64_t rows) {
   const winograd *w = &j->s->w;
-  fn_wino_product_back(fn_min_of(rows, w->in_channels - row), w->out_width, count,
-                       j->in + e * j->s->in_spread + row, w->in_width,
+  fn_wino_product_back(fn_min_of(rows, w->rows - row), w->out_width, count,
+                       j->in + e * j->s->in_spread + row, w->in_phases * w->in_width,
                        j->out + e * j->s->out_spread, w->out_width,
                        j->sum + e * j->s->sum_spread + row * w->out_width, w->out_width,
                        j->s->in_spread, j->s->out_spread);
@@ -72,15 +74,15 @@ static void add_all(const job *j) {
   const int64_t pairs = fn_ceil_div((w->in_width + w->out_width) / WINO_LANES, 2);
   // With few threads whole elements, of which the next one is fetched ahead.
   const bool whole = w->elements >= 8 * fn_threads_get();
-  const int64_t rows = whole ? w->in_channels : ROWS;
-  const int64_t pieces = fn_ceil_div(w->in_channels, rows);
+  const int64_t rows = whole ? w->rows : ROWS;
+  const int64_t pieces = fn_ceil_div(w->rows, rows);
 #pragma omp parallel
   for (int64_t first = 0; first < total; first += TILES) {
     const int64_t count = fn_min_of(TILES, total - first);
 #pragma omp for schedule(dynamic, 16)
     for (int64_t i = 0; i < 2 * pairs * count; i++)
       transform(j, first, count, i);
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(guided)
     for (int64_t i = 0; i <= w->elements * pieces; i++) {
       if (i == w->elements * pieces)
         add_cells(j, count);
@@ -109,8 +111,8 @@ static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
   add_all(&j);
   if (kernel->output[0].data) {
     const wino_weights plain = {.data = kernel->output[0].data,
-                                .in_stride = w->taps,
-                                .out_stride = w->in_channels * w->taps};
+                                .in_stride = w->kernel,
+                                .out_stride = w->in_channels * w->kernel};
     fn_wino_weights_back(w, j.sum, s->sum_spread, &plain);
   }
   if (kernel->output[1].data)
@@ -123,9 +125,9 @@ fn_status fn_wino_prepare_weight(fn_kernel *kernel, const winograd *shape) {
   FN_TRY(fn_cpu_state_create(kernel, sizeof *s, (void **)&s));
   s->w = *shape;
   const winograd *w = &s->w;
-  s->in_spread = TILES * w->in_width + WINO_SPREAD;
+  s->in_spread = TILES * w->in_phases * w->in_width + WINO_SPREAD;
   s->out_spread = TILES * w->out_width + WINO_SPREAD;
-  s->sum_spread = w->in_channels * w->out_width + WINO_SPREAD;
+  s->sum_spread = w->rows * w->out_width + WINO_SPREAD;
   s->in_at = fn_cpu_carve(kernel, (size_t)(w->elements * s->in_spread) * sizeof(float));
   s->out_at = fn_cpu_carve(kernel, (size_t)(w->elements * s->out_spread) * sizeof(float));
   s->sum_at = fn_cpu_carve(kernel, (size_t)(w->elements * s->sum_spread) * sizeof(float));
