@@ -149,9 +149,9 @@ static fn_status try_size(bench *b, int64_t bytes) {
   if (c->count == BENCH_BUCKETS_MOST) return FN_OK;
   fn_reducer *reducer = NULL;
   const int64_t first = b->run->train.first_bucket_bytes;
-  fn_status status = fn_dist_agree(
-      b->dist, fn_reducer_create(b->dist, b->parameters, first < bytes ? first : bytes, bytes,
-                                 fn_allreduce_from(b->run->train.allreduce), &reducer));
+  fn_status status = fn_dist_agree(b->dist, fn_reducer_create(b->dist, b->parameters,
+                                                              first < bytes ? first : bytes, bytes,
+                                                              fn_reduction_of(b->run), &reducer));
   bench_bucket result = {.bytes = bytes};
   if (status == FN_OK) status = reduce_all(b, reducer, &result);
   fn_reducer_destroy(reducer);

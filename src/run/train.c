@@ -569,7 +569,7 @@ static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(
       s->dist, fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,
                                  fn_reducer_bucket_bytes(s->parameters, s->run->train.bucket_bytes),
-                                 fn_allreduce_from(s->run->train.allreduce), &s->reducer)));
+                                 fn_reduction_of(s->run), &s->reducer)));
   bool resumed, stopped = false;
   FN_TRY(fn_session_lock(s));
   FN_TRY(fn_session_restore(s, &resumed));
