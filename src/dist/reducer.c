@@ -550,12 +550,18 @@ static void describe_adder(const fn_reducer *r, char *text, size_t size) {
 void fn_reducer_describe(const fn_reducer *r, char *text, size_t size) {
   text[0] = '\0';
   if (r->dist->size == 1) return;
-  char adder[160], bytes[32];
+  char adder[160], bytes[32], memory[64] = "";
+  fn_exchange_info info = {0};
   describe_adder(r, adder, sizeof adder);
+  if (r->exchange) {
+    fn_exchange_describe(r->exchange, &info);
+    snprintf(memory, sizeof memory, ", %s of buffers",
+             fn_text_bytes((double)info.memory, bytes, sizeof bytes));
+  }
   const double all = (double)r->parameters->count * (double)fn_dtype_size(r->how.type);
-  snprintf(text, size, "gradients: %s as %s in %d bucket%s, %s, %s the backward pass",
+  snprintf(text, size, "gradients: %s as %s in %d bucket%s, %s, %s the backward pass%s",
            fn_text_bytes(all, bytes, sizeof bytes), fn_dtype_name(r->how.type), r->bucket_count,
-           r->bucket_count > 1 ? "s" : "", adder, r->threaded ? "beside" : "after");
+           r->bucket_count > 1 ? "s" : "", adder, r->threaded ? "beside" : "after", memory);
 }
 
 void fn_reducer_moved(const fn_reducer *r, fn_reducer_traffic *traffic) {
