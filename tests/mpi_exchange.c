@@ -7,10 +7,13 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <glob.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/bf16.h"
@@ -397,6 +400,43 @@ static void contradictions_are_errors(void **state) {
   assert_null(reducer);
 }
 
+/* Memory that one rank cannot have is shared by none: numbers are sent, or, where sharing was asked
+ * for, all ranks are told. No file stays behind. */
+static void without_shared_memory(void **state) {
+  (void)state;
+  if (dist.size == 1) skip();
+  struct rlimit before, least;
+  getrlimit(RLIMIT_FSIZE, &before);
+  least = before;
+  least.rlim_cur = 4096;
+  signal(SIGXFSZ, SIG_IGN);
+  if (dist.rank == dist.size - 1) setrlimit(RLIMIT_FSIZE, &least);
+  char text[400];
+  sums s;
+  const arrangement open_choice = {FN_ADDER_AUTO, 0, FN_F32};
+  open_sums(&s, &open_choice, FN_F32, 4000, 4096);
+  fill(&s, 0);
+  reduce(&s, samples_of(dist.rank, 0));
+  const arrangement sent = {FN_ADDER_RANKS, 0, FN_F32};
+  for (int64_t i = 0; i < 4000; i++)
+    assert_true(element(&s, i) == expected(&sent, FN_F32, 0, i));
+  fn_reducer_describe(s.reducer, text, sizeof text);
+  assert_non_null(strstr(text, "exchanged between"));
+  close_sums(&s);
+  float g[4000] = {0};
+  fn_tensor_entry entry = {.name = "w", .count = 4000};
+  fn_parameters p = {.entry_count = 1, .entry = &entry, .count = 4000, .gradients = g};
+  const fn_reduction how = {.adder = FN_ADDER_NODE};
+  fn_reducer *reducer = NULL;
+  assert_int_equal(fn_reducer_create(&dist, &p, 4096, 4096, how, &reducer), FN_ERR_MEMORY);
+  assert_non_null(strstr(fn_error_message(), "/dev/shm"));
+  setrlimit(RLIMIT_FSIZE, &before);
+  snprintf(text, sizeof text, "/dev/shm/fieldnet-%ld-%ld-*", (long)getuid(), (long)getpid());
+  glob_t files;
+  assert_int_equal(glob(text, 0, NULL, &files), GLOB_NOMATCH);
+  globfree(&files);
+}
+
 int main(int argc, char **argv) {
   alarm(300); // a rank that fails leaves the others waiting
   if (fn_dist_init(&argc, &argv, &dist) != FN_OK) {
@@ -414,6 +454,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(bytes_on_the_wire),
       cmocka_unit_test(says_what_it_does),
       cmocka_unit_test(contradictions_are_errors),
+      cmocka_unit_test(without_shared_memory),
   };
   const int failed = cmocka_run_group_tests(tests, NULL, NULL);
   fn_dist_finalize(&dist);

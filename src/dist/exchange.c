@@ -163,7 +163,6 @@ fn_status fn_exchange_create(const fn_dist *dist, const fn_exchange_options *opt
   x->dist = dist;
   x->comm = dist->gradient_comm;
   x->node = x->peers = MPI_COMM_NULL;
-  x->shared.window = MPI_WIN_NULL;
   x->options = *options;
   x->size = fn_dtype_size(options->type);
   x->stride = (size_t)(options->most / GRAIN * GRAIN + GRAIN) * x->size;

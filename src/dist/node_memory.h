@@ -21,18 +21,20 @@ typedef struct fn_node_counters {
 } fn_node_counters;
 
 typedef struct fn_node_memory {
-  MPI_Win window;
   int ranks;
-  fn_node_counters **counters; /**< [ranks]: shape [slots] each */
+  size_t bytes;                /**< of a rank */
+  fn_node_counters **counters; /**< [ranks]: shape [slots] each; NULL: not there */
   char **area;                 /**< [ranks]: shape [slots, slot_bytes] each */
 } fn_node_memory;
 
 /** An area of slots * slot_bytes for each rank of `node`, a communicator of ranks that share
- *  memory; slot_bytes a multiple of FN_CACHE_LINE. Every rank's memory lies where it runs.
- *  Collective over `node`; FN_ERR_MEMORY on some or all ranks, which must then all destroy. */
+ *  memory; slot_bytes a multiple of FN_CACHE_LINE. Every rank's memory lies where it runs, and is
+ *  there when this returns: writing to it later never fails. Collective over `node`, and so are
+ *  failures: FN_ERR_MEMORY. */
 fn_status fn_node_memory_create(MPI_Comm node, int slots, int64_t slot_bytes,
                                 fn_node_memory *memory);
-/** Collective over the node unless create failed. */
+/** Not collective, but other ranks must not wait for this one's numbers any more; what it wrote
+ *  stays readable for them. */
 void fn_node_memory_destroy(fn_node_memory *memory);
 
 #endif
