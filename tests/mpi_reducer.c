@@ -1,5 +1,7 @@
-/* Gradients summed over ranks in buckets. Arguments: "digest": print a digest of random steps (see
- * run_dist_jobs.sh); "time BYTES": print how long a reduction of so many bytes takes. */
+/* Gradients summed over ranks in buckets, whoever adds. Arguments: "digest": print a digest of
+ * random steps (see run_dist_jobs.sh); "time BYTES": print how long reductions of so many bytes
+ * take.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,6 +21,7 @@
 enum { ENTRIES = 24 };
 
 static fn_dist dist;
+static fn_reduction how; /**< of reducers created next */
 
 /** Parameters in reverse creation order with gaps, and a buffer in between. */
 typedef struct model {
@@ -94,7 +97,7 @@ static void report(fn_reducer *reducer, int64_t step, bool shuffled, int unused)
 
 static fn_reducer *create(const fn_dist *d, model *m, int64_t first, int64_t other) {
   fn_reducer *reducer = NULL;
-  if (fn_reducer_create(d, &m->parameters, first, other, FN_ALLREDUCE_AUTO, &reducer) != FN_OK)
+  if (fn_reducer_create(d, &m->parameters, first, other, how, &reducer) != FN_OK)
     fail_msg("%s", fn_error_message());
   return reducer;
 }
@@ -244,10 +247,11 @@ static uint32_t random_steps(const fn_dist *d, int64_t steps) {
   return digest;
 }
 
-static void thousand_steps_repeat_and_do_not_lock(void **state) {
+static void many_steps_repeat_and_do_not_lock(void **state) {
   (void)state;
-  const uint32_t first = random_steps(&dist, 1000);
-  assert_int_equal(random_steps(&dist, 1000), first);
+  const int64_t steps = how.adder == FN_ADDER_AUTO ? 1000 : 200;
+  const uint32_t first = random_steps(&dist, steps);
+  assert_int_equal(random_steps(&dist, steps), first);
 }
 
 /* Without the thread the same bits come out. */
@@ -316,33 +320,62 @@ static void print_digest(void **state) {
 
 static int64_t bytes_to_time;
 
+static const char *const adder_names[] = {"auto", "mpi", "ranks", "node"};
+
+static double median(double *x, int count) {
+  for (int i = 1; i < count; i++)
+    for (int k = i; k > 0 && x[k] < x[k - 1]; k--) {
+      const double larger = x[k - 1];
+      x[k - 1] = x[k];
+      x[k] = larger;
+    }
+  return x[count / 2];
+}
+
+/** Seconds of one reduction of all gradients, of the slowest rank. */
+static double time_once(fn_reducer *reducer, bool overlapped) {
+  MPI_Barrier(dist.comm);
+  expect_ok(fn_reducer_begin(reducer, 1));
+  fn_reducer_ready(reducer, 0);
+  if (overlapped) usleep(100000);
+  const double start = fn_clock();
+  expect_ok(fn_reducer_finish(reducer));
+  double seconds = fn_clock() - start, most = seconds;
+  MPI_Allreduce(&seconds, &most, 1, MPI_DOUBLE, MPI_MAX, dist.comm);
+  return most;
+}
+
+/* Ways in turn, so that all see the same machine. */
 static void print_time(void **state) {
   (void)state;
+  enum { WAYS = 5, TURNS = 21 };
+  const fn_reduction ways[WAYS] = {{.adder = FN_ADDER_MPI},
+                                   {.adder = FN_ADDER_RANKS},
+                                   {.adder = FN_ADDER_RANKS, .type = FN_BF16},
+                                   {.adder = FN_ADDER_NODE},
+                                   {.adder = FN_ADDER_NODE, .type = FN_BF16}};
   const int64_t count = (bytes_to_time / 4 + 15) / 16 * 16;
   float *g = calloc((size_t)count, 4);
   assert_non_null(g);
   fn_tensor_entry entry = {.name = "w", .count = count};
   fn_parameters p = {.entry_count = 1, .entry = &entry, .count = count, .gradients = g};
-  for (int overlapped = 0; overlapped < 2; overlapped++) {
-    fn_reducer *reducer = NULL;
-    expect_ok(fn_reducer_create(&dist, &p, 1 << 20, 25 << 20, FN_ALLREDUCE_AUTO, &reducer));
-    double wall = 1e9;
-    for (int i = 0; i < 20; i++) {
-      MPI_Barrier(dist.comm);
-      expect_ok(fn_reducer_begin(reducer, 1));
-      fn_reducer_ready(reducer, 0);
-      if (overlapped) usleep(100000);
-      const double start = fn_clock();
-      expect_ok(fn_reducer_finish(reducer));
-      wall = fmin(wall, fn_clock() - start);
-    }
-    double busy = 0, exposed = 0;
-    fn_reducer_times(reducer, &busy, &exposed);
+  fn_reducer *reducer[WAYS];
+  double seconds[2][WAYS][TURNS];
+  const int64_t bytes = fn_reducer_bucket_bytes(&p, 25 << 20);
+  for (int w = 0; w < WAYS; w++)
+    expect_ok(fn_reducer_create(&dist, &p, bytes, bytes, ways[w], &reducer[w]));
+  for (int turn = -1; turn < TURNS; turn++)
+    for (int overlapped = 0; overlapped < 2; overlapped++)
+      for (int w = 0; w < WAYS; w++) {
+        const double one = time_once(reducer[w], overlapped);
+        if (turn >= 0) seconds[overlapped][w][turn] = one;
+      }
+  for (int w = 0; w < WAYS; w++) {
+    const double alone = median(seconds[0][w], TURNS), beside = median(seconds[1][w], TURNS);
     if (dist.rank == 0)
-      printf("%s: finish at best %.2f ms, mean busy %.2f ms, exposed %.2f ms\n",
-             overlapped ? "with 100 ms of other work" : "at once", 1e3 * wall, 50 * busy,
-             50 * exposed);
-    fn_reducer_destroy(reducer);
+      printf("%-5s %-4s  %8.3f ms, %8.3f ms after 100 ms of other work\n",
+             adder_names[ways[w].adder], fn_dtype_name(ways[w].type), 1e3 * alone, 1e3 * beside);
+    fn_reducer_destroy(reducer[w]);
   }
   free(g);
 }
@@ -358,7 +391,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(order_of_readiness_is_free),
       cmocka_unit_test(rank_without_samples),
       cmocka_unit_test(one_rank_changes_nothing),
-      cmocka_unit_test(thousand_steps_repeat_and_do_not_lock),
+      cmocka_unit_test(many_steps_repeat_and_do_not_lock),
       cmocka_unit_test(fallback_gives_the_same_bits),
       cmocka_unit_test(wrong_use_is_an_error),
       cmocka_unit_test(times_tell_overlap),
@@ -372,7 +405,10 @@ int main(int argc, char **argv) {
     bytes_to_time = atoll(argv[2]);
     failed = cmocka_run_group_tests(timing, NULL, NULL);
   } else {
-    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    for (how.adder = FN_ADDER_AUTO; how.adder <= FN_ADDER_NODE; how.adder++) {
+      if (dist.rank == 0) printf("train.reduction: %s\n", adder_names[how.adder]);
+      failed += cmocka_run_group_tests(tests, NULL, NULL);
+    }
   }
   fn_dist_finalize(&dist);
   return failed;

@@ -95,6 +95,16 @@ def check_modes():
     check(comm["sizes"] and comm["best"] in [s["bucket_bytes"] for s in comm["sizes"]] and
           min(s["seconds"] for s in comm["sizes"]) ==
           next(s["seconds"] for s in comm["sizes"] if s["bucket_bytes"] == comm["best"]), "comm", str(comm))
+    check("shared memory" in comm["reduction"], "comm: what is measured", str(comm["reduction"]))
+    total = comm["gradient_bytes"]
+    # every rank sends the half that the other one adds, and the sum of its own half
+    for narrow, (dtype, shared) in enumerate((("f32", 3), ("bf16", 1.5))):
+        comm = measured(2, "--mode", "comm", "--set", "train.reduction=ranks", "--set", f"train.gradient_dtype={dtype}")["modes"]["comm"]
+        check(all(near(s["sent_bytes"], total / (1 + narrow), 0.1) and s["shared_bytes"] == 0 for s in comm["sizes"]),
+              f"bytes sent as {dtype}", str(comm))
+        comm = measured(2, "--mode", "comm", "--set", "train.reduction=node", "--set", f"train.gradient_dtype={dtype}")["modes"]["comm"]
+        check(all(near(s["shared_bytes"], shared * total, 0.1) and s["sent_bytes"] == 0 for s in comm["sizes"]),
+              f"bytes shared as {dtype}", str(comm))
     every = measured(2, "--mode", "all")
     check(set(every["modes"]) == {"full", "synthetic", "io", "comm"}, "all modes", str(every["modes"].keys()))
     start = every["start"]

@@ -33,6 +33,12 @@ for level in multiple serialized funneled single; do
   esac
 done
 
+# More ranks than cores, on one node and on three: the promised bits, whoever is late.
+for nodes in 8 3; do
+  FIELDNET_NODE_RANKS=$nodes timeout 120 "$MPIRUN" -n 8 "$reducer" digest >/dev/null 2>&1 || fail "8 ranks, $nodes on a node: exit code $?"
+done
+timeout 300 "$MPIRUN" -n 8 "$BUILD_DIR/tests/mpi_exchange" >/dev/null 2>&1 || fail "sums of 8 ranks: exit code $?"
+
 output=$(FIELDNET_MPI_THREADS=many timeout 60 "$MPIRUN" -n 1 "$dist" 2>&1)
 code=$?
 [ $code -eq 2 ] || fail "FIELDNET_MPI_THREADS=many: expected exit code 2, found $code"

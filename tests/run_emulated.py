@@ -126,6 +126,10 @@ def order_does_not_matter():
     same_state("two0", "direct")
     with_environment(train, 2, "layers.yaml", "single", environment={"FIELDNET_MPI_THREADS": "single"}, **SMALL_BUCKETS)
     same_state("two0", "single")
+    # of two ranks the sum is the same whoever adds
+    for adder in "mpi", "ranks", "node":
+        train(2, "layers.yaml", f"two_{adder}", train__reduction=adder, **SMALL_BUCKETS)
+        same_state("two0", f"two_{adder}")
 
 
 def resumes():
@@ -134,6 +138,30 @@ def resumes():
         train(ranks, "layers.yaml", f"parts{ranks}", code=75, train__stop_after_steps=2, **BESIDE)
         train(ranks, "layers.yaml", f"parts{ranks}", **BESIDE)
         same_state(f"whole{ranks}", f"parts{ranks}")
+
+
+def narrow_gradients():
+    """Gradients rounded to bf16 on the device: near those in float32, the same bits whoever adds and in every order."""
+    beside = dict(SMALL_BUCKETS, train__gradient_dtype="bf16", report__verbosity="detail")
+    done = train(2, "layers.yaml", "wide", **SMALL_BUCKETS)
+    check("as f32 in" in done.output and "shared memory" in done.output, "what is summed is told", done.output)
+    done = train(2, "layers.yaml", "narrow", **beside)
+    check("as bf16 in" in done.output, "bf16 is told", done.output)
+    same_steps("wide", "narrow", 0.01, 0.05)
+    check(steps("wide")[-1]["loss"] != steps("narrow")[-1]["loss"], "bf16 gradients are float32")
+    train(2, "layers.yaml", "narrow_sent", train__reduction="ranks", **beside)
+    same_state("narrow", "narrow_sent")
+    for name, environment in ("order", {"FIELDNET_EMULATED_ORDER": "5"}), ("single", {"FIELDNET_MPI_THREADS": "single"}):
+        with_environment(train, 2, "layers.yaml", f"narrow_{name}", environment=environment, **beside)
+        same_state("narrow", f"narrow_{name}")
+    train(2, "layers.yaml", "narrow_parts", code=75, train__stop_after_steps=3, **beside)
+    train(2, "layers.yaml", "narrow_parts", **beside)
+    same_state("narrow", "narrow_parts")
+    train(2, "layers.yaml", "narrow_cpu", compute__backend="cpu", **beside)
+    same_steps("narrow_cpu", "narrow", 0.01, 0.05)
+    # one rank's infinite loss stops both
+    done = train(2, "layers.yaml", "infinite", 4, data__train__target="infinite/*.npy", **beside)
+    check("not finite" in done.output, "what is not finite is seen", done.output)
 
 
 def averages_are_tested():
@@ -176,12 +204,15 @@ with folder():
             write_npy(f"{kind}/{index}.npy", (3, 16, 16, 16), noise(10 * seed + index, 3 * 16 ** 3))
     for index in range(3):
         write_npy(f"large/{index}.npy", (3, 16, 16, 16), noise(30 + index, 3 * 16 ** 3, 3e4))
+    for index in range(3):
+        write_npy(f"infinite/{index}.npy", (3, 16, 16, 16), noise(10 * index, 3 * 16 ** 3, 1e30 if index == 2 else 1))
     write_text("vnet.yaml", VNET)
     write_text("layers.yaml", LAYERS)
     trains_like_the_processor()
     narrow_types()
     order_does_not_matter()
     resumes()
+    narrow_gradients()
     averages_are_tested()
     fails_clearly()
 finish()

@@ -55,4 +55,25 @@ for ranks in 1 2 3 4; do
     "$folder/on$ranks/metrics.csv" "$folder/on1/metrics.csv" || fail "losses after going on with $ranks ranks"
 done
 same_state "$folder/on2/state_2.h5" "$folder/on2/checkpoint.h5" "the last state is not the checkpoint"
+
+# Whoever adds the gradients: on one node, and on nodes of one rank, the same bits; on two nodes of two ranks, in bf16,
+# and interrupted, the same as not interrupted.
+steps="train.epochs=1 train.batch=1 train.bucket_bytes=400 train.first_bucket_bytes=100"
+expect 0 "node" train 4 "$folder/plain.yaml" "$folder/node" $steps
+grep -q "summed over 4 ranks in shared memory" "$folder/log" || fail "the log does not tell how gradients are summed"
+expect 0 "sent" train 4 "$folder/plain.yaml" "$folder/sent" $steps train.reduction=ranks
+same_state "$folder/node/state_1.h5" "$folder/sent/state_1.h5" "added in shared memory, and by messages"
+export FIELDNET_NODE_RANKS=2
+for type in f32 bf16; do
+  expect 0 "two nodes, $type" train 4 "$folder/plain.yaml" "$folder/whole$type" $steps train.gradient_dtype=$type
+  grep -q "as $type in .*by 2 ranks of each of 2 nodes" "$folder/log" || fail "the log does not tell of two nodes"
+  expect 75 "two nodes, $type, stopped" train 4 "$folder/plain.yaml" "$folder/cut$type" $steps train.gradient_dtype=$type \
+    train.stop_after_steps=2
+  expect 0 "two nodes, $type, went on" train 4 "$folder/plain.yaml" "$folder/cut$type" $steps train.gradient_dtype=$type
+  same_state "$folder/whole$type/state_1.h5" "$folder/cut$type/state_1.h5" "two nodes, $type, resumed"
+done
+unset FIELDNET_NODE_RANKS
+close "$folder/node/state_1.h5" "$folder/wholef32/state_1.h5" 2e-6 "two nodes"
+"$STATE_COMPARE" "$folder/wholef32/state_1.h5" "$folder/wholebf16/state_1.h5" >"$folder/log" &&
+  fail "gradients are not rounded to bf16"
 echo "ranks agree"

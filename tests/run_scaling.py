@@ -61,7 +61,19 @@ def check_sums():
     check(near(both.small(4), 4e-6) and near(both.small(8), 10e-6), "inside a node and between nodes")
     check(near(both.halving(size, 8), 2 * (1e-6 + 5e-4) + 2 * (1e-6 + 2.5e-4) + 2 * (3e-6 + 1.25e-3)), "halving over nodes")
     check(near(both.ring(size, 4), 6e-6 + 1.5e-3) and near(both.ring(size, 8), 42e-6 + 1.75e-2), "the ring waits for its slowest hop")
-    for algorithm in ("ring", "tree", "halving"):
+    parts = scaling.network(0, bandwidth, node_ranks=4, node_link=1e12)
+    check(near(parts.node(size, 4096), 2 * (size / 4) / bandwidth, 1e-3), "nodes: every rank of a node sends its part there and back")
+    check(parts.node(size, 4) == 0 and near(scaling.network(summing=1e9, node_ranks=4).node(size, 4), 0.3),
+          "memory of a node: written, added, read")
+    check(near(wide.ranks(size, 1024), wide.halving(size, 1024), 1e-9) and near(wide.node(size, 1024), wide.ranks(size, 1024), 1e-9),
+          "what moves does not depend on how where every node has one rank")
+    check(near(scaling.network(gap=1e-6).ranks(size, 1024), 2046e-6) and
+          near(scaling.network(gap=1e-6, node_ranks=4).node(size, 1024), 510e-6), "messages: one for every rank, or node")
+    halved = scaling.network(0, bandwidth, staging=1e10, wire=2)
+    check(near(halved.allreduce(size, 8, "ranks"), scaling.network(0, bandwidth, staging=1e10).allreduce(size, 8, "ranks") / 2) and
+          halved.allreduce(size, 8, "tree") == scaling.network(0, bandwidth, staging=1e10).allreduce(size, 8, "tree"),
+          "half the bytes for who adds by himself")
+    for algorithm in scaling.ALGORITHMS:
         check(both.allreduce(size, 1, algorithm) == 0, f"{algorithm}: one rank has nothing to sum")
         times = [both.allreduce(size, p, algorithm) for p in (2, 4, 8, 64, 1024)]
         check(times == sorted(times), f"{algorithm}: more ranks take longer", str(times))

@@ -165,6 +165,30 @@ static void arithmetic_on_flat_arrays(void **state) {
   free_pair(&y);
 }
 
+static void rounding_on_the_device(void **state) {
+  (void)state;
+  pair x = make_pair(2.01f);
+  uint16_t *narrow, *host;
+  const fn_stream s = FN_STREAM_COMM;
+  must(device->allocate(device, COUNT * sizeof *narrow, (void **)&narrow));
+  must(device->allocate_pinned(device, COUNT * sizeof *host, (void **)&host));
+  refused(device->to_bf16(device, s, host, x.there, 1, COUNT), "found pinned memory");
+  refused(device->to_bf16(device, s, narrow + 1, x.there, 1, COUNT), "rounded numbers");
+  refused(device->from_bf16(device, s, x.there + 1, narrow, COUNT), "float32 numbers");
+  must(device->copy(device, s, x.there, x.here, BYTES, FN_COPY_TO_DEVICE));
+  must(device->to_bf16(device, s, narrow, x.there, 0.5f, COUNT));
+  must(device->from_bf16(device, s, x.there, narrow, COUNT - 1));
+  must(device->copy(device, s, host, narrow, COUNT * sizeof *host, FN_COPY_TO_HOST));
+  must(device->copy(device, s, x.here, x.there, BYTES, FN_COPY_TO_HOST));
+  must(device->synchronize(device, s));
+  assert_true(host[0] == 0x3f81 && host[COUNT - 1] == 0x3f81); // 1.005 becomes 1 + 2^-7
+  assert_true(x.here[0] == 1 + 0x1p-7f && x.here[COUNT - 2] == 1 + 0x1p-7f);
+  assert_true(x.here[COUNT - 1] == 2.01f);
+  device->release(device, narrow);
+  device->release_pinned(device, host);
+  free_pair(&x);
+}
+
 /* What is recorded runs at each replay with what memory holds then, not when it was recorded. */
 static void recordings_are_replayed(void **state) {
   (void)state;
@@ -210,6 +234,7 @@ int main(void) {
       cmocka_unit_test(only_events_order_streams),
       cmocka_unit_test(a_wait_is_for_the_last_record_before_it),
       cmocka_unit_test(arithmetic_on_flat_arrays),
+      cmocka_unit_test(rounding_on_the_device),
       cmocka_unit_test(recordings_are_replayed),
       cmocka_unit_test(writes_beyond_a_block_are_seen),
   };

@@ -235,6 +235,43 @@ static void scaled_sums(void **state) {
       }
 }
 
+/* To bfloat16 and back, aligned and not: rounded to nearest even, weighted before, nothing beyond
+ * the end; with weight 0 zero of anything. */
+static void bf16_and_back(void **state) {
+  (void)state;
+  const int64_t counts[] = {1, 3, 4, 257, 4099};
+  for (int k = 0; k < 5; k++)
+    for (int shift = 0; shift < 2; shift++)
+      for (int blocks = 1; blocks < 6; blocks += 4) {
+        const int64_t count = counts[k];
+        float *memory[3], *x = guarded(count, 0, &memory[0]);
+        float *back = guarded(count, shift, &memory[1]);
+        uint16_t *narrow = (uint16_t *)guarded(count / 2 + 1, 0, &memory[2]) + shift;
+        for (int64_t i = 0; i < count; i++)
+          x[i] = (float)(i - 100) * 1.37f;
+        x[0] = 2 + 0x1p-7f; // half of it lies between two and becomes the even one
+        forced_blocks = blocks;
+        fn_scale_args to = fn_gpu_scale_args(narrow, FN_BF16, x, FN_F32, 0.5f, count);
+        require(fn_gpu_launch(&platform, scale, 1, &to));
+        fn_scale_args from = fn_gpu_scale_args(back, FN_F32, narrow, FN_BF16, 1, count);
+        require(fn_gpu_launch(&platform, scale, 1, &from));
+        assert_true(back[0] == 1);
+        for (int64_t i = 0; i < count; i++)
+          assert_true(back[i] == fn_from_bf16(fn_to_bf16(0.5f * x[i])) &&
+                      fabsf(back[i] - 0.5f * x[i]) <= 0x1p-8f * fabsf(0.5f * x[i]));
+        x[0] = NAN;
+        to.factor = 0;
+        require(fn_gpu_launch(&platform, scale, 1, &to));
+        forced_blocks = 0;
+        for (int64_t i = 0; i < count; i++)
+          assert_true(narrow[i] == 0);
+        check_guards(x, count);
+        check_guards(back, count);
+        for (int g = 0; g < 3; g++)
+          free(memory[g]);
+      }
+}
+
 static double squares(const float *x, int64_t count) {
   double *partial = malloc(FN_SQUARES_BLOCKS * sizeof *partial), result = NAN;
   const int64_t blocks = fn_gpu_squares_blocks(count);
@@ -526,10 +563,11 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(grids_and_orders), cmocka_unit_test(synchronised),
       cmocka_unit_test(orders_differ),    cmocka_unit_test(scaled_sums),
-      cmocka_unit_test(sums_of_squares),  cmocka_unit_test(optimizer_steps),
-      cmocka_unit_test(inputs),           cmocka_unit_test(binary16),
-      cmocka_unit_test(divisions),        cmocka_unit_test(random_bits),
-      cmocka_unit_test(all_kernels_ran),  cmocka_unit_test(suite_on_gpu),
+      cmocka_unit_test(bf16_and_back),    cmocka_unit_test(sums_of_squares),
+      cmocka_unit_test(optimizer_steps),  cmocka_unit_test(inputs),
+      cmocka_unit_test(binary16),         cmocka_unit_test(divisions),
+      cmocka_unit_test(random_bits),      cmocka_unit_test(all_kernels_ran),
+      cmocka_unit_test(suite_on_gpu),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

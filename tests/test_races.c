@@ -60,6 +60,8 @@ static void feed(fn_program *program) {
   assert_non_null(fn_program_input(program, "target"));
 }
 
+static fn_dtype type_of_gradients; /**< on their way to the host and back */
+
 static int64_t bucket_start(const fixture *f, int k) {
   return k * f->parameters->count / BUCKETS;
 }
@@ -97,12 +99,13 @@ static void begin(fixture *f) {
 
 /* What the reducer does with buckets, one thread in the place of its two. */
 static void reduce(const fixture *f) {
-  float *memory = fn_device_gradients_memory(f->gradients);
+  char *memory = fn_device_gradients_memory(f->gradients);
+  const size_t size = fn_dtype_size(type_of_gradients);
   for (int k = 0; k < BUCKETS; k++) {
     const int64_t start = bucket_start(f, k), count = bucket_start(f, k + 1) - start;
     assert_true(fn_device_gradients_arrived(f->gradients, k, false));
-    must(fn_recorder_host(f->recorder, "sum over ranks", memory + start,
-                          (size_t)count * sizeof(float), true));
+    must(fn_recorder_host(f->recorder, "sum over ranks", memory + (size_t)start * size,
+                          (size_t)count * size, true));
     fn_device_gradients_return(f->gradients, start, count);
   }
   must(fn_device_gradients_join(f->gradients));
@@ -128,6 +131,7 @@ static void train(fixture *f) {
 static int setup(void **state) {
   static fixture f;
   static fn_run run;
+  memset(&f, 0, sizeof f);
   run.optimizer.name = "adam";
   run.optimizer.eps = 1e-8;
   run.optimizer.betas[0] = 0.9;
@@ -135,7 +139,7 @@ static int setup(void **state) {
   must(fn_recorder_create("assumed", 9, 0, &f.recorder));
   make_programs(&f);
   must(fn_optimizer_create(&run, f.parameters, &f.optimizer));
-  must(fn_device_gradients_create(f.parameters, BUCKETS, false, &f.gradients));
+  must(fn_device_gradients_create(f.parameters, BUCKETS, false, type_of_gradients, &f.gradients));
   train(&f);
   *state = &f;
   return 0;
@@ -208,5 +212,8 @@ int main(void) {
       cmocka_unit_test(every_event_is_needed),
       cmocka_unit_test(finds_a_planted_race),
   };
-  return cmocka_run_group_tests(tests, setup, teardown);
+  type_of_gradients = FN_F32;
+  const int failed = cmocka_run_group_tests(tests, setup, teardown);
+  type_of_gradients = FN_BF16;
+  return failed + cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -97,6 +97,11 @@ struct fn_device {
   /** float32 arrays on the device. sum := keep sum + factor x. */
   fn_status (*add_scaled)(fn_device *device, fn_stream stream, float *sum, const float *x,
                           float keep, float factor, int64_t count);
+  /** bfloat16 y := factor x, rounded to nearest even; with factor 0 zero, whatever x holds. */
+  fn_status (*to_bf16)(fn_device *device, fn_stream stream, uint16_t *y, const float *x,
+                       float factor, int64_t count);
+  fn_status (*from_bf16)(fn_device *device, fn_stream stream, float *y, const uint16_t *x,
+                         int64_t count);
   /** *result (device, double) := sum of squares in an order that depends on count alone. */
   fn_status (*sum_squares)(fn_device *device, fn_stream stream, const float *x, int64_t count,
                            double *result);

@@ -137,9 +137,23 @@ static fn_status plan_network(check *c) {
   return FN_OK;
 }
 
+/** How gradients will be summed; also whether the ranks of a node can share memory. */
+static fn_status plan_reduction(check *c) {
+  fn_parameters *p = fn_engine_parameters(c->engine);
+  fn_reducer *reducer = NULL;
+  FN_TRY(fn_reducer_create(c->dist, p, c->run->train.first_bucket_bytes,
+                           fn_reducer_bucket_bytes(p, c->run->train.bucket_bytes),
+                           fn_reduction_of(c->run), &reducer));
+  char text[400];
+  fn_reducer_describe(reducer, text, sizeof text);
+  const size_t name = strlen("gradients: ");
+  if (c->print && strlen(text) > name) printf("gradients          %s\n", text + name);
+  fn_reducer_destroy(reducer);
+  return FN_OK;
+}
+
 static void check_network(check *c) {
-  if (!c->train) return;
-  passes(c, plan_network(c));
+  if (c->train && passes(c, plan_network(c))) passes(c, plan_reduction(c));
 }
 
 /* ---- run folder ---------------------------------------------------------------------------------

@@ -268,6 +268,15 @@ static void check_model(fn_run_parts *parts) {
     about(parts, "train.first_bucket_bytes",
           "train.first_bucket_bytes must not exceed train.bucket_bytes, found %lld and %lld",
           (long long)run->train.first_bucket_bytes, (long long)run->train.bucket_bytes);
+  const bool by_mpi = strcmp(run->train.reduction, "mpi") == 0,
+             device = strcmp(run->train.allreduce, "device") == 0;
+  if (strcmp(run->train.gradient_dtype, "bf16") == 0 && (by_mpi || device))
+    about(parts, "train.gradient_dtype",
+          "train.gradient_dtype: bf16 goes with neither train.reduction: mpi, which would add in "
+          "bf16, nor train.allreduce: device");
+  else if (device && !by_mpi && strcmp(run->train.reduction, "auto") != 0)
+    about(parts, "train.reduction", "train.reduction: %s does not go with train.allreduce: device",
+          run->train.reduction);
   const bool sgd = run->optimizer.name && strcmp(run->optimizer.name, "sgd") == 0;
   if (sgd && run->optimizer.nesterov &&
       (run->optimizer.momentum <= 0 || run->optimizer.dampening != 0))

@@ -106,7 +106,9 @@ typedef struct fn_run {
     bool fresh; /**< ignore an existing checkpoint (never deletes it: refuses instead) */
     int64_t stop_after_steps; /**< stop as if interrupted after this many steps; 0: never */
     int64_t bucket_bytes, first_bucket_bytes;
-    const char *allreduce; /**< auto | host | device */
+    const char *allreduce;      /**< auto | host | device */
+    const char *reduction;      /**< auto | mpi | ranks | node */
+    const char *gradient_dtype; /**< f32 | bf16: between ranks */
   } train;
 
   struct {

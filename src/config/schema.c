@@ -238,11 +238,21 @@ static const fn_key keys[] = {
      FROM(1), .unit = "bytes",
      .meaning = "Size of the first bucket, small so that communication starts early."},
 
+    {KEY("train.gradient_dtype", CHOICE, train.gradient_dtype), .fallback = "f32",
+     .choices = "f32|bf16",
+     .meaning = "Type in which gradients travel between ranks, and to and from a GPU. bf16 halves "
+                "the bytes; sums are made in float32, each rank's part and the sum rounded to 8 "
+                "bits."},
+    {KEY("train.reduction", CHOICE, train.reduction), .fallback = "auto",
+     .choices = "auto|mpi|ranks|node",
+     .meaning = "Who sums gradients. node: ranks of a node in memory they share, then between "
+                "nodes; ranks: each rank a part of them, sent to it; mpi: MPI_Iallreduce. auto: "
+                "node, or mpi for train.allreduce: device."},
     {KEY("train.allreduce", CHOICE, train.allreduce), .fallback = "auto",
      .choices = "auto|host|device",
-     .meaning = "On GPUs, what MPI sums gradients from. host: copies in pinned memory; device: the "
-                "GPU's memory, which takes an MPI library made for it; auto: device where the "
-                "library says so."},
+     .meaning = "On GPUs, what is summed. host: copies in pinned memory; device: the GPU's memory, "
+                "by an MPI library whose MPI_Iallreduce takes it; auto: host, but with "
+                "train.reduction: mpi device where the library says that it can."},
     {KEY("optimizer.name", CHOICE, optimizer.name), .fallback = "adam", .map2map = "optimizer",
      .choices = "sgd|adam|adamw|rmsprop|adadelta|adagrad|nadam", .meaning = "Update rule."},
     {KEY("optimizer.lr", REAL, optimizer.lr), .fallback = "null", .nullable = true, .off = 0,

@@ -4,15 +4,14 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(OPEN_MPI) && OPEN_MPI
-#include <mpi-ext.h>
-#endif
 
 struct fn_device_gradients {
   fn_parameters *parameters;
   fn_device *device;
-  float *memory; /**< [count]: pinned, or the device's own */
+  void *memory; /**< [count]: pinned, or the device's own */
   bool direct;
+  fn_dtype type;    /**< in memory */
+  uint16_t *narrow; /**< [count] on the device, for bfloat16 */
   int buckets;
   fn_event **final, **arrived; /**< [buckets]: on the compute stream; in MPI's memory */
   fn_event *back;
@@ -21,8 +20,10 @@ struct fn_device_gradients {
   char message[1024];
 };
 
-bool fn_mpi_takes_device_memory(void) {
-#if defined(MPIX_CUDA_AWARE_SUPPORT) && MPIX_CUDA_AWARE_SUPPORT
+bool fn_mpi_sums_device_memory(void) {
+  // Open MPI, which defines both, takes such addresses in sends, receives and blocking collective
+  // calls only (FAQ "Running CUDA-aware Open MPI", 1).
+#if defined(MPIX_CUDA_AWARE_SUPPORT) && MPIX_CUDA_AWARE_SUPPORT && !defined(OPEN_MPI)
   return MPIX_Query_cuda_support() != 0;
 #else
   return false;
@@ -54,19 +55,21 @@ static fn_status create(fn_device_gradients *g) {
     g->memory = fn_parameters_mirror(g->parameters, FN_MIRROR_GRADIENTS)->memory;
     return FN_OK;
   }
-  const size_t bytes = (size_t)g->parameters->count * sizeof(float);
-  FN_TRY(d->allocate_pinned(d, bytes, (void **)&g->memory));
+  const size_t bytes = (size_t)g->parameters->count * fn_dtype_size(g->type);
+  if (g->type == FN_BF16) FN_TRY(d->allocate(d, bytes, (void **)&g->narrow));
+  FN_TRY(d->allocate_pinned(d, bytes, &g->memory));
   memset(g->memory, 0, bytes);
   return FN_OK;
 }
 
 fn_status fn_device_gradients_create(fn_parameters *parameters, int buckets, bool direct,
-                                     fn_device_gradients **gradients) {
+                                     fn_dtype type, fn_device_gradients **gradients) {
   fn_device_gradients *g = *gradients = calloc(1, sizeof *g);
   FN_CHECK(g, FN_ERR_MEMORY, "out of memory");
   g->parameters = parameters;
   g->device = parameters->device;
   g->direct = direct;
+  g->type = type;
   g->buckets = buckets;
   pthread_mutex_init(&g->lock, NULL);
   const fn_status status = create(g);
@@ -87,18 +90,19 @@ void fn_device_gradients_destroy(fn_device_gradients *g) {
   }
   if (g->back) d->event_destroy(d, g->back);
   if (!g->direct && g->memory) d->release_pinned(d, g->memory);
+  if (g->narrow) d->release(d, g->narrow);
   free(g->final);
   free(g->arrived);
   pthread_mutex_destroy(&g->lock);
   free(g);
 }
 
-float *fn_device_gradients_memory(const fn_device_gradients *gradients) {
+void *fn_device_gradients_memory(const fn_device_gradients *gradients) {
   return gradients->memory;
 }
 
 bool fn_device_gradients_unweighted(const fn_device_gradients *gradients) {
-  return !gradients->direct;
+  return !gradients->direct && gradients->type == FN_F32;
 }
 
 /** As the host does it: no sample, no gradient, whatever it holds. */
@@ -116,9 +120,13 @@ static fn_status send(fn_device_gradients *g, int bucket, int64_t offset, int64_
   FN_TRY(d->wait(d, FN_STREAM_COMM, g->final[bucket]));
   if (g->direct) {
     FN_TRY(weigh(d, there, count, weight));
+  } else if (g->type == FN_BF16) {
+    FN_TRY(d->to_bf16(d, FN_STREAM_COMM, g->narrow + offset, there, (float)weight, count));
+    FN_TRY(d->copy(d, FN_STREAM_COMM, (uint16_t *)g->memory + offset, g->narrow + offset,
+                   (size_t)count * sizeof(uint16_t), FN_COPY_TO_HOST));
   } else {
-    FN_TRY(d->copy(d, FN_STREAM_COMM, g->memory + offset, there, (size_t)count * sizeof(float),
-                   FN_COPY_TO_HOST));
+    FN_TRY(d->copy(d, FN_STREAM_COMM, (float *)g->memory + offset, there,
+                   (size_t)count * sizeof(float), FN_COPY_TO_HOST));
   }
   return d->record(d, FN_STREAM_COMM, g->arrived[bucket]);
 }
@@ -137,12 +145,19 @@ bool fn_device_gradients_arrived(fn_device_gradients *gradients, int bucket, boo
   return yes || status != FN_OK;
 }
 
-void fn_device_gradients_return(fn_device_gradients *g, int64_t offset, int64_t count) {
-  if (g->direct) return;
+static fn_status bring_back(fn_device_gradients *g, int64_t offset, int64_t count) {
   fn_device *d = g->device;
   float *there = (float *)fn_parameters_mirror(g->parameters, FN_MIRROR_GRADIENTS)->memory + offset;
-  keep(g, d->copy(d, FN_STREAM_COMM, there, g->memory + offset, (size_t)count * sizeof(float),
-                  FN_COPY_TO_DEVICE));
+  if (g->type == FN_F32)
+    return d->copy(d, FN_STREAM_COMM, there, (float *)g->memory + offset,
+                   (size_t)count * sizeof(float), FN_COPY_TO_DEVICE);
+  FN_TRY(d->copy(d, FN_STREAM_COMM, g->narrow + offset, (uint16_t *)g->memory + offset,
+                 (size_t)count * sizeof(uint16_t), FN_COPY_TO_DEVICE));
+  return d->from_bf16(d, FN_STREAM_COMM, there, g->narrow + offset, count);
+}
+
+void fn_device_gradients_return(fn_device_gradients *g, int64_t offset, int64_t count) {
+  if (!g->direct) keep(g, bring_back(g, offset, count));
 }
 
 fn_status fn_device_gradients_join(fn_device_gradients *g) {

@@ -8,6 +8,7 @@
 #include <mpi.h>
 
 #include "base/system.h"
+#include "config/run.h"
 #include "graph/parameters.h"
 
 typedef struct fn_dist {
@@ -61,22 +62,42 @@ fn_status fn_dist_broadcast(const fn_dist *dist, void *bytes, int64_t count);
 typedef struct fn_reducer fn_reducer;
 
 /** What MPI is given when gradients are on a device: copies in pinned memory of the host, or the
- *  device's addresses, which the library must be able to take. */
+ *  device's addresses, which the library must be able to sum. */
 typedef enum fn_allreduce {
-  FN_ALLREDUCE_AUTO, /**< the device's where the library says that it takes them */
+  FN_ALLREDUCE_AUTO, /**< the host's, but for sums by MPI where the library says that it can */
   FN_ALLREDUCE_HOST,
   FN_ALLREDUCE_DEVICE,
 } fn_allreduce;
-/** By the names of train.allreduce. */
-fn_allreduce fn_allreduce_from(const char *name);
+
+/** Who adds gradients up. */
+typedef enum fn_adder {
+  FN_ADDER_AUTO,  /**< the node, where several ranks share one, else the ranks; MPI for
+                     FN_ALLREDUCE_DEVICE */
+  FN_ADDER_MPI,   /**< MPI_Iallreduce */
+  FN_ADDER_RANKS, /**< every rank a share of all (exchange.h, without shared memory) */
+  FN_ADDER_NODE,  /**< in shared memory, then between nodes (exchange.h) */
+} fn_adder;
+
+/** How gradients are summed. */
+typedef struct fn_reduction {
+  fn_allreduce memory; /**< matters for gradients on a device */
+  fn_adder adder;
+  fn_dtype type; /**< between ranks: FN_F32, the parameters' own type, or FN_BF16 */
+} fn_reduction;
+/** As train.allreduce, train.reduction and train.gradient_dtype ask. */
+fn_reduction fn_reduction_of(const fn_run *run);
 
 /** Bytes of a bucket for these gradients: `wanted`, but no more than an eighth of all. The last
  *  bucket starts when the backward pass ends and is never hidden: it must be a small part. */
 int64_t fn_reducer_bucket_bytes(const fn_parameters *parameters, int64_t wanted);
-/** `way` matters for gradients on a device, where the parameters must be already. */
+/** Parameters whose gradients are to be on a device must be there already. FN_ERR_CONFIG for wishes
+ *  that contradict each other, FN_ERR_MEMORY. Collective, and so are failures. */
 fn_status fn_reducer_create(const fn_dist *dist, fn_parameters *parameters, int64_t first_bytes,
-                            int64_t bucket_bytes, fn_allreduce way, fn_reducer **reducer);
+                            int64_t bucket_bytes, fn_reduction how, fn_reducer **reducer);
+/** Collective. */
 void fn_reducer_destroy(fn_reducer *reducer);
+/** In words: sizes, types, who adds. On one rank "". */
+void fn_reducer_describe(const fn_reducer *reducer, char *text, size_t size);
 /** Before the backward pass: this rank's gradients (means over its `samples`) count as
  *  samples / total, where total sums over ranks. Collective (one small reduction). */
 fn_status fn_reducer_begin(fn_reducer *reducer, int64_t samples);
@@ -93,6 +114,13 @@ typedef struct fn_bucket_times {
   double ready; /**< its last gradient was written */
   double start, end;
 } fn_bucket_times;
+/** What this rank has moved since creation. */
+typedef struct fn_reducer_traffic {
+  double sent;   /**< bytes handed to MPI for other ranks; < 0: MPI adds and knows */
+  double shared; /**< bytes written to and read from memory shared with the node's ranks */
+} fn_reducer_traffic;
+/** Between fn_reducer_finish and the next fn_reducer_begin. */
+void fn_reducer_moved(const fn_reducer *reducer, fn_reducer_traffic *traffic);
 /** 0 on one rank, which reduces nothing. */
 int fn_reducer_bucket_count(const fn_reducer *reducer);
 /** Between fn_reducer_finish and the next fn_reducer_begin. */

@@ -4,11 +4,12 @@
  * their gradients become ready. Every rank starts bucket k after bucket k - 1, whatever the order
  * in which its own gradients become ready: collectives on one communicator match by order.
  *
- * The bits of a result depend on the values, the number of ranks and the buckets alone. This relies
- * on MPI_Iallreduce applying a fixed sequence of additions for a given count and number of ranks,
- * and giving every rank the same bits. Open MPI's libnbc does: a schedule (binomial tree or ring,
- * chosen by count and ranks) fixes who adds what in which round, arrival times only delay it. The
- * same calls are made with and without the progress thread, so that both give the same bits.
+ * The bits of a result depend on the values, the number of ranks, their nodes and the buckets
+ * alone. Own sums (exchange.h) are made in a fixed order; of MPI_Iallreduce it is expected that it
+ * applies a fixed sequence of additions for a given count and number of ranks, and gives every rank
+ * the same bits. Open MPI's libnbc does: a schedule (binomial tree or ring, chosen by count and
+ * ranks) fixes who adds what in which round, arrival times only delay it. The same calls are made
+ * with and without the progress thread, so that both give the same bits.
  *
  * After fn_reducer_begin every rank must call fn_reducer_finish, also one whose backward pass
  * failed: the others wait for its buckets. What failed is agreed afterwards. Gradients reported
@@ -27,11 +28,14 @@
 
 #include "base/log.h"
 #include "base/system.h"
+#include "base/text.h"
 #include "dist/device_gradients.h"
 #include "dist/dist.h"
+#include "dist/exchange.h"
 #include "dist/mpi_status.h"
+#include "dist/wire.h"
 
-/** Buckets under way at once: each needs memory of its size inside the MPI library. */
+/** Buckets under way at once: each needs memory of its size, here or inside the MPI library. */
 enum { IN_FLIGHT = 4 };
 
 typedef struct bucket {
@@ -53,14 +57,17 @@ struct fn_reducer {
   fn_parameters *parameters;
   bucket *bucket; /**< shape [bucket_count] */
   int bucket_count;
-  span *span;                     /**< shape [entry_count] */
-  double weight;                  /**< of this rank in the mean: samples / total */
+  span *span;    /**< shape [entry_count] */
+  double weight; /**< of this rank in the mean: samples / total */
+  fn_reduction how;
   fn_device_gradients *on_device; /**< NULL: gradients are on the host */
+  fn_exchange *exchange;          /**< NULL: MPI adds */
 
   // Only the driving thread (the progress thread, or whoever calls finish without one).
-  int started, done; /**< buckets started and completed in this step */
-  MPI_Request request[IN_FLIGHT];
-  double flying_since; /**< when the number of buckets under way left zero */
+  int started, done;              /**< buckets started and completed in this step */
+  MPI_Request request[IN_FLIGHT]; /**< without exchange */
+  int64_t moves;                  /**< of the exchange; only to see that there were some */
+  double flying_since;            /**< when the number of buckets under way left zero */
 
   // Under lock.
   pthread_mutex_t lock;
@@ -81,60 +88,83 @@ struct fn_reducer {
 
 /* ---- the driving thread -------------------------------------------------------------------- */
 
-/** Where MPI finds the gradients. */
+/** Where they are summed. */
 static void *memory_of(const fn_reducer *r) {
   return r->on_device ? fn_device_gradients_memory(r->on_device) : r->parameters->gradients;
 }
 
-/** gradients := gradients * weight in one slice. A rank without samples contributes zero, whatever
- *  its gradients hold. */
-static void weigh(const fn_reducer *r, const bucket *b) {
-  const double weight = r->weight;
-  if (weight == 1 || (r->on_device && !fn_device_gradients_unweighted(r->on_device))) return;
-  if (r->parameters->dtype == FN_F64) {
-    double *x = (double *)memory_of(r) + b->offset;
-    for (int64_t i = 0; i < b->count; i++)
-      x[i] = weight == 0 ? 0 : x[i] * weight;
-  } else {
-    float *x = (float *)memory_of(r) + b->offset;
-    for (int64_t i = 0; i < b->count; i++)
-      x[i] = weight == 0 ? 0.0f : (float)((double)x[i] * weight);
-  }
+/** Their type there. */
+static fn_dtype type_of(const fn_reducer *r) {
+  return r->on_device ? r->how.type : r->parameters->dtype;
+}
+
+/** What is left to multiply a bucket by. A rank without samples contributes zero, whatever its
+ *  gradients hold. */
+static double weight_of(const fn_reducer *r) {
+  return r->on_device && !fn_device_gradients_unweighted(r->on_device) ? 1 : r->weight;
 }
 
 static fn_status start_bucket(fn_reducer *r) {
   bucket *b = &r->bucket[r->started];
+  const int slot = r->started % IN_FLIGHT;
+  const fn_dtype type = type_of(r);
+  char *slice = (char *)memory_of(r) + b->offset * (int64_t)fn_dtype_size(type);
   b->start = fn_clock();
   if (r->started == r->done) r->flying_since = b->start;
-  weigh(r, b);
-  const bool is_double = r->parameters->dtype == FN_F64;
-  char *slice = (char *)memory_of(r) + b->offset * (is_double ? 8 : 4);
-  FN_TRY_MPI(MPI_Iallreduce(MPI_IN_PLACE, slice, (int)b->count, is_double ? MPI_DOUBLE : MPI_FLOAT,
-                            MPI_SUM, r->dist->gradient_comm, &r->request[r->started % IN_FLIGHT]),
-             "starting a gradient reduction");
+  if (r->exchange) {
+    fn_exchange_start(r->exchange, slot, slice, b->count, weight_of(r));
+  } else {
+    fn_wire_write(slice, type, slice, type, b->count, weight_of(r));
+    FN_TRY_MPI(MPI_Iallreduce(MPI_IN_PLACE, slice, (int)b->count,
+                              type == FN_F64 ? MPI_DOUBLE : MPI_FLOAT, MPI_SUM,
+                              r->dist->gradient_comm, &r->request[slot]),
+               "starting a gradient reduction");
+  }
   r->started++;
   return FN_OK;
 }
 
-/** Start what may start, up to bucket `front`, and complete what is complete; with `wait`, complete
- *  at least the oldest bucket under way. */
+/** Whether the oldest bucket under way is complete; the others get on meanwhile. */
+static fn_status complete_oldest(fn_reducer *r, bool wait, bool *complete) {
+  if (r->exchange) {
+    *complete = false;
+    bool moved = false;
+    for (int k = r->done; k < r->started; k++) {
+      bool done = r->bucket[k].end > 0;
+      if (!done) FN_TRY(fn_exchange_advance(r->exchange, k % IN_FLIGHT, &moved, &done));
+      if (done && r->bucket[k].end == 0) r->bucket[k].end = fn_clock();
+      if (k == r->done) *complete = done;
+    }
+    r->moves += moved;
+    if (wait && !moved) sched_yield(); // the ranks waited for may need the core
+    return FN_OK;
+  }
+  MPI_Request *oldest = &r->request[r->done % IN_FLIGHT];
+  int completed = 1;
+  if (wait) {
+    FN_TRY_MPI(MPI_Wait(oldest, MPI_STATUS_IGNORE), "reducing gradients");
+  } else {
+    FN_TRY_MPI(MPI_Test(oldest, &completed, MPI_STATUS_IGNORE), "reducing gradients");
+  }
+  *complete = completed != 0;
+  if (*complete) r->bucket[r->done].end = fn_clock();
+  return FN_OK;
+}
+
+/** Start what may start, up to bucket `front`, and complete what is complete; with `wait`, without
+ *  keeping the core from others. */
 static fn_status advance(fn_reducer *r, int front, bool wait) {
   while (r->started < front && r->started - r->done < IN_FLIGHT) {
     const bool idle = wait && r->started == r->done;
     if (r->on_device && !fn_device_gradients_arrived(r->on_device, r->started, idle)) break;
     FN_TRY(start_bucket(r));
   }
+  bool complete = true;
   while (r->done < r->started) {
-    MPI_Request *oldest = &r->request[r->done % IN_FLIGHT];
-    int completed = 1;
-    if (wait) {
-      FN_TRY_MPI(MPI_Wait(oldest, MPI_STATUS_IGNORE), "reducing gradients");
-      wait = false;
-    } else {
-      FN_TRY_MPI(MPI_Test(oldest, &completed, MPI_STATUS_IGNORE), "reducing gradients");
-    }
-    if (!completed) return FN_OK;
-    r->bucket[r->done++].end = fn_clock();
+    FN_TRY(complete_oldest(r, wait, &complete));
+    if (!complete) return FN_OK;
+    wait = false;
+    r->done++;
   }
   return FN_OK;
 }
@@ -188,9 +218,9 @@ static void *progress(void *self) {
       pthread_cond_wait(&r->work, &r->lock);
       continue;
     }
-    const int before = r->started + r->done;
+    const int64_t before = r->started + r->done + r->moves;
     drive(r, false);
-    if (r->started + r->done > before) pause = PAUSE_LEAST;
+    if (r->started + r->done + r->moves > before) pause = PAUSE_LEAST;
     if (r->started == r->done && r->front == r->started) continue;
     const bool finishing = r->finishing;
     pthread_mutex_unlock(&r->lock);
@@ -274,27 +304,75 @@ static void start_thread(fn_reducer *r) {
                 strerror(reason));
 }
 
+/** What this rank needs for itself. */
+static fn_status prepare(fn_reducer *r, int64_t first_bytes, int64_t bucket_bytes) {
+  const fn_reduction *how = &r->how;
+  const bool mpi = how->adder == FN_ADDER_MPI, direct = how->memory == FN_ALLREDUCE_DEVICE;
+  FN_CHECK(how->type == r->parameters->dtype ||
+               (how->type == FN_BF16 && r->parameters->dtype == FN_F32),
+           FN_ERR_UNSUPPORTED, "gradients of type %s cannot be summed as %s",
+           fn_dtype_name(r->parameters->dtype), fn_dtype_name(how->type));
+  FN_CHECK(how->type != FN_BF16 || !(mpi || direct), FN_ERR_CONFIG,
+           "train.gradient_dtype: bf16 goes with neither train.reduction: mpi, which would add in "
+           "bf16, nor train.allreduce: device");
+  FN_CHECK(!direct || mpi, FN_ERR_CONFIG,
+           "train.allreduce: device goes with train.reduction: mpi or auto");
+  FN_TRY(cut_buckets(r, first_bytes, bucket_bytes));
+  FN_TRY(map_entries(r, first_bytes, bucket_bytes));
+  if (r->parameters->device)
+    FN_TRY(fn_device_gradients_create(r->parameters, r->bucket_count, direct, how->type,
+                                      &r->on_device));
+  return FN_OK;
+}
+
+static fn_status create_exchange(fn_reducer *r) {
+  fn_exchange_options options = {.type = r->how.type,
+                                 .data = type_of(r),
+                                 .slots = IN_FLIGHT,
+                                 .share_memory = r->how.adder != FN_ADDER_RANKS};
+  for (int k = 0; k < r->bucket_count; k++)
+    if (r->bucket[k].count > options.most) options.most = r->bucket[k].count;
+  const fn_status status = fn_exchange_create(r->dist, &options, &r->exchange);
+  if (status != FN_ERR_MEMORY || r->how.adder != FN_ADDER_AUTO) return status;
+  if (r->dist->rank == 0)
+    fn_log(FN_WARN, "%s; gradients are sent instead (train.reduction: ranks)", fn_error_message());
+  options.share_memory = false;
+  return fn_exchange_create(r->dist, &options, &r->exchange);
+}
+
+/** What was left open. */
+static void choose(fn_reducer *r) {
+  fn_reduction *how = &r->how;
+  const bool there = r->parameters->device != NULL;
+  if (how->memory == FN_ALLREDUCE_AUTO && there && how->adder == FN_ADDER_MPI &&
+      how->type != FN_BF16 && fn_mpi_sums_device_memory())
+    how->memory = FN_ALLREDUCE_DEVICE;
+  if (how->memory == FN_ALLREDUCE_AUTO || !there) how->memory = FN_ALLREDUCE_HOST;
+  if (how->memory == FN_ALLREDUCE_DEVICE && how->adder == FN_ADDER_AUTO) how->adder = FN_ADDER_MPI;
+  if (how->type == FN_F32) how->type = r->parameters->dtype;
+}
+
+static fn_status create(fn_reducer *r, int64_t first_bytes, int64_t bucket_bytes) {
+  if (r->dist->size == 1) return FN_OK;
+  choose(r);
+  FN_TRY(fn_dist_agree(r->dist, prepare(r, first_bytes, bucket_bytes)));
+  if (r->how.adder != FN_ADDER_MPI) FN_TRY(create_exchange(r));
+  if (r->dist->threads_multiple) start_thread(r);
+  return FN_OK;
+}
+
 fn_status fn_reducer_create(const fn_dist *dist, fn_parameters *parameters, int64_t first_bytes,
-                            int64_t bucket_bytes, fn_allreduce way, fn_reducer **reducer) {
+                            int64_t bucket_bytes, fn_reduction how, fn_reducer **reducer) {
   *reducer = NULL;
   fn_reducer *r = calloc(1, sizeof *r);
   FN_CHECK(r, FN_ERR_MEMORY, "out of memory for the gradient reduction");
   r->dist = dist;
   r->parameters = parameters;
+  r->how = how;
   pthread_mutex_init(&r->lock, NULL);
   pthread_cond_init(&r->work, NULL);
   pthread_cond_init(&r->finished, NULL);
-  fn_status status = FN_OK;
-  if (dist->size > 1) {
-    status = cut_buckets(r, first_bytes, bucket_bytes);
-    if (status == FN_OK) status = map_entries(r, first_bytes, bucket_bytes);
-    if (status == FN_OK && parameters->device)
-      status = fn_device_gradients_create(
-          parameters, r->bucket_count,
-          way == FN_ALLREDUCE_DEVICE || (way == FN_ALLREDUCE_AUTO && fn_mpi_takes_device_memory()),
-          &r->on_device);
-    if (status == FN_OK && dist->threads_multiple) start_thread(r);
-  }
+  const fn_status status = create(r, first_bytes, bucket_bytes);
   if (status != FN_OK) {
     fn_reducer_destroy(r);
     return status;
@@ -313,6 +391,7 @@ void fn_reducer_destroy(fn_reducer *r) {
     pthread_join(r->thread, NULL);
   }
   fn_device_gradients_destroy(r->on_device);
+  fn_exchange_destroy(r->exchange);
   pthread_cond_destroy(&r->finished);
   pthread_cond_destroy(&r->work);
   pthread_mutex_destroy(&r->lock);
@@ -434,9 +513,63 @@ fn_status fn_reducer_finish(fn_reducer *r) {
   return joined;
 }
 
-fn_allreduce fn_allreduce_from(const char *name) {
-  if (strcmp(name, "host") == 0) return FN_ALLREDUCE_HOST;
-  return strcmp(name, "device") == 0 ? FN_ALLREDUCE_DEVICE : FN_ALLREDUCE_AUTO;
+/* ---- what it is and was ------------------------------------------------------------------------
+ */
+
+fn_reduction fn_reduction_of(const fn_run *run) {
+  static const char *const memories[] = {"auto", "host", "device"}, *const adders[] = {
+                                                                        "auto", "mpi", "ranks",
+                                                                        "node"};
+  fn_reduction how = {.type = strcmp(run->train.gradient_dtype, "bf16") == 0 ? FN_BF16 : FN_F32};
+  for (int k = 0; k < 3; k++)
+    if (strcmp(run->train.allreduce, memories[k]) == 0) how.memory = (fn_allreduce)k;
+  for (int k = 0; k < 4; k++)
+    if (strcmp(run->train.reduction, adders[k]) == 0) how.adder = (fn_adder)k;
+  return how;
+}
+
+static void describe_adder(const fn_reducer *r, char *text, size_t size) {
+  if (!r->exchange) {
+    snprintf(text, size, "summed over %d ranks by MPI%s", r->dist->size,
+             r->how.memory == FN_ALLREDUCE_DEVICE ? " from device memory" : "");
+    return;
+  }
+  fn_exchange_info info;
+  fn_exchange_describe(r->exchange, &info);
+  if (info.node_ranks_most == 1) {
+    snprintf(text, size, "exchanged between %d ranks", r->dist->size);
+  } else if (info.nodes == 1) {
+    snprintf(text, size, "summed over %d ranks in shared memory", r->dist->size);
+  } else {
+    snprintf(text, size,
+             "summed over up to %d ranks in shared memory, by %d rank%s of each of %d nodes",
+             info.node_ranks_most, info.senders, info.senders > 1 ? "s" : "", info.nodes);
+  }
+}
+
+void fn_reducer_describe(const fn_reducer *r, char *text, size_t size) {
+  text[0] = '\0';
+  if (r->dist->size == 1) return;
+  char adder[160], bytes[32], memory[64] = "";
+  fn_exchange_info info = {0};
+  describe_adder(r, adder, sizeof adder);
+  if (r->exchange) {
+    fn_exchange_describe(r->exchange, &info);
+    snprintf(memory, sizeof memory, ", %s of buffers",
+             fn_text_bytes((double)info.memory, bytes, sizeof bytes));
+  }
+  const double all = (double)r->parameters->count * (double)fn_dtype_size(r->how.type);
+  snprintf(text, size, "gradients: %s as %s in %d bucket%s, %s, %s the backward pass%s",
+           fn_text_bytes(all, bytes, sizeof bytes), fn_dtype_name(r->how.type), r->bucket_count,
+           r->bucket_count > 1 ? "s" : "", adder, r->threaded ? "beside" : "after", memory);
+}
+
+void fn_reducer_moved(const fn_reducer *r, fn_reducer_traffic *traffic) {
+  *traffic = (fn_reducer_traffic){.sent = r->dist->size > 1 ? -1 : 0};
+  if (!r->exchange) return;
+  fn_exchange_info info;
+  fn_exchange_describe(r->exchange, &info);
+  *traffic = (fn_reducer_traffic){.sent = (double)info.sent, .shared = (double)info.shared};
 }
 
 int fn_reducer_bucket_count(const fn_reducer *reducer) {

@@ -170,6 +170,21 @@ static fn_status add_scaled(fn_device *device, fn_stream stream, float *sum, con
   return add(recorder_of(device), WORK, (int)stream, -1, "add_scaled",
              (fn_access[]){{sum, bytes, true}, {x, bytes, false}}, 2);
 }
+static fn_status to_bf16(fn_device *device, fn_stream stream, uint16_t *y, const float *x,
+                         float factor, int64_t count) {
+  (void)factor;
+  return add(
+      recorder_of(device), WORK, (int)stream, -1, "to_bf16",
+      (fn_access[]){{y, (size_t)count * sizeof *y, true}, {x, (size_t)count * sizeof *x, false}},
+      2);
+}
+static fn_status from_bf16(fn_device *device, fn_stream stream, float *y, const uint16_t *x,
+                           int64_t count) {
+  return add(
+      recorder_of(device), WORK, (int)stream, -1, "from_bf16",
+      (fn_access[]){{y, (size_t)count * sizeof *y, true}, {x, (size_t)count * sizeof *x, false}},
+      2);
+}
 static fn_status sum_squares(fn_device *device, fn_stream stream, const float *x, int64_t count,
                              double *result) {
   return add(recorder_of(device), WORK, (int)stream, -1, "sum_squares",
@@ -206,6 +221,8 @@ fn_status fn_recorder_create(const char *name, int major, int minor, fn_recorder
       .synchronize_event = synchronize_event,
       .synchronize = synchronize,
       .add_scaled = add_scaled,
+      .to_bf16 = to_bf16,
+      .from_bf16 = from_bf16,
       .sum_squares = sum_squares,
       .update = update,
   };

@@ -80,11 +80,15 @@ typedef struct bench_bucket {
   int64_t bytes; /**< train.bucket_bytes tried */
   int buckets;
   double seconds; /**< all gradients, median, slowest rank */
+  double
+      sent; /**< bytes of all gradients that the rank which sends most hands to MPI; < 0: unknown */
+  double shared; /**< likewise written to and read from memory shared with other ranks */
 } bench_bucket;
 
 typedef struct bench_comm {
   bool measured;
   int64_t gradient_bytes;
+  char how[400]; /**< fn_reducer_describe, of buckets as configured */
   bench_bucket bucket[BENCH_BUCKETS_MOST];
   int count, best;
 } bench_comm;

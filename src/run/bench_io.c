@@ -141,6 +141,13 @@ static fn_status reduce_all(const bench *b, fn_reducer *reducer, bench_bucket *r
     if (i >= 0) seconds[i] = spread.most;
   }
   result->seconds = fn_bench_median(seconds, REDUCTIONS);
+  fn_reducer_traffic traffic;
+  bench_spread spread;
+  fn_reducer_moved(reducer, &traffic);
+  FN_TRY(fn_bench_over_ranks(b->dist, traffic.sent / (REDUCTIONS + 1), &spread));
+  result->sent = spread.most;
+  FN_TRY(fn_bench_over_ranks(b->dist, traffic.shared / (REDUCTIONS + 1), &spread));
+  result->shared = spread.most;
   return FN_OK;
 }
 
@@ -149,9 +156,9 @@ static fn_status try_size(bench *b, int64_t bytes) {
   if (c->count == BENCH_BUCKETS_MOST) return FN_OK;
   fn_reducer *reducer = NULL;
   const int64_t first = b->run->train.first_bucket_bytes;
-  fn_status status = fn_dist_agree(
-      b->dist, fn_reducer_create(b->dist, b->parameters, first < bytes ? first : bytes, bytes,
-                                 fn_allreduce_from(b->run->train.allreduce), &reducer));
+  fn_status status = fn_dist_agree(b->dist, fn_reducer_create(b->dist, b->parameters,
+                                                              first < bytes ? first : bytes, bytes,
+                                                              fn_reduction_of(b->run), &reducer));
   bench_bucket result = {.bytes = bytes};
   if (status == FN_OK) status = reduce_all(b, reducer, &result);
   fn_reducer_destroy(reducer);
@@ -166,6 +173,7 @@ fn_status fn_bench_reduce(bench *b) {
   const int64_t bytes = b->parameters->count * (int64_t)sizeof(float);
   const int64_t configured = b->run->train.bucket_bytes;
   b->comm = (bench_comm){.gradient_bytes = bytes};
+  fn_reducer_describe(b->reducer, b->comm.how, sizeof b->comm.how);
   bool tried = false;
   for (int64_t size = 1 << 18; size <= 1 << 26; size *= 4) {
     if (configured < size && !tried) {

@@ -135,12 +135,16 @@ static void add_comm(fn_text *text, const bench_comm *c) {
   add_fields(text, (const field[]){{"gradient_bytes", (double)c->gradient_bytes},
                                    {"best", (double)c->bucket[c->best].bytes},
                                    {NULL, 0}});
+  fn_text_add(text, ", ");
+  add_words(text, "reduction", c->how);
   fn_text_add(text, ",\n   \"sizes\": [");
   for (int i = 0; i < c->count; i++) {
     fn_text_add(text, "%s\n    {", i ? "," : "");
     add_fields(text, (const field[]){{"bucket_bytes", (double)c->bucket[i].bytes},
                                      {"buckets", c->bucket[i].buckets},
                                      {"seconds", c->bucket[i].seconds},
+                                     {"sent_bytes", c->bucket[i].sent},
+                                     {"shared_bytes", c->bucket[i].shared},
                                      {NULL, 0}});
     fn_text_add(text, "}");
   }

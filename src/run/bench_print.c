@@ -170,13 +170,17 @@ void fn_bench_print_comm(const bench *b) {
   char text[32];
   fprintf(b->out, "\ncomm: all gradients (%s) summed over %d ranks, nothing else running\n",
           fn_text_bytes((double)c->gradient_bytes, text, sizeof text), b->dist->size);
-  fprintf(b->out, "%18s %8s %10s %13s %8s\n", "train.bucket_bytes", "buckets", "ms",
-          "ms per bucket", "GB/s");
+  fprintf(b->out, "as trained: %s\n", c->how);
+  fprintf(b->out, "%18s %8s %10s %13s %8s %9s %10s\n", "train.bucket_bytes", "buckets", "ms",
+          "ms per bucket", "GB/s", "sent, MB", "shared, MB");
   for (int i = 0; i < c->count; i++) {
     const bench_bucket *k = &c->bucket[i];
-    fprintf(b->out, "%18lld %8d %10.3f %13.3f %8.2f%s\n", (long long)k->bytes, k->buckets,
-            1e3 * k->seconds, 1e3 * k->seconds / k->buckets,
-            rate((double)c->gradient_bytes, k->seconds), i == c->best ? "   best" : "");
+    char sent[32] = "by MPI";
+    if (k->sent >= 0) snprintf(sent, sizeof sent, "%.3f", 1e-6 * k->sent);
+    fprintf(b->out, "%18lld %8d %10.3f %13.3f %8.2f %9s %10.3f%s\n", (long long)k->bytes,
+            k->buckets, 1e3 * k->seconds, 1e3 * k->seconds / k->buckets,
+            rate((double)c->gradient_bytes, k->seconds), sent, 1e-6 * k->shared,
+            i == c->best ? "   best" : "");
   }
 }
 

@@ -66,9 +66,9 @@ static fn_status prepare_alone(bench *b) {
 fn_status fn_bench_prepare(bench *b) {
   FN_TRY(fn_dist_agree(b->dist, prepare_alone(b)));
   const int64_t bytes = fn_reducer_bucket_bytes(b->parameters, b->run->train.bucket_bytes);
-  return fn_dist_agree(
-      b->dist, fn_reducer_create(b->dist, b->parameters, b->run->train.first_bucket_bytes, bytes,
-                                 fn_allreduce_from(b->run->train.allreduce), &b->reducer));
+  return fn_dist_agree(b->dist,
+                       fn_reducer_create(b->dist, b->parameters, b->run->train.first_bucket_bytes,
+                                         bytes, fn_reduction_of(b->run), &b->reducer));
 }
 
 void fn_bench_release(bench *b) {

@@ -561,6 +561,12 @@ static fn_status show_placement(const fn_session *s) {
   return status;
 }
 
+static void show_reduction(const fn_session *s) {
+  char text[400];
+  fn_reducer_describe(s->reducer, text, sizeof text);
+  if (text[0]) fn_log(FN_INFO, "%s", text);
+}
+
 static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(s->dist, fn_limits_start(s->run, &s->limits)));
   s->limits.deadline = fmin(s->limits.deadline, s->options->deadline);
@@ -569,7 +575,7 @@ static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(
       s->dist, fn_reducer_create(s->dist, s->parameters, s->run->train.first_bucket_bytes,
                                  fn_reducer_bucket_bytes(s->parameters, s->run->train.bucket_bytes),
-                                 fn_allreduce_from(s->run->train.allreduce), &s->reducer)));
+                                 fn_reduction_of(s->run), &s->reducer)));
   bool resumed, stopped = false;
   FN_TRY(fn_session_lock(s));
   FN_TRY(fn_session_restore(s, &resumed));
@@ -577,6 +583,7 @@ static fn_status train(fn_session *s) {
   // After the last thing that may refuse the run: what is refused leaves the folder as it was.
   FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
   FN_TRY(show_placement(s));
+  show_reduction(s);
   announce(s, resumed);
   s->last_save = fn_clock();
   FN_TRY(

@@ -258,6 +258,20 @@ static fn_status add_scaled(fn_device *device, fn_stream stream, float *sum, con
                    FN_GPU_THREADS, &args);
 }
 
+static fn_status to_bf16(fn_device *device, fn_stream stream, uint16_t *y, const float *x,
+                         float factor, int64_t count) {
+  const fn_scale_args args = fn_gpu_scale_args(y, FN_BF16, x, FN_F32, factor, count);
+  return launch_on(cuda_of(device), stream, FN_GPU_scale, fn_gpu_flat_blocks(count), FN_GPU_THREADS,
+                   &args);
+}
+
+static fn_status from_bf16(fn_device *device, fn_stream stream, float *y, const uint16_t *x,
+                           int64_t count) {
+  const fn_scale_args args = fn_gpu_scale_args(y, FN_F32, x, FN_BF16, 1, count);
+  return launch_on(cuda_of(device), stream, FN_GPU_scale, fn_gpu_flat_blocks(count), FN_GPU_THREADS,
+                   &args);
+}
+
 static fn_status sum_squares(fn_device *device, fn_stream stream, const float *x, int64_t count,
                              double *result) {
   fn_cuda *cuda = cuda_of(device);
@@ -371,6 +385,8 @@ fn_cuda fn_cuda_device = {
                             .synchronize_event = synchronize_event,
                             .synchronize = synchronize,
                             .add_scaled = add_scaled,
+                            .to_bf16 = to_bf16,
+                            .from_bf16 = from_bf16,
                             .sum_squares = sum_squares,
                             .update = update,
                             .capture_begin = capture_begin,

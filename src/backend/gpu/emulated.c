@@ -274,6 +274,24 @@ static fn_status add_scaled(fn_device *device, fn_stream stream, float *sum, con
   return put_kernel(stream, FN_GPU_add_scaled, fn_gpu_flat_blocks(count), &args);
 }
 
+static fn_status to_bf16(fn_device *device, fn_stream stream, uint16_t *y, const float *x,
+                         float factor, int64_t count) {
+  (void)device;
+  FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, y, (size_t)count * sizeof *y, "rounded numbers"));
+  FN_TRY(inside(x, count, "what is rounded"));
+  const fn_scale_args args = fn_gpu_scale_args(y, FN_BF16, x, FN_F32, factor, count);
+  return put_kernel(stream, FN_GPU_scale, fn_gpu_flat_blocks(count), &args);
+}
+
+static fn_status from_bf16(fn_device *device, fn_stream stream, float *y, const uint16_t *x,
+                           int64_t count) {
+  (void)device;
+  FN_TRY(inside(y, count, "float32 numbers"));
+  FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, x, (size_t)count * sizeof *x, "rounded numbers"));
+  const fn_scale_args args = fn_gpu_scale_args(y, FN_F32, x, FN_BF16, 1, count);
+  return put_kernel(stream, FN_GPU_scale, fn_gpu_flat_blocks(count), &args);
+}
+
 static fn_status sum_squares(fn_device *device, fn_stream stream, const float *x, int64_t count,
                              double *result) {
   FN_TRY(inside(x, count, "squares"));
@@ -380,6 +398,8 @@ fn_gpu_platform fn_emulated_platform = {
                .synchronize_event = synchronize_event,
                .synchronize = synchronize,
                .add_scaled = add_scaled,
+               .to_bf16 = to_bf16,
+               .from_bf16 = from_bf16,
                .sum_squares = sum_squares,
                .update = update,
                .capture_begin = capture_begin,

@@ -17,6 +17,23 @@ fn_add_scaled_args fn_gpu_add_scaled_args(float *sum, const float *x, float keep
                               .width = aligned(sum) && aligned(x) ? FN_GPU_WIDTH : 1};
 }
 
+/** Whether fours of the dtype can be moved at once. */
+static bool in_fours(const void *x, fn_dtype dtype) {
+  return (uintptr_t)x % (FN_GPU_WIDTH * (dtype == FN_F32 ? 4 : 2)) == 0;
+}
+
+fn_scale_args fn_gpu_scale_args(void *y, fn_dtype y_dtype, const void *x, fn_dtype x_dtype,
+                                float factor, int64_t count) {
+  const bool wide = in_fours(x, x_dtype) && in_fours(y, y_dtype);
+  return (fn_scale_args){.x = x,
+                         .y = y,
+                         .x_dtype = (int)x_dtype,
+                         .y_dtype = (int)y_dtype,
+                         .factor = factor,
+                         .count = count,
+                         .width = wide ? FN_GPU_WIDTH : 1};
+}
+
 int64_t fn_gpu_flat_blocks(int64_t count) {
   return fn_gpu_blocks(count, FN_GPU_WIDTH);
 }

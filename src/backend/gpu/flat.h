@@ -9,6 +9,8 @@
 
 fn_add_scaled_args fn_gpu_add_scaled_args(float *sum, const float *x, float keep, float factor,
                                           int64_t count);
+fn_scale_args fn_gpu_scale_args(void *y, fn_dtype y_dtype, const void *x, fn_dtype x_dtype,
+                                float factor, int64_t count);
 int64_t fn_gpu_flat_blocks(int64_t count);
 
 /** A sum of squares takes two kernels and `partial` [FN_SQUARES_BLOCKS] doubles of scratch. */

@@ -7,40 +7,10 @@
 #include <string.h>
 
 #include "backend/gpu/code.h"
+#include "base/bf16.h"
 
 /** Values of fn_dtype, usable in device code. */
 enum { FN_GPU_F32 = 0, FN_GPU_BF16 = 1, FN_GPU_F16 = 3 };
-
-FN_DEVICE float fn_bits_to_float(uint32_t bits) {
-  union {
-    uint32_t bits;
-    float value;
-  } u = {bits};
-  return u.value;
-}
-FN_DEVICE uint32_t fn_float_to_bits(float value) {
-  union {
-    float value;
-    uint32_t bits;
-  } u = {value};
-  return u.bits;
-}
-
-FN_DEVICE float fn_from_bf16(uint16_t half) {
-  return fn_bits_to_float((uint32_t)half << 16);
-}
-/** Round to nearest, ties to even; NaN stays NaN. */
-FN_DEVICE uint16_t fn_to_bf16(float value) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  uint16_t half;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half) : "f"(value));
-  return half;
-#else
-  const uint32_t bits = fn_float_to_bits(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40u);
-  return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-#endif
-}
 
 /** IEEE binary16, subnormal numbers included. */
 FN_DEVICE float fn_from_f16(uint16_t half) {

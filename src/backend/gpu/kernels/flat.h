@@ -38,6 +38,37 @@ FN_DEVICE void fn_add_scaled_body(const fn_add_scaled_args *a, fn_thread t, void
   }
 }
 
+/** y := factor x between float32 and bfloat16, each rounded once; with factor 0 y is zero, whatever
+ *  x holds. y may be x where both are of one dtype. */
+typedef struct fn_scale_args {
+  const void *x;
+  void *y;
+  int x_dtype, y_dtype;
+  float factor;
+  int64_t count; /**< elements */
+  int width;     /**< 4 where both arrays are aligned */
+} fn_scale_args;
+
+FN_DEVICE void fn_scale_body(const fn_scale_args *a, fn_thread t, void *shared, int phase) {
+  (void)shared;
+  (void)phase;
+  const int64_t turns = (a->count + a->width - 1) / a->width;
+  for (int64_t i = fn_thread_first(t); i < turns; i += fn_thread_stride(t)) {
+    const int64_t at = i * a->width;
+    float v[4] = {0, 0, 0, 0};
+    if (at + a->width > a->count) { // the rest of an array in fours
+      for (int64_t e = at; e < a->count; e++)
+        fn_write(a->y, a->y_dtype, e,
+                 a->factor == 0 ? 0 : a->factor * fn_read(a->x, a->x_dtype, e));
+      continue;
+    }
+    if (a->factor != 0) fn_read_wide(a->x, a->x_dtype, at, a->width, v);
+    for (int j = 0; j < 4; j++)
+      v[j] = a->factor == 0 ? 0 : a->factor * v[j];
+    fn_write_wide(a->y, a->y_dtype, at, a->width, v);
+  }
+}
+
 /** partial[block] = a share of the sum of squares. The order of additions follows from the count
  * and the grid; let fn_gpu_squares_blocks() choose the grid. */
 typedef struct fn_sum_squares_args {
