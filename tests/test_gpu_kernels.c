@@ -327,13 +327,13 @@ static void optimizer_steps(void **state) {
 /* ---- inputs
  * --------------------------------------------------------------------------------------- */
 
-static const size_t raw_bytes[] = {4, 8, 2, 1, 2, 4};
-
 /** `values` small whole numbers as the given type. */
 static void *make_raw(fn_raw_type type, int64_t count, float *values) {
-  unsigned char *raw = malloc((size_t)count * raw_bytes[type]);
+  unsigned char *raw = malloc((size_t)count * fn_raw_bytes(type));
+  const bool is_unsigned =
+      type == FN_RAW_U8 || type == FN_RAW_U16 || type == FN_RAW_U32 || type == FN_RAW_U64;
   for (int64_t i = 0; i < count; i++) {
-    const int number = (int)((i * 37) % 101) - (type == FN_RAW_U8 ? 0 : 50);
+    const int number = (int)((i * 37) % 101) - (is_unsigned ? 0 : 50);
     values[i] = (float)number;
     switch (type) {
       case FN_RAW_F32: ((float *)(void *)raw)[i] = (float)number; break;
@@ -342,6 +342,13 @@ static void *make_raw(fn_raw_type type, int64_t count, float *values) {
       case FN_RAW_U8: raw[i] = (uint8_t)number; break;
       case FN_RAW_I16: ((int16_t *)(void *)raw)[i] = (int16_t)number; break;
       case FN_RAW_I32: ((int32_t *)(void *)raw)[i] = number; break;
+      case FN_RAW_BF16: ((uint16_t *)(void *)raw)[i] = fn_to_bf16((float)number); break;
+      case FN_RAW_I8: ((int8_t *)(void *)raw)[i] = (int8_t)number; break;
+      case FN_RAW_U16: ((uint16_t *)(void *)raw)[i] = (uint16_t)number; break;
+      case FN_RAW_U32: ((uint32_t *)(void *)raw)[i] = (uint32_t)number; break;
+      case FN_RAW_I64: ((int64_t *)(void *)raw)[i] = number; break;
+      case FN_RAW_U64: ((uint64_t *)(void *)raw)[i] = (uint64_t)number; break;
+      default: fail();
     }
   }
   return raw;
@@ -375,15 +382,15 @@ static void check_input(fn_raw_type type, const fn_augmentation *augmentation, i
   }
   held y;
   held_make(&y, &shape, FN_F32, last ? shape.dim[1] : 1, true);
-  fn_gpu_raw from = {.data = raw,
-                     .type = type,
-                     .spatial = spatial,
-                     .channels = channels,
-                     .vector = vector,
-                     .factor = factor,
-                     .add = add,
-                     .mul = mul,
-                     .factors = (int)channels};
+  fn_raw_field from = {.data = raw,
+                       .type = type,
+                       .spatial = spatial,
+                       .channels = channels,
+                       .vector = vector,
+                       .factor = factor,
+                       .add = add,
+                       .mul = mul,
+                       .factors = (int)channels};
   for (int d = 0; d < spatial; d++) {
     from.extent[d] = extent[d];
     from.permutation[d] = augmentation->permutation[d];
@@ -413,7 +420,7 @@ static void check_input(fn_raw_type type, const fn_augmentation *augmentation, i
 static void inputs(void **state) {
   (void)state;
   static const int order[][3] = {{0, 1, 2}, {1, 0, 2}, {2, 0, 1}, {2, 1, 0}};
-  for (int type = FN_RAW_F32; type <= FN_RAW_I32; type++)
+  for (int type = FN_RAW_F32; type < FN_RAW_TYPES; type++)
     for (int kind = 0; kind < 4; kind++)
       for (int flips = 0; flips < 8; flips++) {
         const int spatial = kind == 0 ? 1 : kind == 1 ? 2 : 3;

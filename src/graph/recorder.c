@@ -187,6 +187,26 @@ static fn_status update(fn_device *device, fn_stream stream, const fn_update *u)
              5);
 }
 
+static fn_status convert(fn_device *device, const fn_raw_field *field, const fn_tensor *y,
+                         int64_t n, int64_t at) {
+  int64_t cells = 1, row = y->shape.dim[1];
+  for (int d = 0; d < field->spatial; d++)
+    cells *= field->extent[d];
+  for (int d = 2; d < y->shape.ndim; d++)
+    row *= y->shape.dim[d];
+  // All of the row where channels lie next to each other.
+  const bool plain = y->block <= 1;
+  const size_t item = fn_dtype_size(y->dtype);
+  char *start = (char *)y->data + (size_t)(n * y->batch_stride + (plain ? at * cells : 0)) * item;
+  const size_t written = (size_t)(plain ? field->channels * cells : row) * item;
+  return fn_recorder_kernel(
+      recorder_of(device), "convert",
+      (fn_access[]){
+          {start, written, true},
+          {field->data, (size_t)(field->channels * cells) * fn_raw_bytes(field->type), false}},
+      2);
+}
+
 fn_status fn_recorder_create(const char *name, int major, int minor, fn_recorder **recorder) {
   fn_recorder *r = *recorder = calloc(1, sizeof *r);
   FN_CHECK(r, FN_ERR_MEMORY, "out of memory");
@@ -208,6 +228,7 @@ fn_status fn_recorder_create(const char *name, int major, int minor, fn_recorder
       .add_scaled = add_scaled,
       .sum_squares = sum_squares,
       .update = update,
+      .convert = convert,
   };
   snprintf(r->device.info.name, sizeof r->device.info.name, "%s", name);
   return FN_OK;
