@@ -422,7 +422,7 @@ static void inputs(void **state) {
   static const int order[][3] = {{0, 1, 2}, {1, 0, 2}, {2, 0, 1}, {2, 1, 0}};
   for (int type = FN_RAW_F32; type < FN_RAW_TYPES; type++)
     for (int kind = 0; kind < 4; kind++)
-      for (int flips = 0; flips < 8; flips++) {
+      for (int flips = 0; flips<8; flips += type> FN_RAW_F32 ? 3 : 1) {
         const int spatial = kind == 0 ? 1 : kind == 1 ? 2 : 3;
         fn_augmentation a = {.permutation = {order[kind][0], order[kind][1], order[kind][2]}};
         for (int d = 0; d < spatial; d++)

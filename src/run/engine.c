@@ -159,6 +159,15 @@ static fn_status check_precision(const fn_run *run) {
                      run->compute.precision, backend->name);
 }
 
+static fn_status check_convert(const fn_run *run) {
+  const fn_backend *backend;
+  if (strcmp(run->data.convert, "device") != 0) return FN_OK;
+  FN_TRY(fn_backend_find(run->compute.backend, &backend));
+  if (backend->device || backend->missing) return FN_OK;
+  return fn_run_fail(run, "data.convert", "device needs a GPU; the %s backend has none",
+                     backend->name);
+}
+
 /** Differentiate the loss by every parameter, last ones first: the order of the backward pass. */
 static fn_status add_gradients(entry *e, bool scaled, fn_value ***wrt, fn_value ***gradient,
                                int *count) {
@@ -372,6 +381,7 @@ fn_status fn_engine_create(const fn_run *run, const fn_dist *dist, const fn_data
   *engine = NULL;
   FN_TRY(fn_engine_check_sizes(run, info));
   FN_TRY(check_precision(run));
+  FN_TRY(check_convert(run));
   start_threads(run, dist);
   fn_cpu_set_winograd(strcmp(run->compute.winograd, "no") == 0 ? FN_WINOGRAD_NO : FN_WINOGRAD_AUTO);
   fn_engine *e = calloc(1, sizeof *e);
