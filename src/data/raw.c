@@ -244,7 +244,8 @@ fn_status fn_dataset_say_ways(const fn_dataset *dataset, fn_text *text) {
     const fn_column *column = &dataset->column[f];
     fn_text_add(text, "%s: ", column->what);
     say_types(dataset, column, way, text);
-    fn_text_add(text, "%s%s\n", way->norm_on_host ? "" : ", normalised on the device by ",
+    fn_text_add(text, "%s%s\n",
+                way->norm_on_host ? ", turned on the device" : ", normalised on the device by ",
                 way->norm_on_host ? "" : column->norm->name);
   }
   if (status == FN_OK)

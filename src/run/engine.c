@@ -424,17 +424,16 @@ fn_parameters *fn_engine_parameters(fn_engine *engine) {
   return engine->parameters;
 }
 
-fn_status fn_engine_take_raw(fn_engine *engine, fn_dataset *dataset) {
-  const fn_run *run = engine->run;
-  if (strcmp(run->data.convert, "host") == 0) return FN_OK;
+bool fn_engine_converts(const fn_run *run) {
   const fn_backend *backend;
-  FN_TRY(fn_backend_find(run->compute.backend, &backend));
-  if (!backend->device && strcmp(run->data.convert, "device") == 0)
-    return fn_run_fail(
-        run, "data.convert",
-        "data.convert: device needs a backend with a device; the %s backend has none",
-        backend->name);
-  if (!backend->device || backend->missing) return FN_OK; // the program says what is missing
+  // A backend that is missing says so when a program is made.
+  return strcmp(run->data.convert, "host") != 0 &&
+         fn_backend_find(run->compute.backend, &backend) == FN_OK && backend->device &&
+         !backend->missing;
+}
+
+fn_status fn_engine_take_raw(fn_engine *engine, fn_dataset *dataset) {
+  if (!fn_engine_converts(engine->run)) return FN_OK;
   FN_TRY(open_device(engine));
   engine->takes_raw = true;
   if (dataset) fn_dataset_set_device(dataset, engine->parameters->device);

@@ -23,6 +23,8 @@ fn_status fn_engine_assume(fn_engine *engine, fn_recorder *recorder);
 
 fn_parameters *fn_engine_parameters(fn_engine *engine);
 
+/** Whether the run's backend has a device that is to convert batches: data.convert. */
+bool fn_engine_converts(const fn_run *run);
 /** Before the first program: batches of this data set (NULL: of any) are converted by the engine's
  * device, where it has one and data.convert allows it. FN_ERR_CONFIG for data.convert: device
  * without one. */
