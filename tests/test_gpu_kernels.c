@@ -417,6 +417,53 @@ static void check_input(fn_raw_type type, const fn_augmentation *augmentation, i
   free(expected);
 }
 
+/* Samples a row apart by one kernel, as one by one: rows 1 and 2 of four, three numbers between. */
+static void several_inputs(void **state) {
+  (void)state;
+  enum { CHANNELS = 3, CELLS = 20, STEP = CHANNELS * CELLS + 3 };
+  const fn_shape shape = {4, {4, CHANNELS + 1, 4, 5}};
+  float raw[2 * STEP];
+  for (int i = 0; i < 2 * STEP; i++)
+    raw[i] = (float)i - 50;
+  fn_raw_field field = {.data = raw,
+                        .type = FN_RAW_F32,
+                        .spatial = 2,
+                        .channels = CHANNELS,
+                        .extent = {5, 4},
+                        .permutation = {1, 0},
+                        .flip = {true, false},
+                        .factor = 0.3,
+                        .shift = -0.0,
+                        .samples = 2,
+                        .step = STEP};
+  assert_int_equal(fn_raw_field_bytes(&field), (STEP + CHANNELS * CELLS) * sizeof(float));
+  for (int last = 0; last < 2; last++) {
+    held y[2];
+    fn_convert_args args;
+    for (int way = 0; way < 2; way++)
+      held_make(&y[way], &shape, FN_F32, last ? CHANNELS + 1 : 1, true);
+    require(fn_gpu_convert_args(&field, 0, &y[0].tensor, 1, 1, &args));
+    require(fn_gpu_launch(&platform, convert, fn_gpu_flat_blocks(args.count), &args));
+    for (int n = 0; n < 2; n++) {
+      fn_raw_field one = field;
+      one.data = raw + n * STEP;
+      one.samples = 0;
+      require(fn_gpu_convert_args(&one, 0, &y[1].tensor, 1 + n, 1, &args));
+      require(fn_gpu_launch(&platform, convert, fn_gpu_flat_blocks(args.count), &args));
+    }
+    for (int64_t n = 0; n < 4; n++)
+      for (int64_t c = 0; c <= CHANNELS; c++)
+        for (int64_t i = 0; i < CELLS; i++) {
+          const int64_t at = held_offset(&y[0].tensor, n, c, i);
+          const double found = held_get(&y[0].tensor, at), wanted = held_get(&y[1].tensor, at);
+          assert_int_equal(isnan(found), n == 0 || n == 3 || c == 0);
+          assert_true(found == wanted || (isnan(found) && isnan(wanted)));
+        }
+    for (int way = 0; way < 2; way++)
+      free(y[way].tensor.data);
+  }
+}
+
 static void inputs(void **state) {
   (void)state;
   static const int order[][3] = {{0, 1, 2}, {1, 0, 2}, {2, 0, 1}, {2, 1, 0}};
@@ -534,9 +581,10 @@ int main(void) {
       cmocka_unit_test(grids_and_orders), cmocka_unit_test(synchronised),
       cmocka_unit_test(orders_differ),    cmocka_unit_test(scaled_sums),
       cmocka_unit_test(sums_of_squares),  cmocka_unit_test(optimizer_steps),
-      cmocka_unit_test(inputs),           cmocka_unit_test(binary16),
-      cmocka_unit_test(divisions),        cmocka_unit_test(random_bits),
-      cmocka_unit_test(all_kernels_ran),  cmocka_unit_test(suite_on_gpu),
+      cmocka_unit_test(inputs),           cmocka_unit_test(several_inputs),
+      cmocka_unit_test(binary16),         cmocka_unit_test(divisions),
+      cmocka_unit_test(random_bits),      cmocka_unit_test(all_kernels_ran),
+      cmocka_unit_test(suite_on_gpu),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,7 +106,7 @@ typedef enum fn_raw_norm {
   FN_RAW_LOG1P, /**< log(1 + x + shift) */
 } fn_raw_norm;
 
-/** One field of one sample as it lies in a file, [channels, extent...] in C order and in the byte
+/** One field of a sample as it lies in a file, [channels, extent...] in C order and in the byte
  *  order of the machine, and what is to become of it. */
 typedef struct fn_raw_field {
   const void *data; /**< the device's memory */
@@ -121,7 +121,17 @@ typedef struct fn_raw_field {
   /** Random summands and factors per channel, or one for all; NULL: none. */
   const float *add, *mul;
   int factors; /**< entries of add and mul: 1 or channels */
+  /** Samples of which all this is true, `step` numbers apart; 0 counts as 1. */
+  int64_t samples, step;
 } fn_raw_field;
+/** Bytes from the first number of the first sample to behind the last one of the last. */
+static inline size_t fn_raw_field_bytes(const fn_raw_field *field) {
+  int64_t numbers = field->channels;
+  for (int d = 0; d < field->spatial; d++)
+    numbers *= field->extent[d];
+  if (field->samples > 1) numbers += (field->samples - 1) * field->step;
+  return (size_t)numbers * fn_raw_bytes(field->type);
+}
 
 typedef struct fn_tensor fn_tensor;
 
@@ -166,8 +176,8 @@ struct fn_device {
                            double *result);
   fn_status (*update)(fn_device *device, fn_stream stream, const fn_update *update);
   /** Normalise and turn a field on the compute stream: its channels become channels `at`, `at` + 1
-   *  ... of row n of y [N, C, s...], which has room for them. The descriptor is copied, the numbers
-   *  are not. */
+   *  ... of row n of y [N, C, s...], further samples those of the rows behind it; y has room. The
+   * descriptor is copied, the numbers are not. */
   fn_status (*convert)(fn_device *device, const fn_raw_field *field, const fn_tensor *y, int64_t n,
                        int64_t at);
 

@@ -186,20 +186,41 @@ fn_status fn_batch_send(const fn_batch *batch) {
   return fn_ring_send(raw->ring, raw->slot, (size_t)batch->count * raw->layout->row);
 }
 
+/** Samples from `n` on whose field `f` one kernel can convert: they lie a row apart. */
+static int64_t count_alike(const fn_raw_batch *raw, int f, int64_t n, int64_t samples) {
+  const int fields = raw->layout->fields;
+  const fn_raw_field *a = &raw->field[n * fields + f];
+  int64_t end = n + 1;
+  if (a->add || a->mul) return 1;
+  for (; end < samples; end++) {
+    const fn_raw_field *b = &raw->field[end * fields + f];
+    bool alike = a->type == b->type;
+    for (int d = 0; d < a->spatial; d++)
+      alike &= a->extent[d] == b->extent[d] && a->permutation[d] == b->permutation[d] &&
+               a->flip[d] == b->flip[d];
+    if (!alike) break;
+  }
+  return end - n;
+}
+
 fn_status fn_batch_convert(const fn_batch *batch, bool target, fn_device *device,
                            const fn_tensor *to) {
   const fn_raw_batch *raw = batch->raw;
   const fn_raw_layout *layout = raw->layout;
   const void *memory;
   FN_TRY(fn_ring_use(raw->ring, raw->slot, &memory));
-  for (int64_t n = 0; n < batch->count; n++) {
-    int64_t channel = 0;
-    for (int f = target ? layout->inputs : 0; f < (target ? layout->fields : layout->inputs); f++) {
+  const int last = target ? layout->fields : layout->inputs;
+  int64_t channel = 0;
+  for (int f = target ? layout->inputs : 0; f < last; f++) {
+    for (int64_t n = 0; n < batch->count;) {
       fn_raw_field field = raw->field[n * layout->fields + f];
       field.data = (const char *)memory + (size_t)n * layout->row + layout->way[f].offset;
+      field.samples = count_alike(raw, f, n, batch->count);
+      field.step = (int64_t)(layout->row / fn_raw_bytes(field.type));
       FN_TRY(device->convert(device, &field, to, n, channel));
-      channel += field.channels;
+      n += field.samples;
     }
+    channel += raw->field[f].channels;
   }
   return fn_ring_used(raw->ring, raw->slot);
 }

@@ -189,21 +189,20 @@ static fn_status update(fn_device *device, fn_stream stream, const fn_update *u)
 
 static fn_status convert(fn_device *device, const fn_raw_field *field, const fn_tensor *y,
                          int64_t n, int64_t at) {
-  int64_t cells = 1, row = y->shape.dim[1];
+  int64_t cells = 1;
   for (int d = 0; d < field->spatial; d++)
     cells *= field->extent[d];
-  for (int d = 2; d < y->shape.ndim; d++)
-    row *= y->shape.dim[d];
-  // All of the row where channels lie next to each other.
+  // Where channels lie next to each other, all of the rows.
   const bool plain = y->block <= 1;
+  const int64_t first = n * y->batch_stride + (plain ? at * cells : 0),
+                more = field->samples > 1 ? field->samples - 1 : 0,
+                count =
+                    more * y->batch_stride + (plain ? field->channels * cells : y->batch_stride);
   const size_t item = fn_dtype_size(y->dtype);
-  char *start = (char *)y->data + (size_t)(n * y->batch_stride + (plain ? at * cells : 0)) * item;
-  const size_t written = (size_t)(plain ? field->channels * cells : row) * item;
   return fn_recorder_kernel(
       recorder_of(device), "convert",
-      (fn_access[]){
-          {start, written, true},
-          {field->data, (size_t)(field->channels * cells) * fn_raw_bytes(field->type), false}},
+      (fn_access[]){{(char *)y->data + (size_t)first * item, (size_t)count * item, true},
+                    {field->data, fn_raw_field_bytes(field), false}},
       2);
 }
 

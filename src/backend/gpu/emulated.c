@@ -298,11 +298,8 @@ static fn_status update(fn_device *device, fn_stream stream, const fn_update *u)
 static fn_status convert(fn_device *device, const fn_raw_field *field, const fn_tensor *y,
                          int64_t n, int64_t at) {
   (void)device;
-  int64_t values = field->channels;
-  for (int d = 0; d < field->spatial; d++)
-    values *= field->extent[d];
-  FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, field->data,
-                            (size_t)values * fn_raw_bytes(field->type), "numbers of a file"));
+  FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, field->data, fn_raw_field_bytes(field),
+                            "numbers of a file"));
   FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, y->data, 1, "input of a network"));
   fn_convert_args args;
   for (int64_t first = 0; first < field->channels; first += FN_CONVERT_CHANNELS) {

@@ -76,7 +76,10 @@ fn_status fn_gpu_convert_args(const fn_raw_field *raw, int64_t first, const fn_t
   }
   args->raw_channel = cells;
   args->cells = fn_gpu_divider(cells);
-  args->count = channels * cells;
+  args->sample = fn_gpu_divider(channels * cells);
+  args->raw_sample = raw->step;
+  args->y_sample = to.stride[0];
+  args->count = (raw->samples > 1 ? raw->samples : 1) * channels * cells;
   for (int64_t c = 0; c < channels; c++) {
     // What is absent leaves a negative zero as it is.
     const int64_t from = raw->vector ? raw->permutation[first + c] : first + c;

@@ -47,18 +47,19 @@ typedef struct fn_convert_channel {
 
 enum { FN_CONVERT_CHANNELS = 64 };
 
-/** One sample, `channels` channels at a time. Axes of the result, fastest last. */
+/** Some samples, `channels` channels at a time. Axes of the result, fastest last. */
 typedef struct fn_convert_args {
   const void *raw;
   void *y;
   int raw_type, y_dtype, norm;
   double factor, shift;
   int64_t raw_start, raw_channel,
-      raw_stride[3];         /**< elements; a stride is negative where flipped */
-  int64_t y_channel, y_cell; /**< elements */
+      raw_stride[3];            /**< elements; a stride is negative where flipped */
+  int64_t y_channel, y_cell;    /**< elements */
+  int64_t raw_sample, y_sample; /**< from one to the next */
   int64_t count;
   bool across; /**< channels are the fastest axis of y */
-  fn_divider channels, cells, size[3];
+  fn_divider sample, channels, cells, size[3];
   fn_convert_channel channel[FN_CONVERT_CHANNELS];
 } fn_convert_args;
 
@@ -67,10 +68,11 @@ FN_DEVICE void fn_convert_body(const fn_convert_args *a, fn_thread t, void *shar
   (void)phase;
   for (int64_t i = fn_thread_first(t); i < a->count; i += fn_thread_stride(t)) {
     const fn_divider *fast = a->across ? &a->channels : &a->cells;
-    const int64_t slow = fn_divide(fast, i), rest = i - slow * fast->by;
+    const int64_t n = fn_divide(&a->sample, i), own = i - n * a->sample.by;
+    const int64_t slow = fn_divide(fast, own), rest = own - slow * fast->by;
     const int64_t c = a->across ? rest : slow, cell = a->across ? slow : rest;
     const fn_convert_channel *k = &a->channel[c];
-    int64_t from = a->raw_start + k->from * a->raw_channel, left = cell;
+    int64_t from = n * a->raw_sample + a->raw_start + k->from * a->raw_channel, left = cell;
     for (int d = 2; d >= 0; d--) {
       const int64_t next = fn_divide(&a->size[d], left);
       from += (left - next * a->size[d].by) * a->raw_stride[d];
@@ -81,7 +83,7 @@ FN_DEVICE void fn_convert_body(const fn_convert_args *a, fn_thread t, void *shar
     v = k->sign * v;
     v = v + k->add;
     v = v * k->mul;
-    fn_write(a->y, a->y_dtype, c * a->y_channel + cell * a->y_cell, v);
+    fn_write(a->y, a->y_dtype, n * a->y_sample + c * a->y_channel + cell * a->y_cell, v);
   }
 }
 
