@@ -238,7 +238,7 @@ static void return_ring(fn_loader *loader) {
     dataset->ring = loader->ring;
 }
 
-/** Batches before *free may be overwritten: the caller is done with all but `current`. The one
+/** Batches before *released may be overwritten: the caller is done with all but `current`. The one
  * before may still be on its way; waiting for it is left to the next call unless it leaves no room.
  */
 static fn_status find_released(fn_loader *loader, int64_t *released) {
