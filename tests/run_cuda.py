@@ -86,6 +86,15 @@ def repeats_and_resumes():
         same_state(f"{name}_cuda", f"{name}_parts")
 
 
+def converts_samples():
+    """Fields turned, shifted and scaled by the device as the host does it: the same bits."""
+    values = dict(data__augment="true", data__shift="4", data__add_std="0.1", data__mul_std="0.1",
+                  data__input_norms="cosmology.dis", data__target_norms="cosmology.vel")
+    for way in "host", "device":
+        train(1, "layers.yaml", f"convert_{way}", "cuda", data__convert=way, **values)
+    same_state("convert_host", "convert_device")
+
+
 def two_ranks_on_one_gpu():
     """Its own choice where there is one GPU; more ranks than GPUs are an error unless meant."""
     one = dict(os.environ)
@@ -110,5 +119,6 @@ with folder():
         sys.exit(77)
     trains_like_the_processor()
     repeats_and_resumes()
+    converts_samples()
     two_ranks_on_one_gpu()
 finish()

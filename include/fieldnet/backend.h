@@ -108,14 +108,14 @@ fn_value *fn_node_append(fn_graph *graph, const fn_op *op, fn_value *const *inpu
  *  Channels-last is block = C; there alone cells may be further apart than a block (a channel
  * window of a concat). Element (n, c, cell) lies at n batch_stride + (c / block * cells + cell)
  * pitch + c % block. */
-typedef struct fn_tensor {
+struct fn_tensor {
   void *data;
   fn_dtype dtype;
   fn_shape shape;
   int64_t block;
   int64_t batch_stride; /**< elements */
   int64_t pitch;        /**< elements from cell to cell; 0 means block */
-} fn_tensor;
+};
 
 /** Elements of one sample in memory, channel padding included. */
 int64_t fn_tensor_sample_count(const fn_shape *shape, int64_t block);

@@ -61,6 +61,80 @@ typedef struct fn_update {
   bool nesterov, centered, amsgrad, has_buffer;
 } fn_update;
 
+/** Number types of files that a device reads; FN_RAW_NONE: another one. */
+typedef enum fn_raw_type {
+  FN_RAW_NONE = -1,
+  FN_RAW_F32,
+  FN_RAW_F64,
+  FN_RAW_F16,
+  FN_RAW_U8,
+  FN_RAW_I16,
+  FN_RAW_I32,
+  FN_RAW_BF16,
+  FN_RAW_I8,
+  FN_RAW_U16,
+  FN_RAW_U32,
+  FN_RAW_I64,
+  FN_RAW_U64,
+  FN_RAW_TYPES,
+} fn_raw_type;
+/** Bytes of one number; 0 for FN_RAW_NONE. */
+static inline size_t fn_raw_bytes(fn_raw_type type) {
+  switch (type) {
+    case FN_RAW_U8:
+    case FN_RAW_I8: return 1;
+    case FN_RAW_F16:
+    case FN_RAW_BF16:
+    case FN_RAW_I16:
+    case FN_RAW_U16: return 2;
+    case FN_RAW_F32:
+    case FN_RAW_I32:
+    case FN_RAW_U32: return 4;
+    case FN_RAW_F64:
+    case FN_RAW_I64:
+    case FN_RAW_U64: return 8;
+    default: return 0;
+  }
+}
+
+/** A normalisation: what becomes of x, in double and rounded to float once. */
+typedef enum fn_raw_norm {
+  FN_RAW_SCALE, /**< factor x + shift */
+  FN_RAW_EXP,   /**< exp(x) */
+  FN_RAW_EXPM1, /**< exp(x) - 1 */
+  FN_RAW_LOG,   /**< log(x + shift) */
+  FN_RAW_LOG1P, /**< log(1 + x + shift) */
+} fn_raw_norm;
+
+/** One field of a sample as it lies in a file, [channels, extent...] in C order and in the byte
+ *  order of the machine, and what is to become of it. */
+typedef struct fn_raw_field {
+  const void *data; /**< the device's memory */
+  fn_raw_type type;
+  int spatial;
+  int64_t channels, extent[FN_MAX_SPATIAL]; /**< along the file's axes */
+  int permutation[FN_MAX_SPATIAL];          /**< axis a of the sample is axis permutation[a] */
+  bool flip[FN_MAX_SPATIAL];                /**< axes of the file */
+  bool vector;                              /**< channels are components and turn with the axes */
+  fn_raw_norm norm;
+  double factor, shift; /**< of the norm; a shift of -0.0 changes nothing, not even a sign */
+  /** Random summands and factors per channel, or one for all; NULL: none. */
+  const float *add, *mul;
+  int factors; /**< entries of add and mul: 1 or channels */
+  /** Samples of which all this is true, `step` numbers apart; 0 counts as 1. */
+  int64_t samples, step;
+} fn_raw_field;
+/** Bytes from the first number of the first sample to behind the last one of the last. */
+static inline size_t fn_raw_field_bytes(const fn_raw_field *field) {
+  int64_t numbers = field->channels;
+  for (int d = 0; d < field->spatial; d++)
+    numbers *= field->extent[d];
+  if (field->samples > 1) numbers += (field->samples - 1) * field->step;
+  return (size_t)numbers * fn_raw_bytes(field->type);
+}
+
+typedef struct fn_tensor fn_tensor;
+
 typedef struct fn_device_info {
   char name[128];
   int index; /**< among the visible ones; -1: emulated or assumed */
@@ -106,6 +180,11 @@ struct fn_device {
   fn_status (*sum_squares)(fn_device *device, fn_stream stream, const float *x, int64_t count,
                            double *result);
   fn_status (*update)(fn_device *device, fn_stream stream, const fn_update *update);
+  /** Normalise and turn a field on the compute stream: its channels become channels `at`, `at` + 1
+   *  ... of row n of y [N, C, s...], further samples those of the rows behind it; y has room. The
+   * descriptor is copied, the numbers are not. */
+  fn_status (*convert)(fn_device *device, const fn_raw_field *field, const fn_tensor *y, int64_t n,
+                       int64_t at);
 
   /** Record what is put on the compute stream from now on instead of running it, until capture_end,
    *  which hands out the whole to be replayed with one call. NULL functions: the device cannot.

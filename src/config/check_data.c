@@ -49,8 +49,8 @@ static bool is_one_of(const char *path, const char *const *words) {
 }
 
 static void refuse_other_kind(fn_run_parts *parts) {
-  static const char *const common[] = {"data.kind", "data.shuffle", "data.prefetch", "data.readers",
-                                       NULL};
+  static const char *const common[] = {"data.kind",    "data.shuffle", "data.prefetch",
+                                       "data.readers", "data.convert", NULL};
   static const char *const reading[] = {"data.read", "data.read_memory", "data.stage", NULL};
   const bool cubes = fn_run_has_cubes(&parts->run);
   for (int i = 0; i < fn_key_count(); i++) {

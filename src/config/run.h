@@ -71,6 +71,7 @@ typedef struct fn_run {
     bool shuffle;
     int64_t prefetch;    /**< batches read ahead per rank */
     int64_t readers;     /**< reading threads per rank */
+    const char *convert; /**< auto, host or device: where samples become float32 */
     const char *read;    /**< cubes: auto | collective | independent | direct */
     int64_t read_memory; /**< bytes of cubes held per rank; 0: what is needed */
     const char *stage;   /**< cubes: folder of each node that the file is copied to; NULL: none */

@@ -138,6 +138,11 @@ static const fn_key keys[] = {
      .unit = "batches", .meaning = "Batches read ahead per rank."},
     {KEY("data.readers", INTEGER, data.readers), .fallback = "2", WITHIN(1, 256), .unit = "threads",
      .map2map = "loader-workers", .meaning = "Threads that read per rank."},
+    {KEY("data.convert", CHOICE, data.convert), .fallback = "auto", .choices = "auto|host|device",
+     .meaning = "Where samples are converted to float32, normalised and turned: on the host by its "
+                "readers, or on the device, to which numbers travel as their files have them; see "
+                "docs/gpu.md. auto: on the device where the backend has one. Results have the same "
+                "bits, but for logarithms and exponentials, which a GPU may round differently."},
     {KEY("data.read", CHOICE, data.read), .fallback = "auto",
      .choices = "auto|collective|independent|direct",
      .meaning = "How cubes are read: by all ranks together through parallel HDF5, by each rank "

@@ -75,11 +75,37 @@ static int64_t cell_count(int spatial, const int64_t *extent) {
   return count;
 }
 
-/** value := value + add[channel], or value * factor[channel]; `channel` within its field. */
-static void change(float *values, int64_t channels, int64_t cells, const double *by, int64_t count,
+enum { FACTORS_MOST = 256 };
+
+int fn_augmentation_factor_count(const fn_dataset *dataset) {
+  const fn_dataset_info *info = &dataset->info;
+  const fn_run *run = dataset->run;
+  const bool wanted = run->data.add_std > 0 || run->data.mul_std > 0;
+  if (dataset->stage != FN_STAGE_TRAIN || dataset->cubes || !wanted) return 0;
+  int64_t count = info->field_channels[0];
+  for (int f = 1; f < dataset->columns; f++)
+    if (info->field_channels[f] != count) count = 1;
+  return count > FACTORS_MOST ? 1 : (int)count;
+}
+
+void fn_augmentation_factors(const fn_dataset *dataset, const fn_augmentation *augmentation,
+                             int count, float **add, float **mul) {
+  const fn_run *run = dataset->run;
+  fn_random random = augmentation->noise;
+  if (count == 0 || !(run->data.add_std > 0)) *add = NULL;
+  if (count == 0 || !(run->data.mul_std > 0)) *mul = NULL;
+  for (int c = 0; *add && c < count; c++)
+    (*add)[c] = (float)(run->data.add_std * fn_random_normal(&random));
+  for (int c = 0; *mul && c < count; c++)
+    (*mul)[c] = (float)exp(run->data.mul_std * fn_random_normal(&random));
+}
+
+/** value := value + by[channel], or value * by[channel]. All fields have `count` channels when it
+ * is not 1, so channel modulo count is the channel within its field. */
+static void change(float *values, int64_t channels, int64_t cells, const float *by, int64_t count,
                    bool add) {
   for (int64_t c = 0; c < channels; c++) {
-    const float amount = (float)by[count == 1 ? 0 : c % count];
+    const float amount = by[count == 1 ? 0 : c % count];
     float *value = values + c * cells;
     if (add) {
       for (int64_t i = 0; i < cells; i++)
@@ -93,28 +119,16 @@ static void change(float *values, int64_t channels, int64_t cells, const double 
 
 void fn_augmentation_scale(const fn_dataset *dataset, const fn_augmentation *augmentation,
                            float *input, float *target) {
-  enum { MOST = 256 };
   const fn_dataset_info *info = &dataset->info;
-  const fn_run *run = dataset->run;
-  if (dataset->stage != FN_STAGE_TRAIN) return;
-  int64_t count = info->field_channels[0];
-  for (int f = 1; f < dataset->columns; f++)
-    if (info->field_channels[f] != count) count = 1;
-  if (count > MOST) count = 1;
+  const int count = fn_augmentation_factor_count(dataset);
+  if (count == 0) return;
   const int64_t input_cells = cell_count(info->spatial, info->input_extent);
   const int64_t target_cells = cell_count(info->spatial, info->target_extent);
-  fn_random random = augmentation->noise;
+  float drawn[2][FACTORS_MOST], *by[2] = {drawn[0], drawn[1]};
+  fn_augmentation_factors(dataset, augmentation, count, &by[0], &by[1]);
   for (int multiply = 0; multiply < 2; multiply++) {
-    const double width = multiply ? run->data.mul_std : run->data.add_std;
-    if (!(width > 0)) continue;
-    double by[MOST];
-    for (int64_t c = 0; c < count; c++) {
-      const double normal = width * fn_random_normal(&random);
-      by[c] = multiply ? exp(normal) : normal;
-    }
-    // All fields have `count` channels when it is not 1, so channel modulo count is the channel
-    // within its field.
-    change(input, info->input_channels, input_cells, by, count, !multiply);
-    if (target) change(target, info->target_channels, target_cells, by, count, !multiply);
+    if (!by[multiply]) continue;
+    change(input, info->input_channels, input_cells, by[multiply], count, !multiply);
+    if (target) change(target, info->target_channels, target_cells, by[multiply], count, !multiply);
   }
 }

@@ -9,6 +9,7 @@
 #include "data/cube_parts.h"
 #include "data/norms.h"
 #include "data/parts.h"
+#include "data/ring.h"
 #include "field/array.h"
 
 const char *fn_stage_name(fn_stage stage) {
@@ -248,6 +249,7 @@ void fn_dataset_destroy(fn_dataset *dataset) {
   if (!dataset) return;
   for (int f = 0; dataset->column && f < dataset->columns; f++)
     fn_slab_destroy(dataset->column[f].slab);
+  fn_ring_destroy(dataset->ring);
   fn_cubes_destroy(dataset->cubes);
   fn_handles_destroy(dataset->handles);
   fn_arena_destroy(dataset->arena);
@@ -267,6 +269,10 @@ fn_status fn_dataset_stream(fn_dataset *dataset, const int64_t *tile, size_t mos
                           most, &column->slab));
   }
   return FN_OK;
+}
+
+void fn_dataset_set_device(fn_dataset *dataset, fn_device *device) {
+  dataset->device = device;
 }
 
 const fn_dataset_info *fn_dataset_get_info(const fn_dataset *dataset) {

@@ -7,6 +7,9 @@
 
 #include <mpi.h>
 
+#include <fieldnet/device.h>
+
+#include "base/text.h"
 #include "config/run.h"
 
 typedef struct fn_dataset fn_dataset;
@@ -41,6 +44,14 @@ typedef struct fn_dataset_info {
   bool cubes; /**< cubes with two classes: files are cubes, crops their slices; see cubes.h */
 } fn_dataset_info;
 const fn_dataset_info *fn_dataset_get_info(const fn_dataset *dataset);
+
+/** Batches of loaders made from now on go to this device as their files have them, through a ring
+ * of pinned memory, and are converted there: see fn_batch.raw. NULL: batches are float32 on the
+ * host. Loaders are then called by the thread that opened the device. */
+void fn_dataset_set_device(fn_dataset *dataset, fn_device *device);
+/** How each field gets to the data set's device: number type, and who normalises; lines of text,
+ * the last one without its end. Nothing without a device. */
+fn_status fn_dataset_say_ways(const fn_dataset *dataset, fn_text *text);
 
 /** Prepare for samples that are asked for in order, as test and prediction do: files are then read
  *  a few planes at a time and each plane about once, whatever the crops' margins.
@@ -108,13 +119,24 @@ void fn_rank_slice(int64_t samples, int rank, int size, bool drop_tail, int64_t 
 
 typedef struct fn_loader fn_loader;
 
+typedef struct fn_raw_batch fn_raw_batch;
+
 typedef struct fn_batch {
-  float *input;    /**< [count, input_channels, input_extent...] */
+  float *input;    /**< [count, input_channels, input_extent...]; NULL when `raw` is there */
   float *target;   /**< [count, target_channels, target_extent...]; NULL when there is none */
   int64_t count;   /**< samples; the last batch of an epoch may be short */
   int64_t *sample; /**< global sample indices, shape [count] */
   int64_t input_values, target_values; /**< of one sample; target 0 when there is none */
+  int64_t sample_bytes; /**< of one sample between host and network: as files have it, or float32 */
+  fn_raw_batch *raw;    /**< the batch as files have it, for the data set's device; else NULL */
 } fn_batch;
+
+/** Of a batch with `raw`: put it on its way to the device, unless it is; does not wait. */
+fn_status fn_batch_send(const fn_batch *batch);
+/** Of a batch that was sent: put on the compute stream what makes `to` [count, channels, extent...]
+ *  of its input, or of its target. */
+fn_status fn_batch_convert(const fn_batch *batch, bool target, fn_device *device,
+                           const fn_tensor *to);
 
 /** Read samples list[0..count) of `epoch` in order, `batch` at a time, `prefetch` batches ahead
  * with `readers` threads. list is copied. Starting at batch `first` (for a resumed epoch). */
@@ -124,6 +146,9 @@ fn_status fn_loader_create(fn_dataset *dataset, int64_t epoch, const int64_t *li
 void fn_loader_destroy(fn_loader *loader);
 /** Next batch, owned by the loader until the next call; *batch NULL after the last one. */
 fn_status fn_loader_next(fn_loader *loader, const fn_batch **batch);
+/** With a device: put the batch that fn_loader_next() returns next on its way, if it was read. To
+ * be called when the device has got work that takes a while. Does not wait. */
+fn_status fn_loader_send_ahead(fn_loader *loader);
 /** Seconds fn_loader_next has waited since creation. */
 double fn_loader_waited(const fn_loader *loader);
 /** From now on call done() after every sample read, on the thread `reader` (from 0) that read it

@@ -44,12 +44,14 @@ static int kind_of(fn_dataset *dataset, const fn_field_info *info) {
   kind.spatial = info->spatial;
   memcpy(kind.size, info->size, (size_t)info->spatial * sizeof kind.size[0]);
   memcpy(kind.type, info->type, sizeof kind.type - 1);
+  kind.raw = info->raw;
   kind.fortran = info->fortran;
   for (int k = 0; k < dataset->kinds; k++) {
     const fn_kind *known = &dataset->kind[k];
     if (known->channels == kind.channels && known->spatial == kind.spatial &&
         memcmp(known->size, kind.size, sizeof kind.size) == 0 &&
-        strcmp(known->type, kind.type) == 0 && known->fortran == kind.fortran)
+        strcmp(known->type, kind.type) == 0 && known->raw == kind.raw &&
+        known->fortran == kind.fortran)
       return k;
   }
   if ((dataset->kinds & (dataset->kinds - 1)) == 0) { // grow at powers of two

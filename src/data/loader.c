@@ -8,11 +8,13 @@
 #include "base/arena.h"
 #include "base/system.h"
 #include "data/cube_feed.h"
-#include "data/dataset.h"
+#include "data/parts.h"
+#include "data/raw.h"
 
 /** Batch b lives in slot b modulo the number of slots. */
 typedef struct slot {
   fn_batch batch;
+  fn_raw_batch raw;
   int64_t done; /**< samples of the batch that are complete */
 } slot;
 
@@ -25,8 +27,10 @@ struct fn_loader {
   int64_t batches;
   slot *slot;
   int64_t slots;
-  void *memory;
+  void *memory; /**< of all batches; with a ring, of all but what goes to the device */
   size_t memory_bytes;
+  fn_ring *ring; /**< NULL: batches stay on the host */
+  fn_raw_layout layout;
   int64_t input_values, target_values; /**< per sample */
   pthread_t *thread;
   int64_t threads;
@@ -73,7 +77,25 @@ static void finish_job(fn_loader *loader, int64_t position, fn_status status) {
     pthread_cond_broadcast(&loader->ready);
 }
 
-static fn_status make_sample(fn_loader *loader, int64_t position, float *input, float *target) {
+static fn_status make_raw_sample(fn_loader *loader, int64_t position, const fn_raw_batch *raw) {
+  const fn_raw_layout *layout = &loader->layout;
+  const int64_t n = position % loader->batch;
+  char *row = (char *)fn_ring_slot(raw->ring, raw->slot) + (size_t)n * layout->row;
+  fn_raw_field *field = raw->field + n * layout->fields;
+  if (!loader->feed)
+    return fn_raw_sample(loader->dataset, layout, loader->epoch, loader->list[position], row, field,
+                         raw->random + 2 * n * layout->factors);
+  float *target = layout->fields > 1 ? (void *)(row + layout->way[1].offset) : NULL;
+  FN_TRY(fn_cube_feed_sample(loader->feed, position - loader->fed_from, (void *)row, target));
+  fn_raw_describe_plain(&loader->dataset->info, layout, row, field);
+  return FN_OK;
+}
+
+static fn_status make_sample(fn_loader *loader, int64_t position, const slot *s) {
+  const int64_t row = position % loader->batch;
+  if (loader->ring) return make_raw_sample(loader, position, &s->raw);
+  float *input = s->batch.input + row * loader->input_values;
+  float *target = s->batch.target ? s->batch.target + row * loader->target_values : NULL;
   if (loader->feed)
     return fn_cube_feed_sample(loader->feed, position - loader->fed_from, input, target);
   return fn_dataset_sample(loader->dataset, loader->epoch, loader->list[position], input, target);
@@ -95,9 +117,7 @@ static void *read_samples(void *argument) {
     void *user = loader->done_user;
     pthread_mutex_unlock(&loader->lock);
     const double start = done ? fn_clock() : 0;
-    float *target = s->batch.target ? s->batch.target + row * loader->target_values : NULL;
-    const fn_status status =
-        make_sample(loader, position, s->batch.input + row * loader->input_values, target);
+    const fn_status status = make_sample(loader, position, s);
     if (done) done(user, reader, loader->list[position], start, fn_clock());
     pthread_mutex_lock(&loader->lock);
     finish_job(loader, position, status);
@@ -124,7 +144,12 @@ static fn_status part_bytes(const fn_loader *loader, int64_t values, size_t size
   return FN_OK;
 }
 
-static fn_status allocate(fn_loader *loader) {
+/** Memory of a slot and where its parts begin. */
+typedef struct slot_size {
+  size_t part[3]; /**< bytes: input, target; with a ring descriptors, random numbers; samples */
+} slot_size;
+
+static fn_status size_slot(fn_loader *loader, slot_size *size) {
   const fn_dataset_info *info = fn_dataset_get_info(loader->dataset);
   loader->input_values = info->input_channels;
   loader->target_values = info->target_channels;
@@ -132,28 +157,100 @@ static fn_status allocate(fn_loader *loader) {
     loader->input_values *= info->input_extent[d];
     if (d < info->target_spatial) loader->target_values *= info->target_extent[d];
   }
-  size_t input, target, index, total = 0;
-  FN_TRY(part_bytes(loader, loader->input_values, sizeof(float), &input));
-  FN_TRY(part_bytes(loader, loader->target_values, sizeof(float), &target));
-  FN_TRY(part_bytes(loader, 1, sizeof(int64_t), &index));
+  FN_TRY(part_bytes(loader, 1, sizeof(int64_t), &size->part[2]));
+  if (loader->ring) {
+    const fn_raw_layout *layout = &loader->layout;
+    FN_TRY(part_bytes(loader, layout->fields, sizeof(fn_raw_field), &size->part[0]));
+    return part_bytes(loader, 2 * layout->factors, sizeof(float), &size->part[1]);
+  }
+  FN_TRY(part_bytes(loader, loader->input_values, sizeof(float), &size->part[0]));
+  return part_bytes(loader, loader->target_values, sizeof(float), &size->part[1]);
+}
+
+static void set_slot(fn_loader *loader, int64_t index, const slot_size *size, char *at) {
+  slot *s = &loader->slot[index];
+  char *second = at + size->part[0];
+  s->batch = (fn_batch){.input_values = loader->input_values,
+                        .target_values = loader->target_values,
+                        .sample = (int64_t *)(second + size->part[1])};
+  if (loader->ring) {
+    s->raw = (fn_raw_batch){.ring = loader->ring,
+                            .slot = index,
+                            .layout = &loader->layout,
+                            .field = (fn_raw_field *)at,
+                            .random = (float *)second};
+    s->batch.raw = &s->raw;
+    s->batch.sample_bytes = (int64_t)loader->layout.row;
+    return;
+  }
+  s->batch.sample_bytes = (loader->input_values + loader->target_values) * (int64_t)sizeof(float);
+  s->batch.input = (float *)at;
+  if (size->part[1]) s->batch.target = (float *)second;
+}
+
+static fn_status allocate(fn_loader *loader) {
+  slot_size size;
+  size_t total = 0;
+  FN_TRY(size_slot(loader, &size));
+  const size_t each = size.part[0] + size.part[1] + size.part[2];
   loader->slot = calloc((size_t)loader->slots, sizeof *loader->slot);
   FN_CHECK(loader->slot, FN_ERR_MEMORY, "no memory for %lld batches", (long long)loader->slots);
-  FN_CHECK(add_product(&total, input + target + index, (size_t)loader->slots), FN_ERR_MEMORY,
+  FN_CHECK(add_product(&total, each, (size_t)loader->slots), FN_ERR_MEMORY,
            "%lld batches of %lld samples are more than any memory holds", (long long)loader->slots,
            (long long)loader->batch);
   if (fn_pages_allocate(total, &loader->memory) != FN_OK)
     return fn_error_context(FN_ERR_MEMORY, "%lld batches of %lld samples", (long long)loader->slots,
                             (long long)loader->batch);
   loader->memory_bytes = total;
-  char *at = loader->memory;
-  for (int64_t i = 0; i < loader->slots; i++) {
-    fn_batch *b = &loader->slot[i].batch;
-    b->input_values = loader->input_values;
-    b->target_values = loader->target_values;
-    b->input = (float *)at;
-    if (target) b->target = (float *)(at + input);
-    b->sample = (int64_t *)(at + input + target);
-    at += input + target + index;
+  for (int64_t i = 0; i < loader->slots; i++)
+    set_slot(loader, i, &size, (char *)loader->memory + (size_t)i * each);
+  return FN_OK;
+}
+
+/* ---- on the way to a device -------------------------------------------------------------------
+ */
+
+/** The data set's ring, if it is large enough and no other loader has it, or a new one. */
+static fn_status take_ring(fn_loader *loader) {
+  fn_dataset *dataset = loader->dataset;
+  size_t bytes = 0;
+  FN_TRY(fn_raw_layout_make(dataset, &loader->layout));
+  FN_CHECK(add_product(&bytes, loader->layout.row, (size_t)loader->batch), FN_ERR_MEMORY,
+           "a batch of %lld samples is more than any memory holds", (long long)loader->batch);
+  if (!fn_ring_fits(dataset->ring, loader->slots, bytes)) {
+    fn_ring_destroy(dataset->ring);
+    dataset->ring = NULL;
+    return fn_ring_create(dataset->device, loader->slots, bytes, &loader->ring);
+  }
+  loader->ring = dataset->ring;
+  dataset->ring = NULL;
+  // What another loader left there may still be read.
+  for (int64_t i = 0; i < loader->slots; i++)
+    FN_TRY(fn_ring_reclaim(loader->ring, i));
+  return FN_OK;
+}
+
+static void return_ring(fn_loader *loader) {
+  fn_dataset *dataset = loader->dataset;
+  if (dataset->ring)
+    fn_ring_destroy(loader->ring);
+  else
+    dataset->ring = loader->ring;
+}
+
+/** Batches before *released may be overwritten: the caller is done with all but `current`. The one
+ * before may still be on its way; waiting for it is left to the next call unless it leaves no room.
+ */
+static fn_status find_released(fn_loader *loader, int64_t *released) {
+  *released = loader->current;
+  if (!loader->ring) return FN_OK;
+  for (*released = loader->released; *released < loader->current; (*released)++) {
+    const int64_t index = *released % loader->slots;
+    bool read = true;
+    if (*released == loader->current - 1 && loader->slots > 2)
+      FN_TRY(fn_ring_was_read(loader->ring, index, &read));
+    if (!read) return FN_OK;
+    FN_TRY(fn_ring_reclaim(loader->ring, index));
   }
   return FN_OK;
 }
@@ -187,9 +284,16 @@ static fn_status set_up(fn_loader *loader, const int64_t *list, int64_t prefetch
   if (loader->samples) memcpy(loader->list, list, (size_t)loader->samples * sizeof *list);
   const int64_t left = loader->batches - loader->current;
   if (left <= 0) return FN_OK;
-  // One more than is read ahead: the batch that the caller is using.
-  loader->slots = (prefetch < 1 ? 1 : prefetch) + 1;
-  if (loader->slots > left) loader->slots = left;
+  // One more than is read ahead: the batch that the caller is using. With a ring another one, which
+  // the device may still be reading; no fewer at the end of an epoch, for the next one needs them.
+  const int64_t ahead = prefetch < 1 ? 1 : prefetch;
+  loader->slots = ahead + 1;
+  if (loader->dataset->device) {
+    loader->slots = ahead + 2 < loader->batches + 1 ? ahead + 2 : loader->batches + 1;
+    FN_TRY(take_ring(loader));
+  } else if (loader->slots > left) {
+    loader->slots = left;
+  }
   return allocate(loader);
 }
 
@@ -247,6 +351,8 @@ void fn_loader_destroy(fn_loader *loader) {
   pthread_cond_destroy(&loader->room);
   pthread_cond_destroy(&loader->ready);
   fn_cube_feed_destroy(loader->feed);
+  if (loader->ring) return_ring(loader);
+  fn_raw_layout_free(&loader->layout);
   if (loader->memory) fn_pages_free(loader->memory, loader->memory_bytes);
   free(loader->thread);
   free(loader->slot);
@@ -268,10 +374,12 @@ fn_status fn_loader_next(fn_loader *loader, const fn_batch **batch) {
   *batch = NULL;
   if (loader->current >= loader->batches) return FN_OK;
   slot *s = &loader->slot[loader->current % loader->slots];
+  int64_t released;
+  FN_TRY(find_released(loader, &released));
   pthread_mutex_lock(&loader->lock);
-  if (loader->released < loader->current) { // the caller is done with the batch before
-    loader->slot[loader->released % loader->slots].done = 0;
-    loader->released = loader->current;
+  if (loader->released < released) { // the caller is done with the batches before
+    while (loader->released < released)
+      loader->slot[loader->released++ % loader->slots].done = 0;
     pthread_cond_broadcast(&loader->room);
   }
   if (!is_decided(loader, s)) {
@@ -290,6 +398,17 @@ fn_status fn_loader_next(fn_loader *loader, const fn_batch **batch) {
   }
   pthread_mutex_unlock(&loader->lock);
   return status;
+}
+
+fn_status fn_loader_send_ahead(fn_loader *loader) {
+  if (!loader->ring || loader->current >= loader->batches) return FN_OK;
+  const slot *s = &loader->slot[loader->current % loader->slots];
+  // The slot of a batch that is not being read yet may be that of an earlier one.
+  pthread_mutex_lock(&loader->lock);
+  const bool read = loader->current < loader->released + loader->slots &&
+                    loader->failed >= loader->samples && s->done > 0 && is_decided(loader, s);
+  pthread_mutex_unlock(&loader->lock);
+  return read ? fn_batch_send(&s->batch) : FN_OK;
 }
 
 void fn_loader_on_read(fn_loader *loader, fn_sample_read done, void *user) {

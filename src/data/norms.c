@@ -47,12 +47,26 @@ static fn_status epoch_of(const fn_options *options, epoch *e) {
   return FN_OK;
 }
 
+static fn_status unit_of_displacement(const fn_options *options, double *unit) {
+  epoch e;
+  FN_TRY(epoch_of(options, &e));
+  *unit = e.dis_std * fn_growth_factor(e.z, e.omega_m);
+  return FN_OK;
+}
+
+static fn_status unit_of_velocity(const fn_options *options, double *unit) {
+  epoch e;
+  FN_TRY(epoch_of(options, &e));
+  *unit = e.dis_std * fn_growth_factor(e.z, e.omega_m) * fn_hubble(e.z, e.omega_m) *
+          fn_growth_rate(e.z, e.omega_m) / (1 + e.z);
+  return FN_OK;
+}
+
 /** Displacements in Mpc/h by their linear growth: x / (dis_std D). */
 static fn_status displacement(float *values, int64_t channels, int64_t cells, bool undo,
                               const fn_options *options) {
-  epoch e;
-  FN_TRY(epoch_of(options, &e));
-  const double unit = e.dis_std * fn_growth_factor(e.z, e.omega_m);
+  double unit;
+  FN_TRY(unit_of_displacement(options, &unit));
   multiply(values, channels * cells, undo ? unit : 1 / unit);
   return FN_OK;
 }
@@ -60,10 +74,8 @@ static fn_status displacement(float *values, int64_t channels, int64_t cells, bo
 /** Peculiar velocities in km/s by those of linear theory: x / (dis_std D H f / (1 + z)). */
 static fn_status velocity(float *values, int64_t channels, int64_t cells, bool undo,
                           const fn_options *options) {
-  epoch e;
-  FN_TRY(epoch_of(options, &e));
-  const double unit = e.dis_std * fn_growth_factor(e.z, e.omega_m) * fn_hubble(e.z, e.omega_m) *
-                      fn_growth_rate(e.z, e.omega_m) / (1 + e.z);
+  double unit;
+  FN_TRY(unit_of_velocity(options, &unit));
   multiply(values, channels * cells, undo ? unit : 1 / unit);
   return FN_OK;
 }
@@ -86,6 +98,8 @@ static fn_status exponential_minus_1(float *values, int64_t channels, int64_t ce
   return FN_OK;
 }
 
+static const double log_eps = 1e-8, log1p_eps = 1e-7;
+
 static fn_status offset_of(const fn_options *options, double fallback, double *eps) {
   *eps = option(options, "eps", fallback);
   FN_CHECK(isfinite(*eps) && *eps >= 0, FN_ERR_CONFIG,
@@ -98,7 +112,7 @@ static fn_status logarithm(float *values, int64_t channels, int64_t cells, bool 
                            const fn_options *options) {
   const int64_t count = channels * cells;
   double eps;
-  FN_TRY(offset_of(options, 1e-8, &eps));
+  FN_TRY(offset_of(options, log_eps, &eps));
   for (int64_t i = 0; i < count; i++)
     values[i] = (float)(undo ? exp((double)values[i]) - eps : log((double)values[i] + eps));
   return FN_OK;
@@ -109,7 +123,7 @@ static fn_status logarithm_plus_1(float *values, int64_t channels, int64_t cells
                                   const fn_options *options) {
   const int64_t count = channels * cells;
   double eps;
-  FN_TRY(offset_of(options, 1e-7, &eps));
+  FN_TRY(offset_of(options, log1p_eps, &eps));
   for (int64_t i = 0; i < count; i++)
     values[i] = (float)(undo ? expm1((double)values[i]) - eps : log1p((double)values[i] + eps));
   return FN_OK;
@@ -201,4 +215,33 @@ fn_status fn_norm_apply(const fn_norm *norm, float *values, int64_t channels, in
   const fn_status status = norm->apply(values, channels, cells, undo, options);
   pthread_mutex_unlock(&option_lock);
   return status;
+}
+
+fn_status fn_norm_on_device(const fn_norm *norm, const fn_options *options, bool *known,
+                            fn_raw_norm *kind, double *factor, double *shift) {
+  double unit = 1;
+  *known = norm >= built_in && norm < built_in + BUILT_IN;
+  *kind = FN_RAW_SCALE;
+  *shift = -0.0;
+  if (!*known) {
+    unit = 1;
+  } else if (norm->apply == displacement) {
+    FN_TRY(unit_of_displacement(options, &unit));
+  } else if (norm->apply == velocity) {
+    FN_TRY(unit_of_velocity(options, &unit));
+  } else if (norm->apply == exponential) {
+    *kind = FN_RAW_EXP;
+  } else if (norm->apply == exponential_minus_1) {
+    *kind = FN_RAW_EXPM1;
+  } else if (norm->apply == logarithm) {
+    *kind = FN_RAW_LOG;
+    FN_TRY(offset_of(options, log_eps, shift));
+  } else if (norm->apply == logarithm_plus_1) {
+    *kind = FN_RAW_LOG1P;
+    FN_TRY(offset_of(options, log1p_eps, shift));
+  } else if (norm->apply != identity) {
+    *known = false;
+  }
+  *factor = 1 / unit;
+  return FN_OK;
 }

@@ -16,6 +16,7 @@ typedef struct fn_kind {
   int spatial;
   int64_t size[FN_MAX_DIMS];
   char type[16];
+  fn_raw_type raw; /**< what the device reads; FN_RAW_NONE: numbers of another type */
   bool fortran;
 } fn_kind;
 
@@ -63,6 +64,8 @@ struct fn_dataset {
   int output_fields;
   fn_handles *handles;
   struct fn_cubes *cubes; /**< NULL: fields; see cube_parts.h */
+  fn_device *device;      /**< that converts samples; NULL: the host does */
+  struct fn_ring *ring;   /**< kept from loader to loader; NULL: none, or lent to one */
 };
 
 /** Several messages in one: the first 20, then how many more there are. */
@@ -108,9 +111,35 @@ void fn_augmentation_draw(const fn_dataset *dataset, int64_t epoch, int64_t samp
  *  @param[in]  vector   channels (== spatial) are components and turn with the axes */
 void fn_augmentation_apply(const fn_augmentation *augmentation, int spatial, int64_t channels,
                            const int64_t *extent, bool vector, const float *in, float *out);
-/** Add and multiply by random factors, in place. factor count: one per channel when all fields
- *  have as many channels as the first, else one for all. */
+/** Random summands of a sample, and as many factors: one per channel when all fields have as many
+ *  channels as the first, else one for all; 0 when the run wants neither. */
+int fn_augmentation_factor_count(const fn_dataset *dataset);
+/** Draw them. @param[in,out] add, mul  room for `count` each; NULL on return: none wanted */
+void fn_augmentation_factors(const fn_dataset *dataset, const fn_augmentation *augmentation,
+                             int count, float **add, float **mul);
+/** Add and multiply by random factors, in place. */
 void fn_augmentation_scale(const fn_dataset *dataset, const fn_augmentation *augmentation,
                            float *input, float *target);
+
+/* ---- samples: sample.c -------------------------------------------------------------------------
+ */
+
+/** Block of the file to be read for one side (input or target), along the file's axes. */
+typedef struct fn_region {
+  int64_t start[FN_MAX_SPATIAL], extent[FN_MAX_SPATIAL];
+} fn_region;
+int64_t fn_region_cells(const fn_region *region, int spatial);
+
+/** FN_ERR_INTERNAL for a sample that is not there. */
+fn_status fn_dataset_check_sample(const fn_dataset *dataset, int64_t sample);
+/** What is read for a sample of fields, and how it is turned. */
+void fn_sample_locate(const fn_dataset *dataset, int64_t epoch, int64_t sample,
+                      fn_augmentation *augmentation, fn_region *input, fn_region *target);
+/** Read a block as float32 [channels, extent...]. Thread-safe. */
+fn_status fn_source_read(fn_dataset *dataset, const fn_column *column, int64_t file,
+                         const fn_region *region, float *out);
+/** The same in the type of the file, which its kind names. */
+fn_status fn_source_read_raw(fn_dataset *dataset, const fn_column *column, int64_t file,
+                             const fn_region *region, void *out);
 
 #endif

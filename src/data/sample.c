@@ -5,11 +5,6 @@
 #include "data/norms.h"
 #include "data/parts.h"
 
-/** Block of the file to be read for one side (input or target), along the file's axes. */
-typedef struct region {
-  int64_t start[FN_MAX_SPATIAL], extent[FN_MAX_SPATIAL];
-} region;
-
 /** Crops whose edges differ turn with the axes, and their anchor with them, so that all crops
  *  together still tile the field. A crop with equal edges stays where it is: fields held back by
  *  data.crop_start and data.crop_stop are not seen in training. */
@@ -22,7 +17,7 @@ static bool turns(const fn_dataset *dataset) {
 /** Margins swap sides along flipped axes, so that after the flip every sample has `low` cells
  *  before the crop, and input and target stay aligned. */
 static void locate(const fn_dataset *dataset, const int64_t *anchor, const fn_augmentation *random,
-                   const fn_margins *pad, int64_t scale, region *r) {
+                   const fn_margins *pad, int64_t scale, fn_region *r) {
   const bool turning = turns(dataset);
   for (int a = 0; a < dataset->info.spatial; a++) {
     const int d = random->permutation[a]; // axis of the file that becomes axis a of the sample
@@ -39,33 +34,48 @@ static bool is_identity(const fn_augmentation *random, int spatial) {
   return true;
 }
 
-static int64_t cells(const region *r, int spatial) {
+int64_t fn_region_cells(const fn_region *r, int spatial) {
   int64_t count = 1;
   for (int d = 0; d < spatial; d++)
     count *= r->extent[d];
   return count;
 }
 
-static fn_status read_source(fn_dataset *dataset, const fn_column *column, int64_t file,
-                             const region *r, float *out) {
-  const fn_source *source = &column->source[file];
-  fn_field *field;
-  const bool packed = source->sample >= 0;
-  FN_TRY(fn_handles_take(dataset->handles, source->key, source->path, packed, &field));
-  const fn_field_info *found = fn_field_get_info(field);
+/** Borrow the open file of a source; FN_ERR_DATA when it is not what it was. */
+static fn_status take_field(fn_dataset *dataset, const fn_source *source, fn_field **field) {
+  FN_TRY(fn_handles_take(dataset->handles, source->key, source->path, source->sample >= 0, field));
+  const fn_field_info *found = fn_field_get_info(*field);
   const fn_kind *kind = &dataset->kind[source->kind];
-  bool same = found->channels == kind->channels && found->spatial == kind->spatial;
+  bool same = found->channels == kind->channels && found->spatial == kind->spatial &&
+              found->raw == kind->raw;
   for (int d = 0; same && d < kind->spatial; d++)
     same = found->size[d] == kind->size[d];
-  const int64_t sample = packed ? source->sample : 0;
-  fn_status status;
-  if (!same)
-    status = fn_error_set(FN_ERR_DATA, __FILE__, __LINE__,
-                          "%s: the file has changed its shape since it was checked", source->shown);
-  else if (column->slab)
-    status = fn_slab_read(column->slab, field, file, sample, r->start, r->extent, out);
-  else
-    status = fn_field_read(field, sample, r->start, r->extent, out);
+  if (same) return FN_OK;
+  fn_handles_return(dataset->handles, *field);
+  FN_FAIL(FN_ERR_DATA, "%s: the file has changed its %s since it was checked", source->shown,
+          found->raw == kind->raw ? "shape" : "type");
+}
+
+fn_status fn_source_read(fn_dataset *dataset, const fn_column *column, int64_t file,
+                         const fn_region *r, float *out) {
+  const fn_source *source = &column->source[file];
+  const int64_t sample = source->sample >= 0 ? source->sample : 0;
+  fn_field *field;
+  FN_TRY(take_field(dataset, source, &field));
+  const fn_status status =
+      column->slab ? fn_slab_read(column->slab, field, file, sample, r->start, r->extent, out)
+                   : fn_field_read(field, sample, r->start, r->extent, out);
+  fn_handles_return(dataset->handles, field);
+  return status;
+}
+
+fn_status fn_source_read_raw(fn_dataset *dataset, const fn_column *column, int64_t file,
+                             const fn_region *r, void *out) {
+  const fn_source *source = &column->source[file];
+  const int64_t sample = source->sample >= 0 ? source->sample : 0;
+  fn_field *field;
+  FN_TRY(take_field(dataset, source, &field));
+  const fn_status status = fn_field_read_raw(field, sample, r->start, r->extent, out);
   fn_handles_return(dataset->handles, field);
   return status;
 }
@@ -73,59 +83,72 @@ static fn_status read_source(fn_dataset *dataset, const fn_column *column, int64
 /** Read, normalise and turn one field; scratch may be NULL when the augmentation is the identity.
  */
 static fn_status make_field(fn_dataset *dataset, const fn_column *column, int64_t file,
-                            const region *r, const fn_augmentation *random, float *scratch,
+                            const fn_region *r, const fn_augmentation *random, float *scratch,
                             float *out) {
   const int spatial = dataset->info.spatial;
   const fn_source *source = &column->source[file];
   float *raw = scratch ? scratch : out;
-  FN_TRY(read_source(dataset, column, file, r, raw));
-  const fn_status status = fn_norm_apply(column->norm, raw, column->channels, cells(r, spatial),
-                                         false, dataset->run->data.norm_options);
+  FN_TRY(fn_source_read(dataset, column, file, r, raw));
+  const fn_status status =
+      fn_norm_apply(column->norm, raw, column->channels, fn_region_cells(r, spatial), false,
+                    dataset->run->data.norm_options);
   if (status != FN_OK) return fn_error_context(status, "%s", source->shown);
   if (scratch)
     fn_augmentation_apply(random, spatial, column->channels, r->extent, column->vector, raw, out);
   return FN_OK;
 }
 
-static fn_status make_sample(fn_dataset *dataset, int64_t file, const region *input_region,
-                             const region *target_region, const fn_augmentation *random,
+static fn_status make_sample(fn_dataset *dataset, int64_t file, const fn_region *input_region,
+                             const fn_region *target_region, const fn_augmentation *random,
                              float *scratch, float *input, float *target) {
   const int spatial = dataset->info.spatial;
   float *in = input, *out = target;
   for (int f = 0; f < dataset->columns; f++) {
     const fn_column *column = &dataset->column[f];
     if (column->target && !target) continue;
-    const region *r = column->target ? target_region : input_region;
+    const fn_region *r = column->target ? target_region : input_region;
     float **place = column->target ? &out : &in;
     FN_TRY(make_field(dataset, column, file, r, random, scratch, *place));
-    *place += column->channels * cells(r, spatial);
+    *place += column->channels * fn_region_cells(r, spatial);
   }
   fn_augmentation_scale(dataset, random, input, target);
   return FN_OK;
 }
 
-fn_status fn_dataset_sample(fn_dataset *dataset, int64_t epoch, int64_t sample, float *input,
-                            float *target) {
+fn_status fn_dataset_check_sample(const fn_dataset *dataset, int64_t sample) {
   const fn_dataset_info *info = &dataset->info;
   FN_CHECK(sample >= 0 && sample < info->samples, FN_ERR_INTERNAL,
            "sample %lld asked for, the %s set has %lld", (long long)sample,
            fn_stage_name(dataset->stage), (long long)info->samples);
-  if (dataset->cubes) return fn_cubes_sample(dataset, epoch, sample, input, target);
+  return FN_OK;
+}
+
+void fn_sample_locate(const fn_dataset *dataset, int64_t epoch, int64_t sample,
+                      fn_augmentation *random, fn_region *input, fn_region *target) {
   const int64_t scale = dataset->run->data.scale_factor > 0 ? dataset->run->data.scale_factor : 1;
   int64_t anchor[FN_MAX_SPATIAL];
+  fn_dataset_anchor(dataset, sample % dataset->info.crops, anchor);
+  fn_augmentation_draw(dataset, epoch, sample, random);
+  locate(dataset, anchor, random, &dataset->input_pad, 1, input);
+  locate(dataset, anchor, random, &dataset->target_pad, scale, target);
+}
+
+fn_status fn_dataset_sample(fn_dataset *dataset, int64_t epoch, int64_t sample, float *input,
+                            float *target) {
+  const fn_dataset_info *info = &dataset->info;
+  FN_TRY(fn_dataset_check_sample(dataset, sample));
+  if (dataset->cubes) return fn_cubes_sample(dataset, epoch, sample, input, target);
   fn_augmentation random;
-  region input_region, target_region;
-  fn_dataset_anchor(dataset, sample % info->crops, anchor);
-  fn_augmentation_draw(dataset, epoch, sample, &random);
-  locate(dataset, anchor, &random, &dataset->input_pad, 1, &input_region);
-  locate(dataset, anchor, &random, &dataset->target_pad, scale, &target_region);
+  fn_region input_region, target_region;
+  fn_sample_locate(dataset, epoch, sample, &random, &input_region, &target_region);
   float *scratch = NULL;
   if (!is_identity(&random, info->spatial)) {
     int64_t most = 1;
     for (int f = 0; f < dataset->columns; f++) {
       const fn_column *column = &dataset->column[f];
       const int64_t count =
-          column->channels * cells(column->target ? &target_region : &input_region, info->spatial);
+          column->channels *
+          fn_region_cells(column->target ? &target_region : &input_region, info->spatial);
       if (count > most) most = count;
     }
     scratch = malloc((size_t)most * sizeof *scratch);

@@ -17,6 +17,9 @@ struct fn_array {
   int64_t bytes; /**< of the values on disk */
   /** Read extent[ndim] cells from start[ndim], every axis periodic, as float32 in C order. */
   fn_status (*read)(fn_array *array, const int64_t *start, const int64_t *extent, float *out);
+  fn_raw_type raw; /**< what read_raw hands out; FN_RAW_NONE: it cannot */
+  /** The same without converting numbers, in the byte order of the machine. */
+  fn_status (*read_raw)(fn_array *array, const int64_t *start, const int64_t *extent, void *out);
   void (*close)(fn_array *array);
   void (*forget)(fn_array *array); /**< see fn_field_forget(); may be NULL */
 };
@@ -59,9 +62,12 @@ char *fn_dims_text(int ndim, const int64_t *dim, char *text, size_t size);
 bool fn_dims_bytes(int ndim, const int64_t *dim, int64_t item, int64_t *bytes);
 
 /** `count` values at `in` (any alignment) to out[0], out[stride], ... */
-typedef void (*fn_convert)(const unsigned char *in, int64_t count, float *out, int64_t stride);
-/** Converter for a numpy kind (b i u f), item size and byte order; NULL when there is none. */
+typedef void (*fn_convert)(const unsigned char *in, int64_t count, void *out, int64_t stride);
+/** Converter to float32 for a numpy kind (b i u f), item size and byte order; NULL when there is
+ *  none. */
 fn_convert fn_convert_find(char kind, int item, bool swap);
+/** The same for numbers that stay of their type: *type; FN_RAW_NONE and NULL when there is none. */
+fn_convert fn_convert_find_raw(char kind, int item, bool swap, fn_raw_type *type);
 
 /** What an npy header says. */
 typedef struct fn_npy_header {

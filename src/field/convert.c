@@ -29,11 +29,12 @@ static inline float half_of(uint16_t bits) {
 }
 
 #define CONVERT(name, bits, value)                                                                 \
-  static void name(const unsigned char *in, int64_t count, float *out, int64_t stride) {           \
+  static void name(const unsigned char *in, int64_t count, void *out, int64_t stride) {            \
+    float *to = out;                                                                               \
     for (int64_t i = 0; i < count; i++) {                                                          \
       uint##bits##_t raw;                                                                          \
       memcpy(&raw, in + i * (bits / 8), bits / 8);                                                 \
-      out[i * stride] = (value);                                                                   \
+      to[i * stride] = (value);                                                                    \
     }                                                                                              \
   }
 #define swap16(raw) __builtin_bswap16(raw)
@@ -62,9 +63,9 @@ BOTH_ORDERS(f2, 16, half_of)
 BOTH_ORDERS(f4_any, 32, float_of)
 BOTH_ORDERS(f8, 64, double_of)
 
-static void f4_native(const unsigned char *in, int64_t count, float *out, int64_t stride) {
+static void f4_native(const unsigned char *in, int64_t count, void *out, int64_t stride) {
   if (stride == 1) {
-    memcpy(out, in, (size_t)count * sizeof *out);
+    memcpy(out, in, (size_t)count * sizeof(float));
   } else {
     f4_any_native(in, count, out, stride);
   }
@@ -94,4 +95,69 @@ fn_convert fn_convert_find(char kind, int item, bool swap) {
       return swap ? table[i].swapped : table[i].native;
   }
   return NULL;
+}
+
+/* ---- numbers that stay as they are ------------------------------------------------------------
+ */
+
+#define MOVE(name, bits, value)                                                                    \
+  static void name(const unsigned char *in, int64_t count, void *out, int64_t stride) {            \
+    uint##bits##_t *to = out;                                                                      \
+    for (int64_t i = 0; i < count; i++) {                                                          \
+      uint##bits##_t raw;                                                                          \
+      memcpy(&raw, in + i * (bits / 8), bits / 8);                                                 \
+      to[i * stride] = (value);                                                                    \
+    }                                                                                              \
+  }
+#define MOVE_NATIVE(bits)                                                                          \
+  MOVE(move##bits##_apart, bits, raw)                                                              \
+  static void move##bits(const unsigned char *in, int64_t count, void *out, int64_t stride) {      \
+    if (stride == 1) {                                                                             \
+      memcpy(out, in, (size_t)count *(bits / 8));                                                  \
+    } else {                                                                                       \
+      move##bits##_apart(in, count, out, stride);                                                  \
+    }                                                                                              \
+  }
+MOVE_NATIVE(8)
+MOVE_NATIVE(16)
+MOVE_NATIVE(32)
+MOVE_NATIVE(64)
+MOVE(move16_swapped, 16, swap16(raw))
+MOVE(move32_swapped, 32, swap32(raw))
+MOVE(move64_swapped, 64, swap64(raw))
+MOVE(move_bool, 8, raw ? 1 : 0)
+
+static const struct {
+  char kind;
+  int item;
+  fn_raw_type type;
+  const char *name;
+} raw_types[] = {
+    {'b', 1, FN_RAW_U8, "bool"},       {'i', 1, FN_RAW_I8, "int8"},
+    {'u', 1, FN_RAW_U8, "uint8"},      {'i', 2, FN_RAW_I16, "int16"},
+    {'i', 4, FN_RAW_I32, "int32"},     {'i', 8, FN_RAW_I64, "int64"},
+    {'u', 2, FN_RAW_U16, "uint16"},    {'u', 4, FN_RAW_U32, "uint32"},
+    {'u', 8, FN_RAW_U64, "uint64"},    {'f', 2, FN_RAW_F16, "float16"},
+    {'f', 4, FN_RAW_F32, "float32"},   {'f', 8, FN_RAW_F64, "float64"},
+    {' ', 2, FN_RAW_BF16, "bfloat16"},
+};
+
+fn_convert fn_convert_find_raw(char kind, int item, bool swap, fn_raw_type *type) {
+  *type = FN_RAW_NONE;
+  for (size_t i = 0; i < sizeof raw_types / sizeof raw_types[0]; i++)
+    if (raw_types[i].kind == kind && raw_types[i].item == item) *type = raw_types[i].type;
+  if (*type == FN_RAW_NONE) return NULL;
+  if (kind == 'b') return move_bool;
+  switch (item) {
+    case 1: return move8;
+    case 2: return swap ? move16_swapped : move16;
+    case 4: return swap ? move32_swapped : move32;
+    default: return swap ? move64_swapped : move64;
+  }
+}
+
+const char *fn_raw_name(fn_raw_type type) {
+  for (size_t i = 1; i < sizeof raw_types / sizeof raw_types[0]; i++) // 0 is uint8's other name
+    if (raw_types[i].type == type) return raw_types[i].name;
+  return "no number type";
 }

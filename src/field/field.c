@@ -134,6 +134,7 @@ static fn_status describe(fn_field *field) {
   for (int i = 0; i < info->spatial; i++)
     info->size[i] = array->dim[lead + i];
   snprintf(info->type, sizeof info->type, "%s", array->type);
+  info->raw = array->raw;
   info->fortran = array->fortran;
   info->bytes = array->bytes;
   return FN_OK;
@@ -171,15 +172,16 @@ const char *fn_field_path(const fn_field *field) {
   return field->path;
 }
 
-fn_status fn_field_read(fn_field *field, int64_t sample, const int64_t *start,
-                        const int64_t *extent, float *out) {
+/** The block in the array's own axes. */
+static fn_status locate(const fn_field *field, int64_t sample, const int64_t *start,
+                        const int64_t *extent, int64_t *from, int64_t *count) {
   const fn_field_info *info = &field->info;
   const int lead = field->packed ? 2 : 1;
   const int64_t samples = field->packed ? info->packed : 1;
   FN_CHECK(sample >= 0 && sample < samples, FN_ERR_DATA,
            "%s: sample %lld asked for, the file holds %lld", field->path, (long long)sample,
            (long long)samples);
-  int64_t from[FN_ARRAY_DIMS] = {0}, count[FN_ARRAY_DIMS], bytes;
+  int64_t bytes;
   if (field->packed) from[0] = sample;
   count[0] = 1;
   count[lead - 1] = info->channels;
@@ -187,9 +189,25 @@ fn_status fn_field_read(fn_field *field, int64_t sample, const int64_t *start,
     from[lead + i] = fn_wrap(start[i], info->size[i]);
     count[lead + i] = extent[i];
   }
-  FN_CHECK(fn_dims_bytes(info->spatial + lead, count, sizeof *out, &bytes), FN_ERR_INTERNAL,
+  FN_CHECK(fn_dims_bytes(info->spatial + lead, count, sizeof(double), &bytes), FN_ERR_INTERNAL,
            "%s: a block of negative or too large extent was asked for", field->path);
+  return FN_OK;
+}
+
+fn_status fn_field_read(fn_field *field, int64_t sample, const int64_t *start,
+                        const int64_t *extent, float *out) {
+  int64_t from[FN_ARRAY_DIMS] = {0}, count[FN_ARRAY_DIMS];
+  FN_TRY(locate(field, sample, start, extent, from, count));
   return field->array->read(field->array, from, count, out);
+}
+
+fn_status fn_field_read_raw(fn_field *field, int64_t sample, const int64_t *start,
+                            const int64_t *extent, void *out) {
+  int64_t from[FN_ARRAY_DIMS] = {0}, count[FN_ARRAY_DIMS];
+  FN_CHECK(field->info.raw != FN_RAW_NONE, FN_ERR_INTERNAL, "%s: numbers of type %s as they are",
+           field->path, field->info.type);
+  FN_TRY(locate(field, sample, start, extent, from, count));
+  return field->array->read_raw(field->array, from, count, out);
 }
 
 void fn_field_forget(fn_field *field) {

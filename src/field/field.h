@@ -6,6 +6,7 @@
 #ifndef FN_FIELD_FIELD_H
 #define FN_FIELD_FIELD_H
 
+#include <fieldnet/device.h>
 #include <fieldnet/network.h>
 
 #include "base/arena.h"
@@ -18,6 +19,7 @@ typedef struct fn_field_info {
   int spatial;               /**< number of spatial axes */
   int64_t size[FN_MAX_DIMS]; /**< cells per spatial axis */
   char type[16];             /**< e.g. "<f4", ">f8", "<i2" */
+  fn_raw_type raw;           /**< what fn_field_read_raw() hands out; FN_RAW_NONE: it cannot */
   bool fortran;              /**< axis order on disk reversed (npy) */
   int64_t packed;            /**< samples in a packed dataset [sample, channel, spatial...] */
   int64_t bytes;             /**< of the array on disk */
@@ -42,6 +44,14 @@ const char *fn_field_path(const fn_field *field);
  */
 fn_status fn_field_read(fn_field *field, int64_t sample, const int64_t *start,
                         const int64_t *extent, float *out);
+
+/** The same with the numbers of the file, in the byte order of the machine.
+ *  @param[out] out  info.raw, shape [channels, extent...], C order, aligned for its type */
+fn_status fn_field_read_raw(fn_field *field, int64_t sample, const int64_t *start,
+                            const int64_t *extent, void *out);
+
+/** "float16" */
+const char *fn_raw_name(fn_raw_type type);
 
 /** Number of samples a path stands for: axis 0 of a packed dataset, else 1. `spatial` (> 0) tells
  *  how many spatial axes are expected, which decides between the two; 0: unpacked. */

@@ -147,6 +147,7 @@ static void list_datasets(hid_t file, listing *list) {
 typedef struct hdf5_array {
   fn_array array;
   hid_t file, dataset;
+  hid_t raw_type; // the file's in the byte order of the machine; -1: none
   char *file_path;
   char *path; // as in messages: file:/dataset
   fn_file_mark mark;
@@ -265,6 +266,47 @@ static fn_status not_found(const hdf5_array *h, const char *path, const char *na
   return status;
 }
 
+/** Whether a float has these fields, as IEEE 754 and its relatives do: sign, exponent, fraction. */
+static bool is_float(hid_t type, size_t exponent, size_t fraction) {
+  size_t sign, at, bits, from, size;
+  return H5Tget_fields(type, &sign, &at, &bits, &from, &size) >= 0 && bits == exponent &&
+         size == fraction && from == 0 && at == fraction && sign == fraction + exponent &&
+         H5Tget_ebias(type) == ((size_t)1 << (exponent - 1)) - 1 &&
+         H5Tget_norm(type) == H5T_NORM_IMPLIED;
+}
+
+static fn_raw_type raw_float(hid_t type) {
+  switch (H5Tget_size(type)) {
+    case 2:
+      return is_float(type, 5, 10) ? FN_RAW_F16 : is_float(type, 8, 7) ? FN_RAW_BF16 : FN_RAW_NONE;
+    case 4: return is_float(type, 8, 23) ? FN_RAW_F32 : FN_RAW_NONE;
+    case 8: return is_float(type, 11, 52) ? FN_RAW_F64 : FN_RAW_NONE;
+    default: return FN_RAW_NONE;
+  }
+}
+
+/** What a device can read as it is: numbers that fill their bytes. `type` may be h5py's bool. */
+static fn_raw_type raw_of(hid_t type) {
+  const H5T_class_t class = H5Tget_class(type);
+  const H5T_order_t order = H5Tget_order(type);
+  if (H5Tget_precision(type) != 8 * H5Tget_size(type) || H5Tget_offset(type) != 0 ||
+      (H5Tget_size(type) > 1 && order != H5T_ORDER_LE && order != H5T_ORDER_BE))
+    return FN_RAW_NONE;
+  if (class == H5T_FLOAT) return raw_float(type);
+  if (class != H5T_INTEGER) return FN_RAW_NONE;
+  fn_raw_type found;
+  fn_convert_find_raw(H5Tget_sign(type) == H5T_SGN_NONE ? 'u' : 'i', (int)H5Tget_size(type), false,
+                      &found);
+  return found;
+}
+
+static void find_raw(hdf5_array *h, hid_t type) {
+  h->array.raw = raw_of(type);
+  if (h->array.raw == FN_RAW_NONE) return;
+  h->raw_type = H5Tcopy(type);
+  if (h->raw_type < 0 || H5Tset_order(h->raw_type, H5T_ORDER_LE) < 0) h->array.raw = FN_RAW_NONE;
+}
+
 static fn_status describe_dataset(hdf5_array *h) {
   fn_array *array = &h->array;
   const hid_t type = H5Dget_type(h->dataset), space = H5Dget_space(h->dataset);
@@ -274,6 +316,7 @@ static fn_status describe_dataset(hdf5_array *h) {
   const int ndim = space >= 0 ? H5Sget_simple_extent_ndims(space) : -1;
   hsize_t dim[H5S_MAX_RANK];
   const bool shaped = ndim >= 0 && H5Sget_simple_extent_dims(space, dim, NULL) == ndim;
+  if (numeric) find_raw(h, type);
   if (type >= 0) H5Tclose(type);
   if (space >= 0) H5Sclose(space);
   FN_CHECK(numeric, FN_ERR_DATA, "%s: type %s cannot be read; expected a number per cell", h->path,
@@ -333,9 +376,10 @@ static void split(const fn_array *array, const int64_t *start, const int64_t *ex
   }
 }
 
-/** Read every piece with one hyperslab in the file and one in `out`; text: reason of a failure. */
-static herr_t read_pieces(const hdf5_array *h, const pieces *p, const int64_t *extent, float *out,
-                          char *text, size_t size) {
+/** Read every piece with one hyperslab in the file and one in `out`, of type `type`; text: reason
+ * of a failure. */
+static herr_t read_pieces(const hdf5_array *h, const pieces *p, const int64_t *extent, hid_t type,
+                          void *out, char *text, size_t size) {
   const int ndim = h->array.ndim;
   hsize_t block[FN_ARRAY_DIMS], from[FN_ARRAY_DIMS], to[FN_ARRAY_DIMS], count[FN_ARRAY_DIMS];
   for (int a = 0; a < ndim; a++)
@@ -351,8 +395,7 @@ static herr_t read_pieces(const hdf5_array *h, const pieces *p, const int64_t *e
     }
     result = H5Sselect_hyperslab(space, H5S_SELECT_SET, from, NULL, count, NULL);
     if (result >= 0) result = H5Sselect_hyperslab(memory, H5S_SELECT_SET, to, NULL, count, NULL);
-    if (result >= 0)
-      result = H5Dread(h->dataset, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, out);
+    if (result >= 0) result = H5Dread(h->dataset, type, memory, space, H5P_DEFAULT, out);
     int a = ndim - 1;
     while (a >= 0 && ++which[a] == p->number[a])
       which[a--] = 0;
@@ -366,8 +409,8 @@ static herr_t read_pieces(const hdf5_array *h, const pieces *p, const int64_t *e
 }
 
 /** Fill what lies beyond one period by copying from one period before, fastest axis first. */
-static void repeat(const fn_array *array, const int64_t *extent, float *out) {
-  int64_t row = 1; // elements per index of the axis
+static void repeat(const fn_array *array, const int64_t *extent, size_t item, char *out) {
+  int64_t row = (int64_t)item; // bytes per index of the axis
   for (int a = array->ndim - 1; a >= 0; a--) {
     const int64_t size = array->dim[a];
     int64_t slower = 1;
@@ -382,32 +425,44 @@ static void repeat(const fn_array *array, const int64_t *extent, float *out) {
         rest /= limit;
         stride *= extent[b];
       }
-      float *line = out + offset;
+      char *line = out + offset;
       for (int64_t k = size; k < extent[a]; k++)
-        memcpy(line + k * row, line + (k - size) * row, (size_t)row * sizeof *line);
+        memcpy(line + k * row, line + (k - size) * row, (size_t)row);
     }
     row *= extent[a];
   }
 }
 
-static fn_status hdf5_read(fn_array *array, const int64_t *start, const int64_t *extent,
-                           float *out) {
-  const hdf5_array *h = (const hdf5_array *)array;
+static fn_status read_as(const hdf5_array *h, const int64_t *start, const int64_t *extent,
+                         hid_t type, size_t item, void *out) {
+  const fn_array *array = &h->array;
   for (int a = 0; a < array->ndim; a++)
     if (extent[a] == 0) return FN_OK;
   pieces p;
   split(array, start, extent, &p);
   char text[512] = "";
   fn_hdf5_lock();
-  const bool failed = read_pieces(h, &p, extent, out, text, sizeof text) < 0;
+  const bool failed = read_pieces(h, &p, extent, type, out, text, sizeof text) < 0;
   fn_hdf5_unlock();
   FN_CHECK(!failed, FN_ERR_DATA, "cannot read %s: %s", h->path, text);
   FN_TRY(fn_file_check_mark(h->file_path, &h->mark));
-  repeat(array, extent, out);
+  repeat(array, extent, item, out);
   return FN_OK;
 }
 
+static fn_status hdf5_read(fn_array *array, const int64_t *start, const int64_t *extent,
+                           float *out) {
+  return read_as((const hdf5_array *)array, start, extent, H5T_NATIVE_FLOAT, sizeof *out, out);
+}
+
+static fn_status hdf5_read_raw(fn_array *array, const int64_t *start, const int64_t *extent,
+                               void *out) {
+  const hdf5_array *h = (const hdf5_array *)array;
+  return read_as(h, start, extent, h->raw_type, fn_raw_bytes(array->raw), out);
+}
+
 static void close_ids(hdf5_array *h) {
+  if (h->raw_type >= 0) H5Tclose(h->raw_type);
   if (h->dataset >= 0) H5Dclose(h->dataset);
   if (h->file >= 0) H5Fclose(h->file);
   free(h->file_path);
@@ -425,8 +480,10 @@ fn_status fn_hdf5_open(const char *file, const char *dataset, fn_array **array) 
   *array = NULL;
   hdf5_array *h = calloc(1, sizeof *h);
   FN_CHECK(h, FN_ERR_MEMORY, "out of memory opening %s", file);
-  h->file = h->dataset = -1;
+  h->file = h->dataset = h->raw_type = -1;
+  h->array.raw = FN_RAW_NONE;
   h->array.read = hdf5_read;
+  h->array.read_raw = hdf5_read_raw;
   h->array.close = hdf5_close;
   fn_hdf5_lock();
   const fn_status status = open_dataset(h, file, dataset);

@@ -15,7 +15,7 @@
 typedef struct npy_array {
   fn_array array;
   fn_npy_header header;
-  fn_convert convert;
+  fn_convert convert, move; /**< to float32; as they are */
   const unsigned char *map;
   size_t map_size;
   fn_file_mark mark; // to notice that it shrank
@@ -59,22 +59,30 @@ static void install_handler(void) {
 /* ---- reading ---------------------------------------------------------------------------------
  */
 
-/** One row along the fastest axis on disk, wrapped. */
+/** Where numbers go, and what becomes of them on the way. */
+typedef struct sink {
+  char *out;
+  int64_t item; /**< bytes */
+  fn_convert convert;
+} sink;
+
+/** One row along the fastest axis on disk, wrapped, to element `target` and on. */
 static void read_row(const npy_array *npy, int64_t cell, int64_t start, int64_t extent,
-                     int64_t size, float *out, int64_t stride) {
+                     int64_t size, const sink *to, int64_t target, int64_t stride) {
+  char *out = to->out + target * to->item;
   const unsigned char *row = npy->map + npy->header.offset + cell * npy->header.item;
   int64_t from = fn_wrap(start, size);
   while (extent > 0) {
     const int64_t count = extent < size - from ? extent : size - from;
-    npy->convert(row + from * npy->header.item, count, out, stride);
-    out += count * stride;
+    to->convert(row + from * npy->header.item, count, out, stride);
+    out += count * stride * to->item;
     extent -= count;
     from = 0;
   }
 }
 
 static void read_block(const npy_array *npy, const int64_t *start, const int64_t *extent,
-                       float *out) {
+                       const sink *to) {
   const fn_array *array = &npy->array;
   const int ndim = array->ndim, last = ndim - 1;
   // Axes in disk order, slowest first; axis[i] is the logical axis.
@@ -97,8 +105,7 @@ static void read_block(const npy_array *npy, const int64_t *start, const int64_t
       target += index[i] * out_stride[a];
     }
     const int fast = axis[last];
-    read_row(npy, cell, start[fast], extent[fast], array->dim[fast], out + target,
-             out_stride[fast]);
+    read_row(npy, cell, start[fast], extent[fast], array->dim[fast], to, target, out_stride[fast]);
     int i = last - 1;
     while (i >= 0 && ++index[i] == extent[axis[i]])
       index[i--] = 0;
@@ -106,13 +113,12 @@ static void read_block(const npy_array *npy, const int64_t *start, const int64_t
   }
 }
 
-static fn_status npy_read(fn_array *array, const int64_t *start, const int64_t *extent,
-                          float *out) {
-  const npy_array *npy = (const npy_array *)array;
+static fn_status read_guarded(const npy_array *npy, const int64_t *start, const int64_t *extent,
+                              const sink *to) {
   sigjmp_buf after_fault;
   if (sigsetjmp(after_fault, 0) == 0) {
     reading = &after_fault;
-    read_block(npy, start, extent, out);
+    read_block(npy, start, extent, to);
     reading = NULL;
     // The rest of a last page reads as zeros when the file lost it: look after reading.
     return fn_file_check_mark(npy->path, &npy->mark);
@@ -123,6 +129,18 @@ static fn_status npy_read(fn_array *array, const int64_t *start, const int64_t *
           "%s: a part of the file could not be read (SIGBUS): input/output error, or "
           "the file was rewritten while open",
           npy->path);
+}
+
+static fn_status npy_read(fn_array *array, const int64_t *start, const int64_t *extent,
+                          float *out) {
+  const npy_array *npy = (const npy_array *)array;
+  return read_guarded(npy, start, extent, &(sink){(char *)out, sizeof *out, npy->convert});
+}
+
+static fn_status npy_read_raw(fn_array *array, const int64_t *start, const int64_t *extent,
+                              void *out) {
+  const npy_array *npy = (const npy_array *)array;
+  return read_guarded(npy, start, extent, &(sink){out, npy->header.item, npy->move});
 }
 
 static void npy_forget(fn_array *array) {
@@ -183,6 +201,7 @@ static fn_status describe(npy_array *npy, const char *path) {
   array->bytes = bytes;
   npy->mark.bytes = header->offset + bytes;
   npy->convert = fn_convert_find(header->kind, header->item, header->swap);
+  npy->move = fn_convert_find_raw(header->kind, header->item, header->swap, &array->raw);
   return FN_OK;
 }
 
@@ -192,6 +211,7 @@ fn_status fn_npy_open(const char *path, fn_array **array) {
   npy_array *npy = calloc(1, sizeof *npy);
   FN_CHECK(npy && (npy->path = strdup(path)), FN_ERR_MEMORY, "out of memory opening %s", path);
   npy->array.read = npy_read;
+  npy->array.read_raw = npy_read_raw;
   npy->array.close = npy_close;
   npy->array.forget = npy_forget;
   const fn_status status = describe(npy, path);

@@ -17,7 +17,7 @@ void *fn_place_data(const fn_program *p, int index) {
   return base + (size_t)offset * fn_dtype_size(owner->dtype);
 }
 
-static fn_tensor tensor_of(const fn_program *p, int index) {
+fn_tensor fn_place_tensor(const fn_program *p, int index) {
   if (index < 0) return (fn_tensor){0};
   const place *c = &p->place[index];
   return (fn_tensor){.data = fn_place_data(p, index),
@@ -36,9 +36,9 @@ static fn_status prepare_step(fn_program *p, step *s) {
   kernel->input = fn_arena_take(p->tables, (size_t)(inputs + 1) * sizeof(fn_tensor));
   kernel->output = fn_arena_take(p->tables, (size_t)(outputs + 1) * sizeof(fn_tensor));
   for (int i = 0; i < inputs; i++)
-    kernel->input[i] = tensor_of(p, s->input[i]);
+    kernel->input[i] = fn_place_tensor(p, s->input[i]);
   for (int o = 0; o < outputs; o++) {
-    kernel->output[o] = tensor_of(p, s->output[o]);
+    kernel->output[o] = fn_place_tensor(p, s->output[o]);
     if (s->output[o] < 0) {
       kernel->output[o].shape = s->node->output[o]->shape;
       kernel->output[o].block = kernel->output[o].pitch = 1;
@@ -185,6 +185,15 @@ void *fn_program_input(fn_program *program, const char *name) {
   if (index < 0) return NULL;
   return program->part ? fn_device_input(program, index)
                        : fn_place_data(program, program->input[index].place);
+}
+
+fn_status fn_program_make_input(fn_program *program, const char *name, fn_input_make make,
+                                void *user) {
+  const int index = find_name(program->input, program->input_count, name);
+  FN_CHECK(index >= 0 && program->part, FN_ERR_INTERNAL, "there is no input \"%s\" on a device",
+           name);
+  fn_device_make_input(program, index, make, user);
+  return FN_OK;
 }
 
 const fn_shape *fn_program_input_shape(const fn_program *program, const char *name) {

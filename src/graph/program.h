@@ -31,7 +31,9 @@ typedef struct fn_program_options {
                         then overwritten by a run of the other. */
   fn_recorder *recorder; /**< NULL, or the device to plan for: nothing is computed, and a run writes
                               down what a device would be told. Of a backend with a device */
-  bool replay; /**< on a device that can: record the second run and replay it from then on */
+  bool made_inputs; /**< on a device: large inputs are mostly made there (fn_program_make_input);
+                       what copies from the host need is reserved when it is asked for */
+  bool replay;      /**< on a device that can: record the second run and replay it from then on */
 } fn_program_options;
 
 /** A value to be kept readable after the run. */
@@ -53,8 +55,14 @@ void fn_program_destroy(fn_program *program);
 
 /** Memory of input `name`, float32 (float64 in f64 programs), plain dense; write before a run. On a
  *  device it is one of two pinned buffers in turn: ask again for every run that is given other
- *  values, and write all of them. */
+ *  values, and write all of them. NULL: no such input or, with options.made_inputs, no memory. */
 void *fn_program_input(fn_program *program, const char *name);
+/** On a device: the next run's input `name` is not copied from the host; make() puts what writes it
+ *  on the compute stream (fn_device.convert), when the run begins. For one run: every later one is
+ *  given its input anew, either way. FN_ERR_INTERNAL without a device or such an input. */
+typedef fn_status (*fn_input_make)(void *user, fn_device *device, const fn_tensor *input);
+fn_status fn_program_make_input(fn_program *program, const char *name, fn_input_make make,
+                                void *user);
 const fn_shape *fn_program_input_shape(const fn_program *program, const char *name);
 /** Memory of output `name` after a run, plain dense float32 (float64 in f64 programs). On a device
  *  small outputs were put on their way to the host at the end of the run, and the first call for a

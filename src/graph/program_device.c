@@ -3,8 +3,9 @@
  * A run puts everything on streams and returns. What the host gives (inputs, and the small buffer
  * of seed, epoch and samples) is written to one of two pinned buffers, copied on FN_STREAM_IN to
  * one of two staging buffers, and from there on the compute stream to the one address that kernels
- * know: while one run computes, the inputs of the next are on their way. What the host wants is
- * copied on FN_STREAM_OUT; the next run of any program on the same arena starts after that copy.
+ * know: while one run computes, the inputs of the next are on their way. An input may also be made
+ * there by whoever has it (fn_program_make_input), which takes none of these. What the host wants
+ * is copied on FN_STREAM_OUT; the next run of any program on the same arena starts after that copy.
  *
  * The first run puts kernel after kernel; the second is recorded, in parts that end where somebody
  * waits for a gradient, and later ones replay the parts. */
@@ -24,7 +25,12 @@ typedef struct transfer {
   fn_event *arrived[2];  /**< FN_STREAM_IN: pinned may be written again */
   fn_event *consumed[2]; /**< compute: staging may be */
   int slot;
-  bool used; /**< a run has taken what is in the slot */
+  bool used;  /**< a run has taken what is in the slot */
+  bool ready; /**< buffers and events are there */
+  fn_input_make
+      make; /**< who writes `target` in the next run; NULL: a copy of what is in the slot */
+  void *user;
+  bool made; /**< the last run's was made: what is in the slot is older */
 } transfer;
 
 /** From device to host. */
@@ -55,7 +61,7 @@ struct device_part {
   bool recorded, cannot_record;
 };
 
-/** Outputs up to this size are copied after every run. */
+/** Outputs up to this size are copied after every run; inputs are always ready for the host. */
 enum { SMALL_OUTPUT = 1 << 16 };
 
 fn_status fn_program_allocate(const fn_program *p, size_t bytes, void **memory) {
@@ -78,9 +84,8 @@ void fn_program_release(const fn_program *p, void *memory, size_t bytes) {
 /* ---- create and destroy ------------------------------------------------------------------------
  */
 
-static fn_status create_transfer(fn_device *d, size_t bytes, void *target, transfer *t) {
-  t->bytes = bytes;
-  t->target = target;
+static fn_status create_buffers(fn_device *d, transfer *t) {
+  const size_t bytes = t->bytes;
   for (int i = 0; i < 2; i++) {
     FN_TRY(d->allocate_pinned(d, bytes, &t->pinned[i]));
     FN_TRY(d->allocate(d, bytes, &t->staging[i]));
@@ -88,7 +93,15 @@ static fn_status create_transfer(fn_device *d, size_t bytes, void *target, trans
     FN_TRY(d->event_create(d, &t->consumed[i]));
     memset(t->pinned[i], 0, bytes);
   }
+  t->ready = true;
   return FN_OK;
+}
+
+static fn_status create_transfer(fn_device *d, size_t bytes, void *target, bool later,
+                                 transfer *t) {
+  t->bytes = bytes;
+  t->target = target;
+  return later ? FN_OK : create_buffers(d, t);
 }
 
 static void destroy_event(fn_device *d, fn_event *event) {
@@ -122,7 +135,7 @@ static fn_status create_context(fn_program *p, device_part *part) {
   void *target;
   FN_TRY(p->device->allocate(p->device, bytes, &target));
   part->context.target = target;
-  return create_transfer(p->device, bytes, target, &part->context);
+  return create_transfer(p->device, bytes, target, false, &part->context);
 }
 
 static fn_status create_outputs(fn_program *p, device_part *part) {
@@ -147,9 +160,11 @@ fn_status fn_device_part_create(fn_program *p) {
   FN_CHECK(part, FN_ERR_MEMORY, "out of memory");
   part->input = fn_arena_take(p->tables, (size_t)(p->input_count + 1) * sizeof *part->input);
   part->output = fn_arena_take(p->tables, (size_t)(p->output_count + 1) * sizeof *part->output);
-  for (int i = 0; i < p->input_count; i++)
-    FN_TRY(create_transfer(p->device, fn_place_bytes(&p->place[p->input[i].place]),
-                           fn_place_data(p, p->input[i].place), &part->input[i]));
+  for (int i = 0; i < p->input_count; i++) {
+    const size_t bytes = fn_place_bytes(&p->place[p->input[i].place]);
+    FN_TRY(create_transfer(p->device, bytes, fn_place_data(p, p->input[i].place),
+                           p->options.made_inputs && bytes > SMALL_OUTPUT, &part->input[i]));
+  }
   FN_TRY(create_context(p, part));
   return create_outputs(p, part);
 }
@@ -198,10 +213,18 @@ static void *slot_to_write(fn_device *d, transfer *t) {
 
 void *fn_device_input(fn_program *p, int index) {
   transfer *t = &p->part->input[index];
+  if (!t->ready && create_buffers(p->device, t) != FN_OK) return NULL;
+  t->make = NULL;
+  t->made = false;
   void *memory = slot_to_write(p->device, t);
   if (p->options.recorder)
     (void)fn_recorder_host(p->options.recorder, "input", memory, t->bytes, true);
   return memory;
+}
+
+void fn_device_make_input(fn_program *p, int index, fn_input_make make, void *user) {
+  p->part->input[index].make = make;
+  p->part->input[index].user = user;
 }
 
 static fn_status send(fn_device *d, transfer *t) {
@@ -214,6 +237,18 @@ static fn_status send(fn_device *d, transfer *t) {
   FN_TRY(d->record(d, FN_STREAM_COMPUTE, t->consumed[s]));
   t->used = true;
   return FN_OK;
+}
+
+static fn_status send_input(fn_program *p, int index) {
+  transfer *t = &p->part->input[index];
+  const fn_input_make make = t->make;
+  FN_CHECK(make || (t->ready && !t->made), FN_ERR_INTERNAL, "a run without its input \"%s\"",
+           p->input[index].name);
+  if (!make) return send(p->device, t);
+  const fn_tensor to = fn_place_tensor(p, p->input[index].place);
+  t->make = NULL;
+  t->made = true;
+  return make(t->user, p->device, &to);
 }
 
 static void write_context(fn_program *p, const fn_run_context *context) {
@@ -233,7 +268,7 @@ static fn_status send_inputs(fn_program *p, fn_run_context *context) {
   write_context(p, context);
   FN_TRY(send(d, &p->part->context));
   for (int i = 0; i < p->input_count; i++)
-    FN_TRY(send(d, &p->part->input[i]));
+    FN_TRY(send_input(p, i));
   context->device = p->part->context.target;
   return FN_OK;
 }

@@ -111,6 +111,8 @@ fn_status fn_program_lower(fn_program *program, const fn_program_output *outputs
                            fn_value *const *wrt, fn_value *const *gradients, int gradient_count);
 /** Address of a place: the device's, where the program has one. */
 void *fn_place_data(const fn_program *program, int index);
+/** A place as kernels see it; zeros for -1. */
+fn_tensor fn_place_tensor(const fn_program *program, int index);
 /** Run one step; landings after it are the caller's. */
 fn_status fn_program_step(fn_program *program, int index, const fn_run_context *context);
 /** Tell of the gradients that are final after step `index`, from landing *landed on. */
@@ -126,6 +128,7 @@ fn_status fn_device_part_create(fn_program *program);
 void fn_device_part_destroy(fn_program *program);
 fn_status fn_device_run(fn_program *program, const fn_run_context *context);
 void *fn_device_input(fn_program *program, int index);
+void fn_device_make_input(fn_program *program, int index, fn_input_make make, void *user);
 const void *fn_device_output(fn_program *program, int index);
 fn_status fn_device_wait(fn_program *program);
 /** For options.recorder: what the step's kernel would touch. */

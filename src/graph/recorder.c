@@ -202,6 +202,25 @@ static fn_status update(fn_device *device, fn_stream stream, const fn_update *u)
              5);
 }
 
+static fn_status convert(fn_device *device, const fn_raw_field *field, const fn_tensor *y,
+                         int64_t n, int64_t at) {
+  int64_t cells = 1;
+  for (int d = 0; d < field->spatial; d++)
+    cells *= field->extent[d];
+  // Where channels lie next to each other, all of the rows.
+  const bool plain = y->block <= 1;
+  const int64_t first = n * y->batch_stride + (plain ? at * cells : 0),
+                more = field->samples > 1 ? field->samples - 1 : 0,
+                count =
+                    more * y->batch_stride + (plain ? field->channels * cells : y->batch_stride);
+  const size_t item = fn_dtype_size(y->dtype);
+  return fn_recorder_kernel(
+      recorder_of(device), "convert",
+      (fn_access[]){{(char *)y->data + (size_t)first * item, (size_t)count * item, true},
+                    {field->data, fn_raw_field_bytes(field), false}},
+      2);
+}
+
 fn_status fn_recorder_create(const char *name, int major, int minor, fn_recorder **recorder) {
   fn_recorder *r = *recorder = calloc(1, sizeof *r);
   FN_CHECK(r, FN_ERR_MEMORY, "out of memory");
@@ -225,6 +244,7 @@ fn_status fn_recorder_create(const char *name, int major, int minor, fn_recorder
       .from_bf16 = from_bf16,
       .sum_squares = sum_squares,
       .update = update,
+      .convert = convert,
   };
   snprintf(r->device.info.name, sizeof r->device.info.name, "%s", name);
   return FN_OK;

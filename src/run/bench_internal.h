@@ -74,6 +74,7 @@ typedef struct bench_io {
   bool measured;
   double seconds;        /**< per batch, slowest rank, median */
   double samples, bytes; /**< per second, of all ranks */
+  double sample_bytes;   /**< of one sample between host and network */
 } bench_io;
 
 typedef struct bench_bucket {

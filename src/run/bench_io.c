@@ -84,7 +84,7 @@ static fn_status read_batch(const bench *b, bench_reader *reader, double *second
   const double start = fn_clock();
   FN_TRY(fn_bench_reader_next(reader, &batch));
   *seconds = fn_clock() - start;
-  *bytes = (double)(batch->count * (batch->input_values + batch->target_values)) * sizeof(float);
+  *bytes = (double)(batch->count * batch->sample_bytes);
   if (b->timeline)
     fn_timeline_add(b->timeline, FN_TIMELINE_MAIN, "phase", start, start + *seconds, "input_wait");
   return FN_OK;
@@ -121,7 +121,8 @@ fn_status fn_bench_read(bench *b) {
   b->io = (bench_io){.measured = true,
                      .seconds = slowest.most / steps,
                      .samples = ranks * steps * (double)b->options->batch / slowest.most,
-                     .bytes = ranks * size.mean / slowest.most};
+                     .bytes = ranks * size.mean / slowest.most,
+                     .sample_bytes = size.mean / (steps * (double)b->options->batch)};
   return FN_OK;
 }
 

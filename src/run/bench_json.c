@@ -165,6 +165,7 @@ static void add_modes(fn_text *text, const bench *b) {
     add_fields(text, (const field[]){{"batch", b->io.seconds},
                                      {"samples_per_second", b->io.samples},
                                      {"bytes_per_second", b->io.bytes},
+                                     {"bytes_per_sample", b->io.sample_bytes},
                                      {NULL, 0}});
     fn_text_add(text, "}");
     separator = ",\n";

@@ -156,12 +156,14 @@ void fn_bench_print_steps(const bench *b, const bench_steps *s) {
 
 void fn_bench_print_io(const bench *b) {
   if (!b->out || !b->io.measured) return;
+  char text[32];
   fprintf(b->out,
           "\nio: batches read, %lld reading thread%s per rank\n"
           "batch        %10.2f ms\n"
-          "samples      %10.3f /s   %.3f GB/s of float32 handed over\n",
+          "samples      %10.3f /s   %.3f GB/s handed over, %s a sample %s\n",
           (long long)b->run->data.readers, plural(b->run->data.readers), 1e3 * b->io.seconds,
-          b->io.samples, 1e-9 * b->io.bytes);
+          b->io.samples, 1e-9 * b->io.bytes, fn_text_bytes(b->io.sample_bytes, text, sizeof text),
+          fn_engine_converts(b->run) ? "for the device to convert" : "of float32");
 }
 
 void fn_bench_print_comm(const bench *b) {

@@ -20,7 +20,8 @@ typedef struct watch {
   double start, last;
   double forward_end; /**< 0: not there yet */
   double phase[BENCH_PHASES];
-  bool recorded; /**< into the timeline */
+  bool recorded;        /**< into the timeline */
+  bench_reader *reader; /**< NULL: batches are made up */
 } watch;
 
 /* ---- preparing ---------------------------------------------------------------------------------
@@ -54,6 +55,7 @@ static fn_status prepare_alone(bench *b) {
   const bool training = !b->options->inference;
   const double start = fn_clock();
   FN_TRY(fn_engine_create(b->run, b->dist, &b->info, &b->engine));
+  if (b->dataset) FN_TRY(fn_engine_take_raw(b->engine, b->dataset));
   FN_TRY(fn_engine_program(b->engine, training, training, b->options->batch, &b->program));
   b->parameters = fn_engine_parameters(b->engine);
   FN_TRY(fn_optimizer_create(b->run, b->parameters, &b->optimizer));
@@ -181,7 +183,8 @@ static fn_status training_step(watch *w, const fn_batch *batch) {
   const bool many = b->dist->size > 1;
   FN_TRY(fn_reducer_begin(b->reducer, batch->count));
   if (many) mark(w, BENCH_AGREE);
-  const fn_status failed = compute(w, batch);
+  fn_status failed = compute(w, batch);
+  if (failed == FN_OK && w->reader) failed = fn_loader_send_ahead(w->reader->loader);
   if (failed != FN_OK && b->run->train.sync_batch_norm) fn_dist_abort(b->dist, failed);
   FN_TRY(fn_reducer_finish(b->reducer));
   if (many) mark(w, BENCH_EXPOSED);
@@ -202,6 +205,7 @@ static fn_status training_step(watch *w, const fn_batch *batch) {
 /** One step of any kind; with `reader` the batch is waited for and copied within the step. */
 static fn_status take_step(watch *w, bench_reader *reader) {
   bench *b = w->b;
+  w->reader = reader;
   const fn_batch *batch = &b->random;
   if (!reader) FN_TRY(fn_engine_feed(b->program, batch));
   fn_dist_max(b->dist, 0); // all ranks begin together

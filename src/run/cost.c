@@ -1,5 +1,6 @@
 #include "run/cost.h"
 
+#include "data/raw.h"
 #include "learn/learn.h"
 #include "run/checkpoint.h"
 #include "run/open_data.h"
@@ -32,6 +33,22 @@ static void add_part(fn_cost *cost, const char *name, double bytes) {
   cost->memory += bytes;
 }
 
+/** One more than is read ahead: the batch in use; an epoch may be shorter. A device may still be
+ *  reading another one. `bytes`: of a sample in float32. */
+static void add_batches(const fn_run *run, const fn_dataset *train, double bytes, fn_cost *cost) {
+  const bool raw = fn_engine_converts(run);
+  const int64_t batches = ceil_divide(cost->rank_samples, cost->batch),
+                held = raw ? min_of(run->data.prefetch + 2, batches + 1)
+                           : min_of(run->data.prefetch + 1, batches);
+  fn_raw_layout layout = {0};
+  if (raw && fn_raw_layout_make(train, &layout) == FN_OK)
+    bytes = (double)layout.row;
+  else if (raw)
+    fn_error_clear(); // the run will say it
+  fn_raw_layout_free(&layout);
+  add_part(cost, "batches read ahead", (double)held * (double)cost->batch * bytes);
+}
+
 static void add_memory(const fn_run *run, const fn_dataset *train, const fn_parameters *p,
                        int states, int ranks, fn_cost *cost) {
   const fn_dataset_info *info = fn_dataset_get_info(train);
@@ -46,11 +63,7 @@ static void add_memory(const fn_run *run, const fn_dataset *train, const fn_para
   add_part(cost, "parameters", weights + (double)p->buffer_count * sizeof(float));
   add_part(cost, "gradients", weights);
   add_part(cost, "optimizer, copies", weights * copies);
-  // One more than is read ahead: the batch in use; an epoch may be shorter.
-  const int64_t batches = ceil_divide(cost->rank_samples, cost->batch),
-                held = min_of(run->data.prefetch + 1, batches);
-  add_part(cost, "batches read ahead",
-           (double)held * (double)cost->batch * (cells + target) * sizeof(float));
+  add_batches(run, train, (cells + target) * sizeof(float), cost);
   if (info->cubes) {
     const double least = (double)fn_dataset_held_bytes(train, ranks);
     add_part(cost, "cubes",

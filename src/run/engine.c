@@ -25,6 +25,7 @@ struct fn_engine {
   fn_dataset_info info;
   fn_parameters *parameters;
   fn_recorder *recorder; /**< NULL but for plans */
+  bool takes_raw;        /**< batches are converted on the device */
   entry entry[PROGRAMS_MOST];
   int entry_count;
 };
@@ -158,6 +159,15 @@ static fn_status check_precision(const fn_run *run) {
                      run->compute.precision, backend->name);
 }
 
+static fn_status check_convert(const fn_run *run) {
+  const fn_backend *backend;
+  if (strcmp(run->data.convert, "device") != 0) return FN_OK;
+  FN_TRY(fn_backend_find(run->compute.backend, &backend));
+  if (backend->device || backend->missing) return FN_OK;
+  return fn_run_fail(run, "data.convert", "device needs a GPU; the %s backend has none",
+                     backend->name);
+}
+
 /** Differentiate the loss by every parameter, last ones first: the order of the backward pass. */
 static fn_status add_gradients(entry *e, bool scaled, fn_value ***wrt, fn_value ***gradient,
                                int *count) {
@@ -269,6 +279,7 @@ static fn_status compile(fn_engine *engine, entry *e) {
       .memory_budget = (size_t)run->compute.memory_budget,
       .donor = find_donor(engine),
       .recorder = engine->recorder,
+      .made_inputs = engine->takes_raw,
       .replay = strcmp(run->compute.graphs, "auto") == 0,
   };
   const fn_status status =
@@ -373,6 +384,7 @@ fn_status fn_engine_create(const fn_run *run, const fn_dist *dist, const fn_data
   *engine = NULL;
   FN_TRY(fn_engine_check_sizes(run, info));
   FN_TRY(check_precision(run));
+  FN_TRY(check_convert(run));
   start_threads(run, dist);
   fn_cpu_set_winograd(strcmp(run->compute.winograd, "no") == 0 ? FN_WINOGRAD_NO : FN_WINOGRAD_AUTO);
   fn_engine *e = calloc(1, sizeof *e);
@@ -415,20 +427,62 @@ fn_parameters *fn_engine_parameters(fn_engine *engine) {
   return engine->parameters;
 }
 
+bool fn_engine_converts(const fn_run *run) {
+  const fn_backend *backend;
+  // A backend that is missing says so when a program is made.
+  return strcmp(run->data.convert, "host") != 0 &&
+         fn_backend_find(run->compute.backend, &backend) == FN_OK && backend->device &&
+         !backend->missing;
+}
+
+fn_status fn_engine_take_raw(fn_engine *engine, fn_dataset *dataset) {
+  if (!fn_engine_converts(engine->run)) return FN_OK;
+  FN_TRY(open_device(engine));
+  engine->takes_raw = true;
+  if (dataset) fn_dataset_set_device(dataset, engine->parameters->device);
+  return FN_OK;
+}
+
 static fn_status feed(fn_program *program, const char *name, const float *values, int64_t count) {
   const int64_t wanted = fn_shape_count(fn_program_input_shape(program, name));
   FN_CHECK(count == wanted, FN_ERR_INTERNAL,
            "a batch has %lld values for \"%s\", but its program takes %lld", (long long)count, name,
            (long long)wanted);
-  memcpy(fn_program_input(program, name), values, (size_t)count * sizeof(float));
+  void *memory = fn_program_input(program, name);
+  if (!memory) return FN_ERR_MEMORY; // with the message of whoever had none
+  memcpy(memory, values, (size_t)count * sizeof(float));
   return FN_OK;
+}
+
+static fn_status make_input(void *batch, fn_device *device, const fn_tensor *to) {
+  return fn_batch_convert(batch, false, device, to);
+}
+
+static fn_status make_target(void *batch, fn_device *device, const fn_tensor *to) {
+  return fn_batch_convert(batch, true, device, to);
+}
+
+/** A batch that the device converts. */
+static fn_status feed_raw(fn_program *program, const char *name, const fn_batch *batch,
+                          int64_t values, fn_input_make make) {
+  const int64_t wanted = fn_shape_count(fn_program_input_shape(program, name));
+  FN_CHECK(batch->count * values == wanted, FN_ERR_INTERNAL,
+           "a batch has %lld values for \"%s\", but its program takes %lld",
+           (long long)(batch->count * values), name, (long long)wanted);
+  FN_TRY(fn_batch_send(batch));
+  return fn_program_make_input(program, name, make, (void *)batch);
 }
 
 fn_status fn_engine_feed(fn_program *program, const fn_batch *batch) {
   const float one = 1;
   if (fn_program_input_shape(program, "loss_scale")) FN_TRY(feed(program, "loss_scale", &one, 1));
+  const bool target = fn_program_input_shape(program, "target") != NULL;
+  if (batch->raw) {
+    FN_TRY(feed_raw(program, "input", batch, batch->input_values, make_input));
+    return target ? feed_raw(program, "target", batch, batch->target_values, make_target) : FN_OK;
+  }
   FN_TRY(feed(program, "input", batch->input, batch->count * batch->input_values));
-  if (!fn_program_input_shape(program, "target")) return FN_OK;
+  if (!target) return FN_OK;
   FN_CHECK(batch->target, FN_ERR_INTERNAL, "a batch without targets for a program with a loss");
   return feed(program, "target", batch->target, batch->count * batch->target_values);
 }

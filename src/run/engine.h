@@ -23,6 +23,13 @@ fn_status fn_engine_assume(fn_engine *engine, fn_recorder *recorder);
 
 fn_parameters *fn_engine_parameters(fn_engine *engine);
 
+/** Whether the run's backend has a device that is to convert batches: data.convert. */
+bool fn_engine_converts(const fn_run *run);
+/** Before the first program: batches of this data set (NULL: of any) are converted by the engine's
+ * device, where it has one and data.convert allows it. FN_ERR_CONFIG for data.convert: device
+ * without one. */
+fn_status fn_engine_take_raw(fn_engine *engine, fn_dataset *dataset);
+
 /** Program for batches of `batch` samples; made at the first call, kept, sharing memory with the
  *  others. Inputs "input" and "target"; outputs "loss", "output", and "input_window"
  *  (where the output has spatial axes), "output_window", "target_window" (what the loss compares).
@@ -41,9 +48,10 @@ fn_status fn_engine_fewest_samples(const fn_run *run, int64_t *samples);
  * the target's centre, which is legal but seldom meant. */
 fn_status fn_engine_warn_narrow(fn_engine *engine);
 
-/** Copy one batch into a program's inputs. A training program in f16 has one input more, the scalar
- *  "loss_scale", which is set to 1 here: gradients are those of the loss times it. FN_ERR_INTERNAL
- * when it is not of the program's sizes.
+/** Give a program one batch: copied into its inputs, or on its way to the device to be converted by
+ *  the next run; it must then stay until that was put on the streams. A training program in f16 has
+ * one input more, the scalar "loss_scale", which is set to 1 here: gradients are those of the loss
+ * times it. FN_ERR_INTERNAL when it is not of the program's sizes.
  */
 fn_status fn_engine_feed(fn_program *program, const fn_batch *batch);
 

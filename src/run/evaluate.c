@@ -213,6 +213,7 @@ static fn_status start(tester *t) {
   if (status == FN_OK) status = set_tile(t);
   if (status == FN_OK)
     status = fn_dist_agree(t->dist, fn_engine_create(t->run, t->dist, &t->info, &t->engine));
+  if (status == FN_OK) status = fn_dist_agree(t->dist, fn_engine_take_raw(t->engine, t->dataset));
   if (status == FN_OK)
     status = fn_trained_load(t->run, t->dist, path, fn_engine_parameters(t->engine));
   free(path);

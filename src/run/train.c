@@ -80,6 +80,8 @@ static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step
     if (micro == 1) FN_TRY(fn_reducer_begin(s->reducer, batch->count));
     enter(s, FN_PHASE_COMPUTE);
     *failed = run_batch(s, batch, micro == 1, &loss);
+    // While the device computes, what it computes next is on its way.
+    if (*failed == FN_OK) *failed = fn_loader_send_ahead(loader);
     // With synchronised batch norm the others wait inside their programs: nothing can be agreed.
     if (*failed != FN_OK && s->run->train.sync_batch_norm) fn_dist_abort(s->dist, *failed);
     sums->loss += loss * (double)batch->count;
@@ -503,6 +505,8 @@ static fn_status prepare(fn_session *s) {
   const fn_dataset_info *info = fn_dataset_get_info(s->train);
   FN_TRY(fn_engine_create(run, s->dist, info, &s->engine));
   s->parameters = fn_engine_parameters(s->engine);
+  FN_TRY(fn_engine_take_raw(s->engine, s->train));
+  if (s->validation) FN_TRY(fn_engine_take_raw(s->engine, s->validation));
   fn_program *program;
   int64_t begin, count;
   fn_rank_slice(fn_dataset_epoch_samples(s->train), s->dist->rank, s->dist->size, true, &begin,
@@ -567,6 +571,16 @@ static void show_reduction(const fn_session *s) {
   if (text[0]) fn_log(FN_INFO, "%s", text);
 }
 
+/** How the fields of a sample get to the device, on rank 0. */
+static fn_status show_ways(const fn_session *s) {
+  if (s->dist->rank != 0) return FN_OK;
+  fn_text text = {0};
+  const fn_status status = fn_dataset_say_ways(s->train, &text);
+  if (status == FN_OK && text.length > 0) fn_log(FN_INFO, "%s", text.data);
+  fn_text_free(&text);
+  return status;
+}
+
 static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(s->dist, fn_limits_start(s->run, &s->limits)));
   s->limits.deadline = fmin(s->limits.deadline, s->options->deadline);
@@ -584,6 +598,7 @@ static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(s->dist, write_configuration(s)));
   FN_TRY(show_placement(s));
   show_reduction(s);
+  FN_TRY(fn_dist_agree(s->dist, show_ways(s)));
   announce(s, resumed);
   s->last_save = fn_clock();
   FN_TRY(

@@ -288,6 +288,17 @@ static fn_status update(fn_device *device, fn_stream stream, const fn_update *u)
                    FN_GPU_THREADS, u);
 }
 
+static fn_status convert(fn_device *device, const fn_raw_field *field, const fn_tensor *y,
+                         int64_t n, int64_t at) {
+  fn_convert_args args;
+  for (int64_t first = 0; first < field->channels; first += FN_CONVERT_CHANNELS) {
+    FN_TRY(fn_gpu_convert_args(field, first, y, n, at, &args));
+    FN_TRY(launch_on(cuda_of(device), FN_STREAM_COMPUTE, FN_GPU_convert,
+                     fn_gpu_flat_blocks(args.count), FN_GPU_THREADS, &args));
+  }
+  return FN_OK;
+}
+
 /* ---- recordings --------------------------------------------------------------------------------
  */
 
@@ -389,6 +400,7 @@ fn_cuda fn_cuda_device = {
                             .from_bf16 = from_bf16,
                             .sum_squares = sum_squares,
                             .update = update,
+                            .convert = convert,
                             .capture_begin = capture_begin,
                             .capture_end = capture_end,
                             .replay = replay,

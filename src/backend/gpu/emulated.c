@@ -313,6 +313,20 @@ static fn_status update(fn_device *device, fn_stream stream, const fn_update *u)
   return put_kernel(stream, FN_GPU_update, fn_gpu_flat_blocks(u->count), u);
 }
 
+static fn_status convert(fn_device *device, const fn_raw_field *field, const fn_tensor *y,
+                         int64_t n, int64_t at) {
+  (void)device;
+  FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, field->data, fn_raw_field_bytes(field),
+                            "numbers of a file"));
+  FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, y->data, 1, "input of a network"));
+  fn_convert_args args;
+  for (int64_t first = 0; first < field->channels; first += FN_CONVERT_CHANNELS) {
+    FN_TRY(fn_gpu_convert_args(field, first, y, n, at, &args));
+    FN_TRY(put_kernel(FN_STREAM_COMPUTE, FN_GPU_convert, fn_gpu_flat_blocks(args.count), &args));
+  }
+  return FN_OK;
+}
+
 /* ---- recordings --------------------------------------------------------------------------------
  */
 
@@ -402,6 +416,7 @@ fn_gpu_platform fn_emulated_platform = {
                .from_bf16 = from_bf16,
                .sum_squares = sum_squares,
                .update = update,
+               .convert = convert,
                .capture_begin = capture_begin,
                .capture_end = capture_end,
                .replay = replay,

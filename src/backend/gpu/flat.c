@@ -53,7 +53,7 @@ fn_sum_squares_finish_args fn_gpu_sum_squares_finish_args(int64_t count, const d
       .partial = partial, .count = fn_gpu_squares_blocks(count), .result = result};
 }
 
-fn_status fn_gpu_convert_args(const fn_gpu_raw *raw, int64_t first, const fn_tensor *y, int64_t n,
+fn_status fn_gpu_convert_args(const fn_raw_field *raw, int64_t first, const fn_tensor *y, int64_t n,
                               int64_t at, fn_convert_args *args) {
   fn_operand to = fn_gpu_operand(y);
   const int64_t left = raw->channels - first;
@@ -65,6 +65,9 @@ fn_status fn_gpu_convert_args(const fn_gpu_raw *raw, int64_t first, const fn_ten
   *args = (fn_convert_args){.raw = raw->data,
                             .y = to.data,
                             .raw_type = (int)raw->type,
+                            .norm = (int)raw->norm,
+                            .factor = raw->factor,
+                            .shift = raw->shift,
                             .y_dtype = (int)y->dtype,
                             .y_channel = to.stride[1],
                             .y_cell = to.stride[y->shape.ndim - 1],
@@ -90,15 +93,17 @@ fn_status fn_gpu_convert_args(const fn_gpu_raw *raw, int64_t first, const fn_ten
   }
   args->raw_channel = cells;
   args->cells = fn_gpu_divider(cells);
-  args->count = channels * cells;
+  args->sample = fn_gpu_divider(channels * cells);
+  args->raw_sample = raw->step;
+  args->y_sample = to.stride[0];
+  args->count = (raw->samples > 1 ? raw->samples : 1) * channels * cells;
   for (int64_t c = 0; c < channels; c++) {
+    // What is absent leaves a negative zero as it is.
     const int64_t from = raw->vector ? raw->permutation[first + c] : first + c;
     const int64_t factor = raw->factors > 1 ? first + c : 0;
     args->channel[c] = (fn_convert_channel){.from = from,
-                                            .factor = raw->factor,
-                                            .shift = raw->shift,
                                             .sign = raw->vector && raw->flip[from] ? -1 : 1,
-                                            .add = raw->add ? raw->add[factor] : 0,
+                                            .add = raw->add ? raw->add[factor] : -0.0f,
                                             .mul = raw->mul ? raw->mul[factor] : 1};
   }
   return FN_OK;

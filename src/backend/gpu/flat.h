@@ -21,24 +21,9 @@ fn_sum_squares_args fn_gpu_sum_squares_args(const float *x, int64_t count, doubl
 fn_sum_squares_finish_args fn_gpu_sum_squares_finish_args(int64_t count, const double *partial,
                                                           double *result);
 
-/** One field of one sample as it lies in a file: [channels, extent...]. */
-typedef struct fn_gpu_raw {
-  const void *data;
-  fn_raw_type type;
-  int spatial;
-  int64_t channels, extent[FN_MAX_SPATIAL]; /**< along the file's axes */
-  int permutation[FN_MAX_SPATIAL];          /**< axis a of the sample is axis permutation[a] */
-  bool flip[FN_MAX_SPATIAL];                /**< axes of the file */
-  bool vector;                              /**< channels are components and turn with the axes */
-  double factor, shift;                     /**< normalisation */
-  /** Random factors per channel, or one for all; NULL: none. */
-  const float *add, *mul;
-  int factors; /**< entries of add and mul: 1 or channels */
-} fn_gpu_raw;
-
 /** Arguments to fill the channels [first, first + FN_CONVERT_CHANNELS) of `raw`; they become
  * channels `at + first`... of row n of y [N, C, s...]. Blocks: fn_gpu_flat_blocks(args->count). */
-fn_status fn_gpu_convert_args(const fn_gpu_raw *raw, int64_t first, const fn_tensor *y, int64_t n,
+fn_status fn_gpu_convert_args(const fn_raw_field *raw, int64_t first, const fn_tensor *y, int64_t n,
                               int64_t at, fn_convert_args *args);
 
 #endif
