@@ -53,6 +53,7 @@ struct device_part {
   segment *segment;
   int segment_count, segment_capacity;
   bool recorded, cannot_record;
+  fn_event **timer; /**< [step_count + 1], before every kernel and after the last; NULL: not yet */
 };
 
 /** Outputs up to this size are copied after every run. */
@@ -179,6 +180,9 @@ void fn_device_part_destroy(fn_program *p) {
   destroy_event(d, part->computed);
   destroy_event(d, part->fetched);
   if (!part->arena_read_borrowed) destroy_event(d, part->arena_read);
+  for (int s = 0; part->timer && s <= p->step_count; s++)
+    destroy_event(d, part->timer[s]);
+  free(part->timer);
   free(part->segment);
   free(part);
   p->part = NULL;
@@ -309,6 +313,48 @@ static fn_status run_plainly(fn_program *p, const fn_run_context *context, int f
   return FN_OK;
 }
 
+static fn_status create_timers(fn_program *p) {
+  fn_device *d = p->device;
+  FN_CHECK(d->timer_create, FN_ERR_UNSUPPORTED, "%s has no clock to time kernels by", d->info.name);
+  if (p->part->timer) return FN_OK;
+  fn_event **timer = p->part->timer = calloc((size_t)p->step_count + 1, sizeof *timer);
+  FN_CHECK(timer, FN_ERR_MEMORY, "out of memory");
+  for (int s = 0; s <= p->step_count; s++)
+    FN_TRY(d->timer_create(d, &timer[s]));
+  return FN_OK;
+}
+
+/** Times of the run that was just put on the stream. The host's clock at its end is that at which
+ *  the last event was passed, as near as can be said. */
+static fn_status read_timers(fn_program *p) {
+  fn_device *d = p->device;
+  fn_event **timer = p->part->timer;
+  FN_TRY(d->synchronize_event(d, timer[p->step_count]));
+  double all, before = 0;
+  FN_TRY(d->elapsed(d, timer[0], timer[p->step_count], &all));
+  const double start = fn_clock() - all;
+  for (int s = 0; s < p->step_count; s++) {
+    double after;
+    FN_TRY(d->elapsed(d, timer[0], timer[s + 1], &after));
+    if (!p->step[s].is_constant) fn_program_note_time(p, s, start + before, start + after);
+    before = after;
+  }
+  return FN_OK;
+}
+
+/** Kernel after kernel, with an event in between; nobody waits before the end. */
+static fn_status run_timed(fn_program *p, const fn_run_context *context, int *landed) {
+  fn_device *d = p->device;
+  FN_TRY(create_timers(p));
+  FN_TRY(d->record(d, FN_STREAM_COMPUTE, p->part->timer[0]));
+  for (int s = 0; s < p->step_count; s++) {
+    if (!p->step[s].is_constant) FN_TRY(fn_program_step(p, s, context));
+    FN_TRY(d->record(d, FN_STREAM_COMPUTE, p->part->timer[s + 1]));
+    fn_program_land(p, s, landed);
+  }
+  return read_timers(p);
+}
+
 /** Last step of the part that begins at `first`: where somebody waits for a gradient, or the end.
  */
 static int last_of_part(const fn_program *p, int first) {
@@ -374,7 +420,7 @@ static fn_status replay(fn_program *p, int *landed) {
 /** Whether this run may be recorded or replayed. Kernels that meet other ranks need the host. */
 static bool may_replay(const fn_program *p, const fn_run_context *context) {
   return p->options.replay && p->device->capture_begin && !p->options.check &&
-         !p->options.profile && !p->done && !p->part->cannot_record && p->part->runs > 0 &&
+         !p->part->cannot_record && p->part->runs > 0 &&
          !(p->graph->options.sync_batch_norm && context->collectives);
 }
 
@@ -384,7 +430,9 @@ fn_status fn_device_run(fn_program *p, const fn_run_context *context) {
   if (p->parameters) FN_TRY(fn_parameters_to_device(p->parameters));
   FN_TRY(send_inputs(p, &mine));
   FN_TRY(run_constants(p, &mine));
-  if (!may_replay(p, &mine)) {
+  if (fn_program_is_timed(p)) {
+    FN_TRY(run_timed(p, &mine, &landed));
+  } else if (!may_replay(p, &mine)) {
     FN_TRY(run_plainly(p, &mine, 0, &landed));
   } else if (p->part->recorded) {
     FN_TRY(replay(p, &landed));

@@ -109,4 +109,9 @@ fn_status fn_gpu_plan(const fn_backend *backend, const fn_node *node, const int6
                       fn_node_plan *plan);
 fn_status fn_gpu_prepare(fn_gpu_platform *platform, const fn_backend *backend, fn_kernel *kernel);
 
+/** Seconds of the kernel's library call alone, by the device's clock, mean of `repeats`; 0: it
+ * makes none, or is no kernel of a device. `workspace` is the program's, after a run of it. Writes
+ * the kernel's output, or the copy of it in the workspace. */
+fn_status fn_gpu_time_call(const fn_kernel *kernel, void *workspace, int repeats, double *seconds);
+
 #endif
