@@ -9,6 +9,7 @@
  * The first run puts kernel after kernel; the second is recorded, in parts that end where somebody
  * waits for a gradient, and later ones replay the parts. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -373,8 +374,13 @@ static fn_status record_part(fn_program *p, const fn_run_context *context, int f
   for (int s = first; s <= last && status == FN_OK; s++)
     if (!p->step[s].is_constant) status = fn_program_step(p, s, context);
   void *recording = NULL;
+  char why[512] = "";
+  if (status != FN_OK) snprintf(why, sizeof why, "%s", fn_error_message());
   const fn_status ended = d->capture_end(d, &recording);
-  if (status == FN_OK) status = ended;
+  if (status == FN_OK || ended == FN_ERR_DEVICE)
+    status = ended;
+  else
+    (void)fn_error_set(status, __FILE__, __LINE__, "%s", why); // what came first says more
   if (status != FN_OK) {
     if (recording) d->recording_destroy(d, recording);
     return status;

@@ -163,6 +163,13 @@ static void describe_direct(const fn_kernel *kernel, fn_conv_args *p) {
   if (residual) p->residual = cells_at(residual, residual->data);
 }
 
+static void tell_direct(const fn_kernel *kernel, fn_level level) {
+  char shape[FN_SHAPE_TEXT];
+  fn_log(level, "%s of %s runs on fieldnet's own, slower kernel: %s", kernel->node->op->name,
+         fn_shape_text(&kernel->input[0].shape, shape, sizeof shape), fn_error_message());
+  fn_error_clear();
+}
+
 /** Find a way: the library on the tensors as they lie, on dense copies, our own kernels. */
 static fn_status choose(fn_kernel *kernel, conv_state *s) {
   fn_gpu_platform *platform = s->base.platform;
@@ -174,10 +181,7 @@ static fn_status choose(fn_kernel *kernel, conv_state *s) {
     const fn_status status = platform->prepare(platform, &s->call);
     if (status != FN_ERR_UNSUPPORTED) return status;
   }
-  char shape[FN_SHAPE_TEXT];
-  fn_log(FN_DETAIL, "%s of %s runs on fieldnet's own, slower kernel: %s", kernel->node->op->name,
-         fn_shape_text(&kernel->input[0].shape, shape, sizeof shape), fn_error_message());
-  fn_error_clear();
+  tell_direct(kernel, FN_DETAIL);
   s->direct = true;
   return FN_OK;
 }
@@ -336,10 +340,22 @@ static fn_status run_library(const fn_kernel *kernel, const conv_state *s, char 
   return s->after ? finish_result(kernel, s, at.output[0]) : FN_OK;
 }
 
+/** What the library could not do after all is done without it from then on. */
+static fn_status run_either(const fn_kernel *kernel, conv_state *s, char *workspace) {
+  const fn_status status = s->direct ? FN_ERR_UNSUPPORTED : run_library(kernel, s, workspace);
+  if (status != FN_ERR_UNSUPPORTED) return status;
+  if (!s->direct) {
+    tell_direct(kernel, FN_WARN);
+    s->base.platform->release(s->base.platform, &s->call);
+    describe_direct(kernel, &s->args);
+    s->direct = true;
+  }
+  return run_direct(kernel, s);
+}
+
 static fn_status run_conv(const fn_kernel *kernel, const fn_run_context *context) {
-  const conv_state *s = kernel->state;
-  if (kernel->output[0].data)
-    FN_TRY(s->direct ? run_direct(kernel, s) : run_library(kernel, s, context->workspace));
+  conv_state *s = kernel->state;
+  if (kernel->output[0].data) FN_TRY(run_either(kernel, s, context->workspace));
   return wants_bias(kernel) ? run_bias_gradient(kernel, s, context->workspace) : FN_OK;
 }
 
