@@ -23,11 +23,25 @@ if(FIELDNET_CUDA)
   if(NOT TARGET CUDA::cudart_static)
     set(cuda_missing "the CUDA toolkit 12 or newer (nvcc in PATH, or -DCMAKE_CUDA_COMPILER=)")
   else()
+    # pip's packages of NVIDIA's libraries, those of PyTorch say: no links without a version there
+    string(REGEX MATCH "^[0-9]+" cuda_major ${CUDAToolkit_VERSION})
+    set(cuda_wheels "")
+    find_program(cuda_python NAMES python3 python)
+    if(cuda_python)
+      execute_process(COMMAND ${cuda_python} -c "import importlib.util as u; s = u.find_spec('nvidia')
+print(';'.join(s.submodule_search_locations) if s else '', end='')" OUTPUT_VARIABLE cuda_wheels ERROR_QUIET)
+    endif()
+    list(TRANSFORM cuda_wheels APPEND /cudnn OUTPUT_VARIABLE cudnn_wheels)
+    list(TRANSFORM cuda_wheels APPEND /cu${cuda_major} OUTPUT_VARIABLE cublas_wheels)
+    foreach(folder ${cuda_wheels})
+      list(APPEND cublas_wheels ${folder}/cublas)
+    endforeach()
     find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDNN_ROOT} $ENV{CUDNN_ROOT} $ENV{CUDNN_HOME}
-              ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include DOC "Folder of cudnn.h")
-    find_library(CUDNN_LIBRARY cudnn HINTS ${CUDNN_ROOT} $ENV{CUDNN_ROOT} $ENV{CUDNN_HOME}
-                 ${CUDAToolkit_LIBRARY_DIR} PATH_SUFFIXES lib lib64 DOC "libcudnn.so")
-    find_library(CUBLASLT_LIBRARY cublasLt HINTS ${CUDAToolkit_LIBRARY_DIR} DOC "libcublasLt.so")
+              ${CUDAToolkit_INCLUDE_DIRS} PATHS ${cudnn_wheels} PATH_SUFFIXES include DOC "Folder of cudnn.h")
+    find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ${CUDNN_ROOT} $ENV{CUDNN_ROOT} $ENV{CUDNN_HOME}
+                 ${CUDAToolkit_LIBRARY_DIR} PATHS ${cudnn_wheels} PATH_SUFFIXES lib lib64 DOC "libcudnn.so")
+    find_library(CUBLASLT_LIBRARY NAMES cublasLt libcublasLt.so.${cuda_major} HINTS ${CUDAToolkit_LIBRARY_DIR}
+                 PATHS ${cublas_wheels} PATH_SUFFIXES lib lib64 DOC "libcublasLt.so")
     set(cudnn_major 0)
     if(CUDNN_INCLUDE_DIR AND EXISTS ${CUDNN_INCLUDE_DIR}/cudnn_version.h)
       file(STRINGS ${CUDNN_INCLUDE_DIR}/cudnn_version.h line REGEX "define CUDNN_MAJOR +[0-9]+")
@@ -63,7 +77,7 @@ if(FIELDNET_HAS_CUDA)
   target_compile_definitions(fieldnet_cuda INTERFACE
     $<$<COMPILE_LANGUAGE:C>:FIELDNET_CUDNN_FOLDER="${cudnn_folder}"
     FIELDNET_CUBLASLT_FOLDER="${cublaslt_folder}">)
-  target_compile_options(fieldnet_cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra
+  target_compile_options(fieldnet_cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra -Xptxas=--warn-on-spills
     $<$<BOOL:${FIELDNET_WERROR}>:-Werror=all-warnings -Xcompiler=-Werror>>)
 else()
   if(cuda_missing)
