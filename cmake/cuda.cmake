@@ -42,6 +42,10 @@ print(';'.join(s.submodule_search_locations) if s else '', end='')" OUTPUT_VARIA
                  ${CUDAToolkit_LIBRARY_DIR} PATHS ${cudnn_wheels} PATH_SUFFIXES lib lib64 DOC "libcudnn.so")
     find_library(CUBLASLT_LIBRARY NAMES cublasLt libcublasLt.so.${cuda_major} HINTS ${CUDAToolkit_LIBRARY_DIR}
                  PATHS ${cublas_wheels} PATH_SUFFIXES lib lib64 DOC "libcublasLt.so")
+    find_path(CUBLASLT_INCLUDE_DIR cublasLt.h HINTS ${CUDAToolkit_INCLUDE_DIRS} PATHS ${cublas_wheels}
+              PATH_SUFFIXES include DOC "Folder of cublasLt.h")
+    find_path(NVTX_INCLUDE_DIR nvtx3/nvToolsExt.h HINTS ${CUDAToolkit_INCLUDE_DIRS}
+              PATHS ${cublas_wheels} PATH_SUFFIXES include DOC "Folder of nvtx3")
     set(cudnn_major 0)
     if(CUDNN_INCLUDE_DIR AND EXISTS ${CUDNN_INCLUDE_DIR}/cudnn_version.h)
       file(STRINGS ${CUDNN_INCLUDE_DIR}/cudnn_version.h line REGEX "define CUDNN_MAJOR +[0-9]+")
@@ -49,6 +53,10 @@ print(';'.join(s.submodule_search_locations) if s else '', end='')" OUTPUT_VARIA
     endif()
     if(cudnn_major LESS 9)
       set(cuda_missing "cuDNN 9 (cudnn.h; -DCUDNN_ROOT= says where)")
+    elseif(NOT CUBLASLT_INCLUDE_DIR)
+      set(cuda_missing "cuBLASLt (cublasLt.h; -DCUBLASLT_INCLUDE_DIR= says where)")
+    elseif(NOT NVTX_INCLUDE_DIR)
+      set(cuda_missing "NVTX (nvtx3/nvToolsExt.h; -DNVTX_INCLUDE_DIR= says where)")
     endif()
   endif()
   if(NOT cuda_missing)
@@ -64,7 +72,8 @@ if(FIELDNET_HAS_CUDA)
   file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/backend/cuda/*.cu)
   list(APPEND sources ${cuda_sources})
   add_library(fieldnet_cuda INTERFACE)
-  target_include_directories(fieldnet_cuda SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS} ${CUDNN_INCLUDE_DIR})
+  target_include_directories(fieldnet_cuda SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS} ${CUDNN_INCLUDE_DIR}
+                             ${CUBLASLT_INCLUDE_DIR} ${NVTX_INCLUDE_DIR})
   target_link_libraries(fieldnet_cuda INTERFACE CUDA::cudart_static)
   target_link_options(fieldnet_cuda INTERFACE -Wl,--exclude-libs,libcudart_static.a)
   # Looked for last, after the usual places of the dynamic loader.

@@ -209,11 +209,14 @@ void *fn_device_input(fn_program *p, int index) {
   return memory;
 }
 
+/** What the last run had and nobody wrote since is there already. */
 static fn_status send(fn_device *d, transfer *t) {
   const int s = t->slot;
-  FN_TRY(d->wait(d, FN_STREAM_IN, t->consumed[s]));
-  FN_TRY(d->copy(d, FN_STREAM_IN, t->staging[s], t->pinned[s], t->bytes, FN_COPY_TO_DEVICE));
-  FN_TRY(d->record(d, FN_STREAM_IN, t->arrived[s]));
+  if (!t->used) {
+    FN_TRY(d->wait(d, FN_STREAM_IN, t->consumed[s]));
+    FN_TRY(d->copy(d, FN_STREAM_IN, t->staging[s], t->pinned[s], t->bytes, FN_COPY_TO_DEVICE));
+    FN_TRY(d->record(d, FN_STREAM_IN, t->arrived[s]));
+  }
   FN_TRY(d->wait(d, FN_STREAM_COMPUTE, t->arrived[s]));
   FN_TRY(d->copy(d, FN_STREAM_COMPUTE, t->target, t->staging[s], t->bytes, FN_COPY_WITHIN));
   FN_TRY(d->record(d, FN_STREAM_COMPUTE, t->consumed[s]));

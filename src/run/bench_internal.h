@@ -130,6 +130,7 @@ typedef struct bench {
   fn_reducer *reducer;
   fn_timeline *timeline; /**< NULL: none wanted */
   fn_batch random;       /**< for synthetic steps */
+  bool fed;              /**< the program's inputs are those */
   bench_machine machine;
   bench_start start;
   bench_steps steps[2]; /**< full, synthetic */

@@ -258,7 +258,9 @@ static fn_status training_step(watch *w, const fn_batch *batch) {
 static fn_status take_step(watch *w, bench_reader *reader) {
   bench *b = w->b;
   const fn_batch *batch = &b->random;
-  if (!reader) FN_TRY(fn_engine_feed(b->program, batch));
+  // On a device the batch stays where it is: copies are no part of a step without data.
+  if (!reader && !(b->device && b->fed)) FN_TRY(fn_engine_feed(b->program, batch));
+  b->fed = !reader;
   fn_dist_max(b->dist, 0); // all ranks begin together
   w->start = w->last = fn_clock();
   if (reader) {
