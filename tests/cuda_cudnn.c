@@ -169,8 +169,8 @@ static void test_plans(void **state) {
   free(suite.item);
 }
 
-/** Convolutions of the networks as they are timed, in 16 bits. Those of few channels too have plans
- *  on tensor cores: cuDNN pads them by itself, and a copy to more channels would cost more. */
+/** Convolutions of the networks as they are timed, in 16 bits: all have plans, and nearly all on
+ * tensor cores, also of 3 and 4 channels, which cuDNN pads by itself. */
 static void test_networks(void **state) {
   (void)state;
   typedef struct layer {
@@ -186,7 +186,7 @@ static void test_networks(void **state) {
       {"racoon, 2", 2, 768, 32, 128, 4, 64, 4, 0},  {"penguin, first", 2, 768, 1, 32, 4, 256, 2, 1},
   };
   static const fn_dtype dtypes[] = {FN_BF16, FN_F16};
-  int slow = 0;
+  int slow = 0, all = 0;
   for (size_t l = 0; l < sizeof layers / sizeof *layers; l++) {
     const layer *a = &layers[l];
     op_suite suite = {0};
@@ -202,6 +202,7 @@ static void test_networks(void **state) {
         const outcome o = try_case(c, dtypes[t], 0);
         assert_true(o.form >= 0);
         slow += !o.tensor_cores;
+        all++;
         if (!o.tensor_cores || filter)
           print_message("%-40s %-4s form %d, engine %d, %zu MB%s\n", c->name,
                         fn_dtype_name(dtypes[t]), o.form, (int)o.engine, o.workspace >> 20,
@@ -209,7 +210,8 @@ static void test_networks(void **state) {
       }
     free(suite.item);
   }
-  print_message("%d convolutions without tensor cores\n", slow);
+  print_message("%d of %d convolutions without tensor cores\n", slow, all);
+  assert_true(5 * slow <= all || filter);
 }
 
 int main(int argc, char **argv) {

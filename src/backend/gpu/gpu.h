@@ -60,8 +60,8 @@ struct fn_gpu_platform {
    *  FN_ERR_UNSUPPORTED where the library has nothing for these shapes, strides, dtypes. The dtype
    *  of a filter's gradient, float32 before, may be lowered to that of the activations. */
   fn_status (*prepare)(fn_gpu_platform *platform, fn_gpu_call *call);
-  /** Put a call on the compute stream; `at` is copied. FN_ERR_UNSUPPORTED when the library has found
-   *  out only now that it cannot. */
+  /** Put a call on the compute stream; `at` is copied. FN_ERR_UNSUPPORTED when the library has
+   * found out only now that it cannot. */
   fn_status (*run)(fn_gpu_platform *platform, const fn_gpu_call *call, const fn_gpu_addresses *at);
   void (*release)(fn_gpu_platform *platform, fn_gpu_call *call); /**< state may be NULL */
 };
