@@ -23,11 +23,29 @@ if(FIELDNET_CUDA)
   if(NOT TARGET CUDA::cudart_static)
     set(cuda_missing "the CUDA toolkit 12 or newer (nvcc in PATH, or -DCMAKE_CUDA_COMPILER=)")
   else()
+    # pip's packages of NVIDIA's libraries, those of PyTorch say: no links without a version there
+    string(REGEX MATCH "^[0-9]+" cuda_major ${CUDAToolkit_VERSION})
+    set(cuda_wheels "")
+    find_program(cuda_python NAMES python3 python)
+    if(cuda_python)
+      execute_process(COMMAND ${cuda_python} -c "import importlib.util as u; s = u.find_spec('nvidia')
+print(';'.join(s.submodule_search_locations) if s else '', end='')" OUTPUT_VARIABLE cuda_wheels ERROR_QUIET)
+    endif()
+    list(TRANSFORM cuda_wheels APPEND /cudnn OUTPUT_VARIABLE cudnn_wheels)
+    list(TRANSFORM cuda_wheels APPEND /cu${cuda_major} OUTPUT_VARIABLE cublas_wheels)
+    foreach(folder ${cuda_wheels})
+      list(APPEND cublas_wheels ${folder}/cublas)
+    endforeach()
     find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDNN_ROOT} $ENV{CUDNN_ROOT} $ENV{CUDNN_HOME}
-              ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include DOC "Folder of cudnn.h")
-    find_library(CUDNN_LIBRARY cudnn HINTS ${CUDNN_ROOT} $ENV{CUDNN_ROOT} $ENV{CUDNN_HOME}
-                 ${CUDAToolkit_LIBRARY_DIR} PATH_SUFFIXES lib lib64 DOC "libcudnn.so")
-    find_library(CUBLASLT_LIBRARY cublasLt HINTS ${CUDAToolkit_LIBRARY_DIR} DOC "libcublasLt.so")
+              ${CUDAToolkit_INCLUDE_DIRS} PATHS ${cudnn_wheels} PATH_SUFFIXES include DOC "Folder of cudnn.h")
+    find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ${CUDNN_ROOT} $ENV{CUDNN_ROOT} $ENV{CUDNN_HOME}
+                 ${CUDAToolkit_LIBRARY_DIR} PATHS ${cudnn_wheels} PATH_SUFFIXES lib lib64 DOC "libcudnn.so")
+    find_library(CUBLASLT_LIBRARY NAMES cublasLt libcublasLt.so.${cuda_major} HINTS ${CUDAToolkit_LIBRARY_DIR}
+                 PATHS ${cublas_wheels} PATH_SUFFIXES lib lib64 DOC "libcublasLt.so")
+    find_path(CUBLASLT_INCLUDE_DIR cublasLt.h HINTS ${CUDAToolkit_INCLUDE_DIRS} PATHS ${cublas_wheels}
+              PATH_SUFFIXES include DOC "Folder of cublasLt.h")
+    find_path(NVTX_INCLUDE_DIR nvtx3/nvToolsExt.h HINTS ${CUDAToolkit_INCLUDE_DIRS}
+              PATHS ${cublas_wheels} PATH_SUFFIXES include DOC "Folder of nvtx3")
     set(cudnn_major 0)
     if(CUDNN_INCLUDE_DIR AND EXISTS ${CUDNN_INCLUDE_DIR}/cudnn_version.h)
       file(STRINGS ${CUDNN_INCLUDE_DIR}/cudnn_version.h line REGEX "define CUDNN_MAJOR +[0-9]+")
@@ -35,6 +53,10 @@ if(FIELDNET_CUDA)
     endif()
     if(cudnn_major LESS 9)
       set(cuda_missing "cuDNN 9 (cudnn.h; -DCUDNN_ROOT= says where)")
+    elseif(NOT CUBLASLT_INCLUDE_DIR)
+      set(cuda_missing "cuBLASLt (cublasLt.h; -DCUBLASLT_INCLUDE_DIR= says where)")
+    elseif(NOT NVTX_INCLUDE_DIR)
+      set(cuda_missing "NVTX (nvtx3/nvToolsExt.h; -DNVTX_INCLUDE_DIR= says where)")
     endif()
   endif()
   if(NOT cuda_missing)
@@ -50,7 +72,8 @@ if(FIELDNET_HAS_CUDA)
   file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/backend/cuda/*.cu)
   list(APPEND sources ${cuda_sources})
   add_library(fieldnet_cuda INTERFACE)
-  target_include_directories(fieldnet_cuda SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS} ${CUDNN_INCLUDE_DIR})
+  target_include_directories(fieldnet_cuda SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS} ${CUDNN_INCLUDE_DIR}
+                             ${CUBLASLT_INCLUDE_DIR} ${NVTX_INCLUDE_DIR})
   target_link_libraries(fieldnet_cuda INTERFACE CUDA::cudart_static)
   target_link_options(fieldnet_cuda INTERFACE -Wl,--exclude-libs,libcudart_static.a)
   # Looked for last, after the usual places of the dynamic loader.
@@ -63,7 +86,7 @@ if(FIELDNET_HAS_CUDA)
   target_compile_definitions(fieldnet_cuda INTERFACE
     $<$<COMPILE_LANGUAGE:C>:FIELDNET_CUDNN_FOLDER="${cudnn_folder}"
     FIELDNET_CUBLASLT_FOLDER="${cublaslt_folder}">)
-  target_compile_options(fieldnet_cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra
+  target_compile_options(fieldnet_cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra -Xptxas=--warn-on-spills
     $<$<BOOL:${FIELDNET_WERROR}>:-Werror=all-warnings -Xcompiler=-Werror>>)
 else()
   if(cuda_missing)

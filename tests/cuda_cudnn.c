@@ -38,7 +38,36 @@ static fn_tensor dense(const fn_shape *shape, fn_dtype dtype, int64_t gap) {
   return t;
 }
 
+/** Whether an engine says that it uses tensor cores. */
+static bool uses_tensor_cores(cudnnBackendDescriptor_t graph, int64_t engine) {
+  bool found = false;
+#if CUDNN_VERSION >= 90800
+  fn_cudnn_pool pool = {.library = cuda.cudnn};
+  const fn_cudnn *lib = cuda.cudnn;
+  cudnnBackendDescriptor_t d;
+  cudnnBackendNumericalNote_t note[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
+  int64_t count = 0;
+  assert_int_equal(fn_cudnn_new(&pool, CUDNN_BACKEND_ENGINE_DESCRIPTOR, &d), FN_OK);
+  lib->cudnnBackendSetAttribute(d, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                                1, &graph);
+  lib->cudnnBackendSetAttribute(d, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &engine);
+  lib->cudnnBackendSetAttribute(d, CUDNN_ATTR_ENGINE_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+                                &lib->assumed);
+  if (lib->cudnnBackendFinalize(d) == CUDNN_STATUS_SUCCESS &&
+      lib->cudnnBackendGetAttribute(d, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                                    CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count,
+                                    note) == CUDNN_STATUS_SUCCESS)
+    for (int64_t i = 0; i < count && i < CUDNN_NUMERICAL_NOTE_TYPE_COUNT; i++)
+      found |= note[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE;
+  fn_cudnn_clear(&pool);
+#else
+  (void)graph, (void)engine;
+#endif
+  return found;
+}
+
 typedef struct outcome {
+  bool tensor_cores;
   int form, engines;
   int64_t engine;
   size_t workspace;
@@ -61,7 +90,8 @@ static outcome find_plan(const fn_gpu_call *call) {
       fn_cudnn_pool plans = {.library = cuda.cudnn};
       size_t workspace;
       if (fn_cudnn_plan(&plans, graph, &list[i], cuda.workspace_limit, &plan, &workspace) == FN_OK)
-        o = (outcome){f, count, list[i].engine, workspace};
+        o = (outcome){uses_tensor_cores(graph, list[i].engine), f, count, list[i].engine,
+                      workspace};
       else if (filter)
         print_message("    engine %d: %s\n", (int)list[i].engine, fn_error_message());
       fn_cudnn_clear(&plans);
@@ -115,16 +145,16 @@ static bool is_even(const op_case *c) {
 }
 
 /** Every convolution with even padding has a deterministic plan, in float32 without TF32
- *  and in bf16. */
+ *  and in 16 bits. */
 static void test_plans(void **state) {
   (void)state;
-  static const fn_dtype dtypes[] = {FN_F32, FN_BF16};
+  static const fn_dtype dtypes[] = {FN_F32, FN_BF16, FN_F16};
   op_suite suite = {0};
   for (int d = 1; d <= FN_MAX_SPATIAL; d += 2)
     add_conv_cases(&suite, d);
   int cases = 0, first = 0, none = 0;
   for (int i = 0; i < suite.count; i++)
-    for (int t = 0; t < 2; t++) {
+    for (int t = 0; t < 3; t++) {
       if (filter && !strstr(suite.item[i].name, filter)) continue;
       const outcome o = try_case(&suite.item[i], dtypes[t], 0);
       cases++;
@@ -139,6 +169,51 @@ static void test_plans(void **state) {
   free(suite.item);
 }
 
+/** Convolutions of the networks as they are timed, in 16 bits: all have plans, and nearly all on
+ * tensor cores, also of 3 and 4 channels, which cuDNN pads by itself. */
+static void test_networks(void **state) {
+  (void)state;
+  typedef struct layer {
+    const char *name;
+    int spatial;
+    int64_t n, c, k, edge, cells, stride, pad;
+  } layer;
+  static const layer layers[] = {
+      {"vnet, first", 3, 1, 3, 64, 3, 104, 1, 0},   {"vnet", 3, 1, 64, 64, 3, 102, 1, 0},
+      {"vnet, down", 3, 1, 64, 64, 2, 100, 2, 0},   {"vnet, last", 3, 1, 64, 3, 1, 24, 1, 0},
+      {"cosmoflow, 1", 3, 8, 4, 32, 3, 128, 1, 1},  {"cosmoflow, 2", 3, 8, 32, 64, 3, 64, 1, 1},
+      {"cosmoflow, 5", 3, 8, 256, 512, 3, 8, 1, 1}, {"racoon, first", 2, 768, 1, 32, 4, 256, 4, 0},
+      {"racoon, 2", 2, 768, 32, 128, 4, 64, 4, 0},  {"penguin, first", 2, 768, 1, 32, 4, 256, 2, 1},
+  };
+  static const fn_dtype dtypes[] = {FN_BF16, FN_F16};
+  int slow = 0, all = 0;
+  for (size_t l = 0; l < sizeof layers / sizeof *layers; l++) {
+    const layer *a = &layers[l];
+    op_suite suite = {0};
+    fn_shape x = {.ndim = a->spatial + 2, .dim = {a->n, a->c}};
+    for (int d = 0; d < a->spatial; d++)
+      x.dim[2 + d] = a->cells;
+    add_conv_family(&suite, a->spatial, even_geometry(a->stride, a->pad, a->pad, 1, 1), x,
+                    kernel_shape(a->k, a->c, a->spatial, a->edge), true, 1, a->name);
+    for (int i = 0; i < suite.count; i++)
+      for (int t = 0; t < 2; t++) {
+        const op_case *c = &suite.item[i];
+        if (c->op == &fn_op_conv_data && strstr(a->name, "first")) continue; // nobody wants it
+        const outcome o = try_case(c, dtypes[t], 0);
+        assert_true(o.form >= 0);
+        slow += !o.tensor_cores;
+        all++;
+        if (!o.tensor_cores || filter)
+          print_message("%-40s %-4s form %d, engine %d, %zu MB%s\n", c->name,
+                        fn_dtype_name(dtypes[t]), o.form, (int)o.engine, o.workspace >> 20,
+                        o.tensor_cores ? "" : ", no tensor cores");
+      }
+    free(suite.item);
+  }
+  print_message("%d of %d convolutions without tensor cores\n", slow, all);
+  assert_true(5 * slow <= all || filter);
+}
+
 int main(int argc, char **argv) {
   filter = argc > 1 ? argv[1] : NULL;
   const fn_status status = fn_cudnn_assume(h100, &cuda.cudnn);
@@ -148,6 +223,6 @@ int main(int argc, char **argv) {
   }
   cuda.deterministic = true;
   cuda.workspace_limit = (size_t)5 << 30;
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_plans)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_plans), cmocka_unit_test(test_networks)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,7 @@
 #define TESTS_OP_RUN_H
 
 #include "backend/bf16.h"
+#include "backend/gpu/kernels/element.h"
 #include "base/random.h"
 #include "op_case.h"
 
@@ -62,6 +63,7 @@ static double *draw_input(const op_case *c, int index, fn_dtype precision) {
     const float single = (float)x[i];
     if (precision == FN_F32) x[i] = (double)single;
     if (precision == FN_BF16) x[i] = (double)fn_bf16_to_f32(fn_bf16_from_f32(single));
+    if (precision == FN_F16) x[i] = (double)fn_from_f16(fn_to_f16(single));
   }
   return x;
 }
@@ -107,14 +109,19 @@ static void close_case(op_instance *t) {
   *t = (op_instance){0};
 }
 
-/** In a bf16 run what has space is kept in bf16, kernels of convolutions are not. */
-static fn_value *narrow_input(fn_graph *graph, const op_case *c, int index, fn_value *leaf) {
+static bool is_half(fn_dtype precision) {
+  return precision == FN_BF16 || precision == FN_F16;
+}
+
+/** In a 16-bit run what has space is kept in 16 bits, kernels of convolutions are not. */
+static fn_value *narrow_input(fn_graph *graph, const op_case *c, int index, fn_value *leaf,
+                              fn_dtype half) {
   const bool kernel = (index == 1 && (c->op == &fn_op_conv || c->op == &fn_op_conv_data)) ||
                       c->op == &fn_op_fold_norm;
   if (leaf->shape.ndim < 3 || kernel) return leaf;
   const fn_unary_attrs attrs = {.kind = FN_CAST};
   fn_value *x = fn_node_append(graph, &fn_op_unary, &leaf, 1, 1, &attrs, 0);
-  if (x) x->dtype = FN_BF16;
+  if (x) x->dtype = half;
   return x;
 }
 
@@ -127,14 +134,15 @@ static fn_status open_graph(op_instance *t, const op_case *c, fn_dtype precision
   for (int i = 0; i < c->input_count; i++) {
     if (is_absent(c, i)) continue;
     t->input[i] = fn_input(t->graph, port_name('x', i), &c->shape[i]);
-    input[i] = precision == FN_BF16 && t->input[i] ? narrow_input(t->graph, c, i, t->input[i])
-                                                   : t->input[i];
+    input[i] = is_half(precision) && t->input[i]
+                   ? narrow_input(t->graph, c, i, t->input[i], precision)
+                   : t->input[i];
   }
   build_case(t->graph, c, input, t->output);
   FN_TRY(fn_graph_status(t->graph));
   for (int o = 0; o < c->output_count; o++)
     FN_CHECK(t->output[o], FN_ERR_INTERNAL, "the case built nothing");
-  return precision == FN_BF16 ? fn_graph_apply_bf16(t->graph, false) : FN_OK;
+  return is_half(precision) ? fn_graph_apply_half(t->graph, precision, false) : FN_OK;
 }
 
 static fn_status open_program(op_instance *t, const char *backend, bool profile) {

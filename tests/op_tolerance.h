@@ -118,9 +118,25 @@ static double reduction_length(const op_case *c, const fn_shape *y) {
   return 1;
 }
 
-/** For bf16 a little more than 2^-8: values may be rounded to float32 first. */
+/** For 16 bits a little more than half a unit: values may be rounded to float32 first. */
 static double unit_roundoff(fn_dtype dtype) {
-  return dtype == FN_BF16 ? 0x1.001p-8 : dtype == FN_F32 ? 0x1p-24 : 0x1p-53;
+  switch (dtype) {
+    case FN_BF16: return 0x1.001p-8;
+    case FN_F16: return 0x1.001p-11;
+    case FN_F32: return 0x1p-24;
+    default: return 0x1p-53;
+  }
+}
+
+/** Whether products of float32 numbers may be rounded to TF32 (10 bits of mantissa). */
+static bool tolerate_tf32;
+static bool is_product(const op_tolerance *t) {
+  return strncmp(t->name, "conv", 4) == 0 || strcmp(t->name, "matmul") == 0;
+}
+
+/** Numbers of f16 below 2^-14 are multiples of 2^-24. */
+static double smallest_step(fn_dtype dtype) {
+  return dtype == FN_F16 ? 0x1p-25 : 0;
 }
 
 /** Largest error of y over its bound: at most 1 when all is well; infinite when something is not
@@ -131,11 +147,14 @@ static double worst_excess(const op_tolerance *t, const fn_shape *shape, fn_dtyp
   double scale = t->sums ? sqrt(length) : 0, worst = 0;
   for (int64_t i = 0; i < count; i++)
     scale = fmax(scale, fabs(ref[i]));
-  const double arithmetic = unit_roundoff(t->narrow ? precision : FN_F32);
+  const double arithmetic = tolerate_tf32 && is_product(t)
+                                ? unit_roundoff(FN_F16)
+                                : unit_roundoff(t->narrow ? precision : FN_F32);
   const double floor = t->spread * arithmetic * sqrt(length) * scale;
   for (int64_t i = 0; i < count; i++) {
     const double error = fabs(y[i] - ref[i]);
-    const double bound = t->rounding * unit_roundoff(kept) * fabs(ref[i]) + floor;
+    const double bound =
+        t->rounding * (unit_roundoff(kept) * fabs(ref[i]) + smallest_step(kept)) + floor;
     if (!isfinite(y[i]) || !isfinite(ref[i])) return (double)INFINITY;
     if (error > 0) worst = fmax(worst, bound > 0 ? error / bound : (double)INFINITY);
   }

@@ -1,8 +1,9 @@
 /* Every operator x backend x precision x {1D, 2D, 3D}.
  *
- *   test_op [test|grad|perf|support|tolerances] [part of a case's name]
+ *   test_op [test|tf32|grad|perf|support|tolerances] [part of a case's name]
  *
- * test compares every backend with the reference in double precision, grad compares derivatives and
+ * test compares every backend with the reference in double precision, tf32 the cuda backend where
+ * TF32 is allowed (a process opens its device once), grad compares derivatives and
  * second derivatives with finite differences, perf times kernels, support prints what the backends
  * can do themselves. Without arguments: test and grad. */
 #include <math.h>
@@ -24,8 +25,9 @@ typedef struct target {
 } target;
 
 static const target targets[] = {
-    {"reference", FN_F32}, {"reference", FN_BF16}, {"cpu", FN_F32},  {"cpu", FN_BF16},
-    {"emulated", FN_F32},  {"emulated", FN_BF16},  {"cuda", FN_F32}, {"cuda", FN_BF16}};
+    {"reference", FN_F32}, {"reference", FN_BF16}, {"cpu", FN_F32},      {"cpu", FN_BF16},
+    {"emulated", FN_F32},  {"emulated", FN_BF16},  {"emulated", FN_F16}, {"cuda", FN_F32},
+    {"cuda", FN_BF16},     {"cuda", FN_F16}};
 enum { TARGETS = sizeof targets / sizeof *targets };
 
 /** The backend, or NULL when this build has none or this machine no device for it; says so once. */
@@ -33,7 +35,8 @@ static const fn_backend *usable(const target *t) {
   static const fn_backend *refused;
   const fn_backend *backend = NULL;
   fn_device *device;
-  const fn_device_choice choice = {.node_size = 1, .deterministic = true};
+  const fn_device_choice choice = {.node_size = 1, .deterministic = true, .tf32 = tolerate_tf32};
+  if (tolerate_tf32 && (strcmp(t->backend, "cuda") != 0 || t->precision != FN_F32)) return NULL;
   if (fn_backend_find(t->backend, &backend) != FN_OK || backend->missing) return NULL;
   if (backend == refused) return NULL;
   if (!backend->device || backend->device(backend, &choice, &device) == FN_OK) return backend;
@@ -144,6 +147,11 @@ static int mode_test(const op_suite *suite, const char *filter) {
     failures += bad;
   }
   return failures;
+}
+
+static int mode_tf32(const op_suite *suite, const char *filter) {
+  tolerate_tf32 = true;
+  return mode_test(suite, filter);
 }
 
 /** Every operator of the registry has a case in every number of dimensions. */
@@ -351,6 +359,8 @@ int main(int argc, char **argv) {
         check_coverage(&suite) + check_page() + mode_test(&suite, NULL) + mode_grad(&suite, NULL);
   else if (strcmp(mode, "test") == 0)
     failures = mode_test(&suite, filter);
+  else if (strcmp(mode, "tf32") == 0)
+    failures = mode_tf32(&suite, filter);
   else if (strcmp(mode, "grad") == 0)
     failures = mode_grad(&suite, filter);
   else if (strcmp(mode, "perf") == 0)
@@ -360,7 +370,7 @@ int main(int argc, char **argv) {
   else if (strcmp(mode, "tolerances") == 0)
     failures = mode_tolerances();
   else {
-    fprintf(stderr, "usage: test_op [test|grad|perf|support|tolerances] [part of a name]\n");
+    fprintf(stderr, "usage: test_op [test|tf32|grad|perf|support|tolerances] [part of a name]\n");
     failures = 2;
   }
   free(suite.item);

@@ -167,6 +167,11 @@ struct fn_device {
   /** The host waits. */
   fn_status (*synchronize_event)(fn_device *device, fn_event *event);
   fn_status (*synchronize)(fn_device *device, fn_stream stream);
+  /** An event that keeps the time at which it was passed; else like event_create. NULL functions:
+   * the device has no clock. */
+  fn_status (*timer_create)(fn_device *device, fn_event **event);
+  /** Seconds on the device's clock between two such events, both passed. */
+  fn_status (*elapsed)(fn_device *device, fn_event *from, fn_event *to, double *seconds);
 
   /** float32 arrays on the device. sum := keep sum + factor x. */
   fn_status (*add_scaled)(fn_device *device, fn_stream stream, float *sum, const float *x,

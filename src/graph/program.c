@@ -260,22 +260,26 @@ static fn_status find_constants(fn_program *p, fn_run_context *context, bool *va
   return *valid && p->options.check ? check_constants(p, context) : FN_OK;
 }
 
+bool fn_program_is_timed(const fn_program *program) {
+  return program->options.profile || program->done;
+}
+
+void fn_program_note_time(fn_program *program, int index, double start, double end) {
+  step *st = &program->step[index];
+  st->seconds += end - start;
+  st->runs++;
+  if (program->done) program->done(program->done_user, index, start, end);
+}
+
 fn_status fn_program_step(fn_program *program, int index, const fn_run_context *context) {
   step *st = &program->step[index];
   if (program->options.recorder) return fn_device_record_step(program, index);
-  const bool timed = program->options.profile || program->done;
+  const bool timed = !program->device && fn_program_is_timed(program);
   const double start = timed ? fn_clock() : 0;
-  fn_status status = st->kernel.run(&st->kernel, context);
-  if (timed && status == FN_OK && program->device)
-    status = program->device->synchronize(program->device, FN_STREAM_COMPUTE);
+  const fn_status status = st->kernel.run(&st->kernel, context);
   if (status != FN_OK)
     return fn_error_context(status, "operator %s (%s)", st->node->op->name, st->label);
-  if (timed) {
-    const double end = fn_clock();
-    st->seconds += end - start;
-    st->runs++;
-    if (program->done) program->done(program->done_user, index, start, end);
-  }
+  if (timed) fn_program_note_time(program, index, start, fn_clock());
   return program->options.check ? fn_check_step(program, index) : FN_OK;
 }
 
@@ -316,6 +320,10 @@ int fn_program_kernel_count(const fn_program *program) {
 
 const fn_kernel *fn_program_kernel(const fn_program *program, int index) {
   return &program->step[index].kernel;
+}
+
+void *fn_program_workspace(const fn_program *program) {
+  return program->workspace;
 }
 
 void fn_program_kernel_info(const fn_program *program, int index, fn_kernel_info *info) {

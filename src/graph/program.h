@@ -86,7 +86,9 @@ const void *fn_program_output_place(const fn_program *program, const char *name)
 typedef bool (*fn_gradient_ready)(void *user, int entry);
 void fn_program_on_gradient(fn_program *program, fn_gradient_ready ready, void *user);
 
-/** Called inside fn_program_run after every kernel, in order; times of fn_clock(). */
+/** Called inside fn_program_run once per kernel, in order; times of fn_clock(). On the host after
+ * the kernel; on a device at the end of the run, which then waits: events of the device have taken
+ * the times, and nothing is recorded for replay. */
 typedef void (*fn_kernel_done)(void *user, int kernel, double start, double end);
 void fn_program_on_kernel(fn_program *program, fn_kernel_done done, void *user);
 
@@ -111,6 +113,8 @@ typedef struct fn_kernel_info {
 int fn_program_kernel_count(const fn_program *program);
 void fn_program_kernel_info(const fn_program *program, int index, fn_kernel_info *info);
 const fn_kernel *fn_program_kernel(const fn_program *program, int index);
+/** What kernels get as fn_run_context.workspace. */
+void *fn_program_workspace(const fn_program *program);
 void fn_program_profile_reset(fn_program *program);
 
 typedef struct fn_program_memory {

@@ -10,6 +10,7 @@
  * The first run puts kernel after kernel; the second is recorded, in parts that end where somebody
  * waits for a gradient, and later ones replay the parts. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +60,7 @@ struct device_part {
   segment *segment;
   int segment_count, segment_capacity;
   bool recorded, cannot_record;
+  fn_event **timer; /**< [step_count + 1], before every kernel and after the last; NULL: not yet */
 };
 
 /** Outputs up to this size are copied after every run; inputs are always ready for the host. */
@@ -194,6 +196,9 @@ void fn_device_part_destroy(fn_program *p) {
   destroy_event(d, part->computed);
   destroy_event(d, part->fetched);
   if (!part->arena_read_borrowed) destroy_event(d, part->arena_read);
+  for (int s = 0; part->timer && s <= p->step_count; s++)
+    destroy_event(d, part->timer[s]);
+  free(part->timer);
   free(part->segment);
   free(part);
   p->part = NULL;
@@ -227,11 +232,14 @@ void fn_device_make_input(fn_program *p, int index, fn_input_make make, void *us
   p->part->input[index].user = user;
 }
 
+/** What the last run had and nobody wrote since is there already. */
 static fn_status send(fn_device *d, transfer *t) {
   const int s = t->slot;
-  FN_TRY(d->wait(d, FN_STREAM_IN, t->consumed[s]));
-  FN_TRY(d->copy(d, FN_STREAM_IN, t->staging[s], t->pinned[s], t->bytes, FN_COPY_TO_DEVICE));
-  FN_TRY(d->record(d, FN_STREAM_IN, t->arrived[s]));
+  if (!t->used) {
+    FN_TRY(d->wait(d, FN_STREAM_IN, t->consumed[s]));
+    FN_TRY(d->copy(d, FN_STREAM_IN, t->staging[s], t->pinned[s], t->bytes, FN_COPY_TO_DEVICE));
+    FN_TRY(d->record(d, FN_STREAM_IN, t->arrived[s]));
+  }
   FN_TRY(d->wait(d, FN_STREAM_COMPUTE, t->arrived[s]));
   FN_TRY(d->copy(d, FN_STREAM_COMPUTE, t->target, t->staging[s], t->bytes, FN_COPY_WITHIN));
   FN_TRY(d->record(d, FN_STREAM_COMPUTE, t->consumed[s]));
@@ -344,6 +352,48 @@ static fn_status run_plainly(fn_program *p, const fn_run_context *context, int f
   return FN_OK;
 }
 
+static fn_status create_timers(fn_program *p) {
+  fn_device *d = p->device;
+  FN_CHECK(d->timer_create, FN_ERR_UNSUPPORTED, "%s has no clock to time kernels by", d->info.name);
+  if (p->part->timer) return FN_OK;
+  fn_event **timer = p->part->timer = calloc((size_t)p->step_count + 1, sizeof *timer);
+  FN_CHECK(timer, FN_ERR_MEMORY, "out of memory");
+  for (int s = 0; s <= p->step_count; s++)
+    FN_TRY(d->timer_create(d, &timer[s]));
+  return FN_OK;
+}
+
+/** Times of the run that was just put on the stream. The host's clock at its end is that at which
+ *  the last event was passed, as near as can be said. */
+static fn_status read_timers(fn_program *p) {
+  fn_device *d = p->device;
+  fn_event **timer = p->part->timer;
+  FN_TRY(d->synchronize_event(d, timer[p->step_count]));
+  double all, before = 0;
+  FN_TRY(d->elapsed(d, timer[0], timer[p->step_count], &all));
+  const double start = fn_clock() - all;
+  for (int s = 0; s < p->step_count; s++) {
+    double after;
+    FN_TRY(d->elapsed(d, timer[0], timer[s + 1], &after));
+    if (!p->step[s].is_constant) fn_program_note_time(p, s, start + before, start + after);
+    before = after;
+  }
+  return FN_OK;
+}
+
+/** Kernel after kernel, with an event in between; nobody waits before the end. */
+static fn_status run_timed(fn_program *p, const fn_run_context *context, int *landed) {
+  fn_device *d = p->device;
+  FN_TRY(create_timers(p));
+  FN_TRY(d->record(d, FN_STREAM_COMPUTE, p->part->timer[0]));
+  for (int s = 0; s < p->step_count; s++) {
+    if (!p->step[s].is_constant) FN_TRY(fn_program_step(p, s, context));
+    FN_TRY(d->record(d, FN_STREAM_COMPUTE, p->part->timer[s + 1]));
+    fn_program_land(p, s, landed);
+  }
+  return read_timers(p);
+}
+
 /** Last step of the part that begins at `first`: where somebody waits for a gradient, or the end.
  */
 static int last_of_part(const fn_program *p, int first) {
@@ -362,8 +412,13 @@ static fn_status record_part(fn_program *p, const fn_run_context *context, int f
   for (int s = first; s <= last && status == FN_OK; s++)
     if (!p->step[s].is_constant) status = fn_program_step(p, s, context);
   void *recording = NULL;
+  char why[512] = "";
+  if (status != FN_OK) snprintf(why, sizeof why, "%s", fn_error_message());
   const fn_status ended = d->capture_end(d, &recording);
-  if (status == FN_OK) status = ended;
+  if (status == FN_OK || ended == FN_ERR_DEVICE)
+    status = ended;
+  else
+    (void)fn_error_set(status, __FILE__, __LINE__, "%s", why); // what came first says more
   if (status != FN_OK) {
     if (recording) d->recording_destroy(d, recording);
     return status;
@@ -409,7 +464,7 @@ static fn_status replay(fn_program *p, int *landed) {
 /** Whether this run may be recorded or replayed. Kernels that meet other ranks need the host. */
 static bool may_replay(const fn_program *p, const fn_run_context *context) {
   return p->options.replay && p->device->capture_begin && !p->options.check &&
-         !p->options.profile && !p->done && !p->part->cannot_record && p->part->runs > 0 &&
+         !p->part->cannot_record && p->part->runs > 0 &&
          !(p->graph->options.sync_batch_norm && context->collectives);
 }
 
@@ -419,7 +474,9 @@ fn_status fn_device_run(fn_program *p, const fn_run_context *context) {
   if (p->parameters) FN_TRY(fn_parameters_to_device(p->parameters));
   FN_TRY(send_inputs(p, &mine));
   FN_TRY(run_constants(p, &mine));
-  if (!may_replay(p, &mine)) {
+  if (fn_program_is_timed(p)) {
+    FN_TRY(run_timed(p, &mine, &landed));
+  } else if (!may_replay(p, &mine)) {
     FN_TRY(run_plainly(p, &mine, 0, &landed));
   } else if (p->part->recorded) {
     FN_TRY(replay(p, &landed));

@@ -115,6 +115,10 @@ void *fn_place_data(const fn_program *program, int index);
 fn_tensor fn_place_tensor(const fn_program *program, int index);
 /** Run one step; landings after it are the caller's. */
 fn_status fn_program_step(fn_program *program, int index, const fn_run_context *context);
+/** Whether somebody wants to know how long kernels take. */
+bool fn_program_is_timed(const fn_program *program);
+/** One run of a step; times of fn_clock(). */
+void fn_program_note_time(fn_program *program, int index, double start, double end);
 /** Tell of the gradients that are final after step `index`, from landing *landed on. */
 void fn_program_land(fn_program *program, int index, int *landed);
 

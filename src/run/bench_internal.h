@@ -8,7 +8,7 @@
 #include "learn/learn.h"
 #include "run/bench.h"
 
-enum { BENCH_KINDS_MOST = 64, BENCH_NAME = 96, BENCH_BUCKETS_MOST = 8 };
+enum { BENCH_KINDS_MOST = 64, BENCH_NAME = 96, BENCH_BUCKETS_MOST = 8, BENCH_TIMERS = 3 };
 
 /** Parts of a step, one after the other: they add up to it. */
 typedef enum bench_phase {
@@ -65,8 +65,9 @@ typedef struct bench_steps {
   int kernel_count;
   bench_row kind[BENCH_KINDS_MOST];
   int kind_count;
-  int backward_from; /**< first kernel of the backward pass */
-  size_t peak;       /**< bytes resident, largest rank */
+  int backward_from;     /**< first kernel of the backward pass */
+  double kernel_time[2]; /**< seconds of a device's kernels before and from there, timed steps */
+  size_t peak;           /**< bytes resident, largest rank */
   fn_program_memory memory;
 } bench_steps;
 
@@ -127,11 +128,14 @@ typedef struct bench {
   fn_dataset_info info;
   fn_engine *engine;
   fn_program *program;
+  fn_device *device; /**< NULL: the host */
+  fn_event *timer[BENCH_TIMERS];
   fn_parameters *parameters;
   fn_optimizer *optimizer;
   fn_reducer *reducer;
   fn_timeline *timeline; /**< NULL: none wanted */
   fn_batch random;       /**< for synthetic steps */
+  bool fed;              /**< the program's inputs are those */
   bench_machine machine;
   bench_start start;
   bench_steps steps[2]; /**< full, synthetic */
@@ -145,6 +149,8 @@ typedef struct bench {
 fn_status fn_bench_prepare(bench *b);
 /** Steps of one mode, and their primitives alone. Collective. */
 fn_status fn_bench_take_steps(bench *b, bench_steps *s);
+/** The library's primitive of one kernel alone, after a run of the program; 0: it has none. */
+fn_status fn_bench_time_primitive(const fn_program *program, int index, double *seconds);
 /** One training step on random numbers. Collective. */
 fn_status fn_bench_one_step(bench *b, double *seconds);
 /** Steps on request from standard input. */

@@ -151,6 +151,20 @@ static void add_comm(fn_text *text, const bench_comm *c) {
   fn_text_add(text, "]}");
 }
 
+static void add_device(fn_text *text, const fn_device_info *info) {
+  fn_text_add(text, "  \"device\": {");
+  add_words(text, "name", info->name);
+  fn_text_add(text, ", ");
+  add_words(text, "driver", info->driver);
+  fn_text_add(text, ", ");
+  add_words(text, "cuda", info->runtime);
+  fn_text_add(text, ", ");
+  add_words(text, "cudnn", info->library);
+  fn_text_add(text, ", ");
+  add_number(text, "memory", (double)info->memory);
+  fn_text_add(text, "},\n");
+}
+
 static void add_modes(fn_text *text, const bench *b) {
   const char *separator = "\n";
   fn_text_add(text, " \"modes\": {");
@@ -203,6 +217,7 @@ static void add_setting(fn_text *text, const bench *b) {
   add_extent(text, "target", b->info.target_channels, b->info.target_extent,
              b->info.target_spatial);
   fn_text_add(text, ",\n");
+  if (b->device) add_device(text, &b->device->info);
 }
 
 static void add_checkpoint(fn_text *text, const bench_checkpoint *c) {

@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cpu/cpu.h"
 #include "base/arena.h"
 #include "base/system.h"
 #include "run/bench_internal.h"
@@ -17,12 +16,18 @@ typedef struct conv_size {
 
 /** Large enough for the library's best, small enough to take a moment. */
 static const conv_size sizes_cpu[] = {{3, 64, 26}, {3, 128, 18}, {2, 128, 66}, {2, 256, 34}};
+static const conv_size sizes_gpu[] = {{3, 64, 98}, {3, 256, 50}, {2, 128, 514}, {2, 512, 130}};
 /** The reference backend is thousands of times slower. */
 static const conv_size sizes_plain[] = {{2, 8, 18}};
 
+static fn_dtype precision_of(const bench *b) {
+  if (strcmp(b->run->compute.precision, "bf16") == 0) return FN_BF16;
+  return strcmp(b->run->compute.precision, "f16") == 0 ? FN_F16 : FN_F32;
+}
+
 static fn_status build_conv(const bench *b, const conv_size *size, fn_graph *graph,
                             fn_parameters **parameters, fn_program **program) {
-  const bool bf16 = strcmp(b->run->compute.precision, "bf16") == 0;
+  const fn_dtype precision = precision_of(b);
   fn_shape shape = {.ndim = size->spatial + 2, .dim = {1, size->channels}};
   int64_t kernel[FN_MAX_SPATIAL];
   for (int d = 0; d < size->spatial; d++) {
@@ -32,12 +37,11 @@ static fn_status build_conv(const bench *b, const conv_size *size, fn_graph *gra
   fn_value *y =
       fn_layer_conv(graph, fn_input(graph, "input", &shape), size->channels, kernel, NULL, false);
   FN_TRY(fn_graph_status(graph));
-  if (bf16) FN_TRY(fn_graph_apply_bf16(graph, false));
+  if (precision != FN_F32) FN_TRY(fn_graph_apply_half(graph, precision, false));
   FN_TRY(fn_parameters_create(graph, FN_F32, parameters));
   fn_parameters_initialise(*parameters, 1, -1);
   const fn_program_output output = {"output", y};
-  const fn_program_options options = {.backend = b->run->compute.backend,
-                                      .precision = bf16 ? FN_BF16 : FN_F32};
+  const fn_program_options options = {.backend = b->run->compute.backend, .precision = precision};
   return fn_program_create(graph, *parameters, &options, &output, 1, NULL, NULL, 0, program);
 }
 
@@ -64,7 +68,7 @@ static fn_status time_conv(fn_program *program, double *rate) {
     if (strcmp(info.op, "conv") != 0) continue;
     for (int i = 0; i < 3; i++) {
       double alone;
-      FN_TRY(fn_cpu_time_primitive(fn_program_kernel(program, k), 1, &alone));
+      FN_TRY(fn_bench_time_primitive(program, k, &alone));
       if (alone == 0) alone = seconds[k];
       if (alone > 0 && info.flops / alone > *rate) *rate = info.flops / alone;
     }
@@ -115,13 +119,46 @@ static fn_status time_copy(double *rate) {
   return status;
 }
 
+static fn_status time_copies_within(fn_device *d, void *const memory[2], size_t bytes,
+                                    fn_event *const timer[2], double *rate) {
+  for (int i = 0; i <= REPEATS; i++) {
+    double seconds;
+    FN_TRY(d->record(d, FN_STREAM_COMPUTE, timer[0]));
+    FN_TRY(d->copy(d, FN_STREAM_COMPUTE, memory[0], memory[1], bytes, FN_COPY_WITHIN));
+    FN_TRY(d->record(d, FN_STREAM_COMPUTE, timer[1]));
+    FN_TRY(d->synchronize_event(d, timer[1]));
+    FN_TRY(d->elapsed(d, timer[0], timer[1], &seconds));
+    if (i > 0 && 2 * (double)bytes / seconds > *rate) *rate = 2 * (double)bytes / seconds;
+  }
+  return FN_OK;
+}
+
+/** The same in the device's memory. */
+static fn_status time_device_copy(const bench *b, double *rate) {
+  fn_device *d = b->device;
+  const size_t bytes = (size_t)1 << (d->info.compute_major > 0 ? 29 : 22);
+  void *memory[2] = {NULL, NULL};
+  *rate = 0;
+  fn_status status = d->allocate(d, bytes, &memory[0]);
+  if (status == FN_OK) status = d->allocate(d, bytes, &memory[1]);
+  for (int i = 0; i < 2 && status == FN_OK; i++)
+    status = d->clear(d, FN_STREAM_COMPUTE, memory[i], bytes);
+  if (status == FN_OK) status = time_copies_within(d, memory, bytes, b->timer, rate);
+  for (int i = 0; i < 2; i++)
+    if (memory[i]) d->release(d, memory[i]);
+  return status;
+}
+
 static fn_status measure(const bench *b, bench_machine *machine) {
   const bool cpu = strcmp(b->run->compute.backend, "cpu") == 0;
-  const conv_size *sizes = cpu ? sizes_cpu : sizes_plain;
-  const size_t count = cpu ? sizeof sizes_cpu / sizeof *sizes_cpu : 1;
+  const bool gpu = b->device && b->device->info.compute_major > 0;
+  const conv_size *sizes = cpu ? sizes_cpu : gpu ? sizes_gpu : sizes_plain;
+  const size_t count = cpu   ? sizeof sizes_cpu / sizeof *sizes_cpu
+                       : gpu ? sizeof sizes_gpu / sizeof *sizes_gpu
+                             : 1;
   for (size_t i = 0; i < count; i++)
     FN_TRY(try_conv(b, &sizes[i], machine));
-  return time_copy(&machine->bytes);
+  return b->device ? time_device_copy(b, &machine->bytes) : time_copy(&machine->bytes);
 }
 
 fn_status fn_bench_measure_machine(const bench *b, bench_machine *machine) {

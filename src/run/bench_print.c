@@ -108,9 +108,10 @@ static void print_sums(const bench *b, const bench_steps *s) {
   }
   if (s->alone > 0)
     fprintf(b->out,
-            "primitives   %10.2f ms   oneDNN convolutions and matrix products, alone\n"
+            "primitives   %10.2f ms   %s convolutions and matrix products, alone\n"
             "ratio        %10.3f      computing / primitives, median; lowest %.3f, highest %.3f\n",
-            1e3 * s->alone, s->ratio_median, s->ratio[0], s->ratio[last]);
+            1e3 * s->alone, b->device ? "the library's" : "oneDNN", s->ratio_median, s->ratio[0],
+            s->ratio[last]);
   else
     fprintf(b->out, "primitives            -      backend %s has none to compare with\n",
             b->run->compute.backend);
@@ -129,6 +130,11 @@ static void print_memory(const bench *b, const bench_steps *s) {
           fn_text_bytes((double)s->memory.workspace, text[2], 32),
           fn_text_bytes((double)s->peak, text[3], 32));
   fprintf(b->out, "reorders     %d\n", s->memory.reorders);
+  if (!b->device) return;
+  const fn_device_info *info = &b->device->info;
+  fprintf(b->out, "device       %s%s%s%s%s%s%s\n", info->name, info->driver[0] ? ", driver " : "",
+          info->driver, info->runtime[0] ? ", CUDA " : "", info->runtime,
+          info->library[0] ? ", cuDNN " : "", info->library);
 }
 
 void fn_bench_print_steps(const bench *b, const bench_steps *s) {

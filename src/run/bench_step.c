@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backend/cpu/cpu.h"
+#include "backend/gpu/gpu.h"
 #include "base/random.h"
 #include "base/system.h"
 #include "run/bench_internal.h"
@@ -19,10 +20,15 @@ typedef struct watch {
   bench_steps *s;
   double start, last;
   double forward_end; /**< 0: not there yet */
+  double reduced;     /**< how long program and reductions took */
   double phase[BENCH_PHASES];
   bool recorded;        /**< into the timeline */
+  bool profiled;        /**< every kernel is timed; on a device such a step is not representative */
   bench_reader *reader; /**< NULL: batches are made up */
 } watch;
+
+/** Events around a step on a device. */
+typedef enum timer { TIMER_START, TIMER_PROGRAM, TIMER_END } timer;
 
 /* ---- preparing ---------------------------------------------------------------------------------
  */
@@ -62,6 +68,9 @@ static fn_status prepare_alone(bench *b) {
   double plan;
   fn_program_create_times(b->program, &plan, &b->start.prepare);
   b->start.plan = fn_clock() - start - b->start.prepare;
+  b->device = fn_program_device(b->program);
+  for (int t = 0; b->device && t < BENCH_TIMERS; t++)
+    FN_TRY(b->device->timer_create(b->device, &b->timer[t]));
   return make_random_batch(b);
 }
 
@@ -85,6 +94,8 @@ void fn_bench_release(bench *b) {
   }
   free(b->random.input);
   free(b->random.target);
+  for (int t = 0; t < BENCH_TIMERS; t++)
+    if (b->timer[t]) b->device->event_destroy(b->device, b->timer[t]);
   fn_reducer_destroy(b->reducer);
   fn_optimizer_destroy(b->optimizer);
   fn_engine_destroy(b->engine);
@@ -94,7 +105,7 @@ void fn_bench_release(bench *b) {
 
 /** The kernel that writes the loss is the last of the forward pass. */
 static int find_backward(const bench *b) {
-  const void *loss = fn_program_output_data(b->program, "loss");
+  const void *loss = fn_program_output_place(b->program, "loss");
   const int count = fn_program_kernel_count(b->program);
   for (int k = 0; k < count && loss; k++) {
     const fn_kernel *kernel = fn_program_kernel(b->program, k);
@@ -141,20 +152,63 @@ static void kernel_done(void *user, int kernel, double start, double end) {
     fn_timeline_add(w->b->timeline, FN_TIMELINE_MAIN, "kernel", start, end, "%s %s", info.op,
                     info.label);
   }
+  if (w->b->device) {
+    w->s->kernel_time[kernel + 1 > w->s->backward_from] += end - start;
+    return;
+  }
   if (kernel + 1 != w->s->backward_from || w->s->inference) return;
   mark(w, BENCH_FORWARD);
   w->forward_end = w->last;
 }
 
+/** The device notes the time when it gets here. Nothing without one. */
+static fn_status note(const bench *b, timer t) {
+  return b->device ? b->device->record(b->device, FN_STREAM_COMPUTE, b->timer[t]) : FN_OK;
+}
+
+/** Time of the step so far that has nothing to do with the device. */
+static double unrelated(const watch *w) {
+  return w->phase[BENCH_WAIT] + w->phase[BENCH_FEED] + w->phase[BENCH_AGREE];
+}
+
+/** Wait for the device, and say which part of the step's time was whose: the host's clock saw only
+ *  what it put there. Kernels before the loss and after it share as in the steps in which they were
+ *  timed. */
+static fn_status divide_device_time(watch *w) {
+  bench *b = w->b;
+  fn_device *d = b->device;
+  double program, rest;
+  FN_TRY(d->synchronize_event(d, b->timer[TIMER_END]));
+  w->last = fn_clock();
+  FN_TRY(d->elapsed(d, b->timer[TIMER_START], b->timer[TIMER_PROGRAM], &program));
+  FN_TRY(d->elapsed(d, b->timer[TIMER_PROGRAM], b->timer[TIMER_END], &rest));
+  const double *kernel = w->s->kernel_time;
+  const double forward = kernel[0] + kernel[1] > 0 ? kernel[0] / (kernel[0] + kernel[1]) : 1;
+  const double open = w->last - w->start - unrelated(w); // program, reductions, optimizer
+  // The host waited for the reductions, and they for the program.
+  const bool many = b->dist->size > 1 && !w->s->inference;
+  const double exposed = many ? fmax(0, w->reduced - program) : 0;
+  const double optimizer = w->s->inference ? 0 : fmin(fmax(0, rest - exposed), open - exposed);
+  const double computing = open - exposed - optimizer; // and what it took to put it there
+  w->phase[BENCH_EXPOSED] = exposed;
+  w->phase[BENCH_FORWARD] = forward * computing;
+  w->phase[BENCH_BACKWARD] = (1 - forward) * computing;
+  w->phase[BENCH_OPTIMIZER] = optimizer;
+  return FN_OK;
+}
+
 static fn_status compute(watch *w, const fn_batch *batch) {
   bench *b = w->b;
-  fn_program_on_kernel(b->program, kernel_done, w);
+  const bool timed = w->profiled || !b->device; // on the host a clock read costs nothing
+  fn_program_on_kernel(b->program, timed ? kernel_done : NULL, w);
   fn_program_on_gradient(b->program, b->dist->size > 1 ? fn_reducer_ready : NULL, b->reducer);
   const fn_run_context context = {.seed = b->run->seed,
                                   .sample = batch->sample,
                                   .collectives = b->dist->size > 1 ? &b->dist->collectives : NULL};
   w->forward_end = 0;
-  const fn_status status = fn_program_run(b->program, &context);
+  FN_TRY(note(b, TIMER_START));
+  fn_status status = fn_program_run(b->program, &context);
+  if (status == FN_OK) status = note(b, TIMER_PROGRAM);
   mark(w, w->forward_end > 0 ? BENCH_BACKWARD : BENCH_FORWARD);
   fn_program_on_kernel(b->program, NULL, NULL);
   return status;
@@ -188,6 +242,7 @@ static fn_status training_step(watch *w, const fn_batch *batch) {
   if (failed != FN_OK && b->run->train.sync_batch_norm) fn_dist_abort(b->dist, failed);
   FN_TRY(fn_reducer_finish(b->reducer));
   if (many) mark(w, BENCH_EXPOSED);
+  w->reduced = w->last - w->start - unrelated(w);
   FN_TRY(fn_dist_agree(b->dist, failed));
   if (many) {
     FN_TRY(agree(b));
@@ -207,7 +262,9 @@ static fn_status take_step(watch *w, bench_reader *reader) {
   bench *b = w->b;
   w->reader = reader;
   const fn_batch *batch = &b->random;
-  if (!reader) FN_TRY(fn_engine_feed(b->program, batch));
+  // On a device the batch stays where it is: copies are no part of a step without data.
+  if (!reader && !(b->device && b->fed)) FN_TRY(fn_engine_feed(b->program, batch));
+  b->fed = !reader;
   fn_dist_max(b->dist, 0); // all ranks begin together
   w->start = w->last = fn_clock();
   if (reader) {
@@ -219,6 +276,8 @@ static fn_status take_step(watch *w, bench_reader *reader) {
     mark(w, BENCH_FEED);
   }
   FN_TRY(w->s->inference ? compute(w, batch) : training_step(w, batch));
+  FN_TRY(note(b, TIMER_END));
+  if (b->device) FN_TRY(divide_device_time(w));
   if (!w->recorded) return FN_OK;
   record_buckets(w);
   fn_timeline_add(b->timeline, FN_TIMELINE_MAIN, "step", w->start, w->last, "step");
@@ -230,10 +289,16 @@ static fn_status take_step(watch *w, bench_reader *reader) {
 static fn_status time_primitives(const bench *b, const bench_steps *s, double *each, double *sum) {
   *sum = 0;
   for (int k = 0; k < s->kernel_count; k++) {
-    FN_TRY(fn_cpu_time_primitive(fn_program_kernel(b->program, k), 1, &each[k]));
+    FN_TRY(fn_bench_time_primitive(b->program, k, &each[k]));
     *sum += each[k];
   }
   return FN_OK;
+}
+
+fn_status fn_bench_time_primitive(const fn_program *program, int index, double *seconds) {
+  const fn_kernel *kernel = fn_program_kernel(program, index);
+  if (!fn_program_device(program)) return fn_cpu_time_primitive(kernel, 1, seconds);
+  return fn_gpu_time_call(kernel, fn_program_workspace(program), 2, seconds);
 }
 
 /* ---- many steps
@@ -268,16 +333,38 @@ static void note_first_step(bench *b, const watch *w) {
   b->start.first_step = w->last - w->start - w->phase[BENCH_WAIT];
 }
 
+/** Kernels of a device are timed in steps of their own: events between them keep the device busy
+ * and rule out a replay of the recorded step. */
+static fn_status profile_device(bench *b, bench_steps *s, bench_reader *reader) {
+  enum { MOST = 5 };
+  const int64_t steps = b->options->steps < MOST ? b->options->steps : MOST;
+  fn_program_profile_reset(b->program);
+  s->kernel_time[0] = s->kernel_time[1] = 0;
+  for (int64_t i = 0; i < steps; i++) {
+    watch w = {.b = b, .s = s, .profiled = true, .recorded = b->timeline != NULL};
+    FN_TRY(take_step(&w, reader));
+  }
+  return FN_OK;
+}
+
+/** Before the counted steps. On a device the first step runs kernel by kernel, the second is
+ *  recorded. */
+static int64_t warmup_steps(const bench *b) {
+  enum { DEVICE = 3 };
+  return b->device && b->options->warmup < DEVICE ? DEVICE : b->options->warmup;
+}
+
 /** Steps and primitives alternate, so that both see the same machine: other programs, clock rates
  *  and temperatures change over minutes. */
 static fn_status run_steps(bench *b, bench_steps *s, bench_reader *reader) {
-  const int64_t warmup = b->options->warmup, steps = b->options->steps;
-  for (int64_t i = -warmup; i < steps; i++) {
+  const int64_t steps = b->options->steps;
+  for (int64_t i = -warmup_steps(b); i < steps; i++) {
     watch w = {.b = b, .s = s, .recorded = i >= 0 && b->timeline};
     double busy[2] = {0}, exposed[2] = {0};
     if (i == 0) {
-      fn_program_profile_reset(b->program);
+      if (!b->device) fn_program_profile_reset(b->program);
       if (reader) fn_bench_reader_note(reader);
+      if (b->device) FN_TRY(profile_device(b, s, reader));
     }
     fn_reducer_times(b->reducer, &busy[0], &exposed[0]);
     FN_TRY(take_step(&w, reader));
@@ -329,19 +416,40 @@ fn_status fn_bench_one_step(bench *b, double *seconds) {
   return FN_OK;
 }
 
+/** After a step: what its library calls need alone. */
+static fn_status answer_primitives(const bench *b, bench_steps *s) {
+  double alone;
+  s->kernel_count = fn_program_kernel_count(b->program);
+  double *each = calloc((size_t)s->kernel_count + 1, sizeof *each);
+  FN_CHECK(each, FN_ERR_MEMORY, "out of memory");
+  const fn_status status = time_primitives(b, s, each, &alone);
+  free(each);
+  FN_TRY(status);
+  printf("{\"primitives\": %.9g}\n", alone);
+  fflush(stdout);
+  return FN_OK;
+}
+
 fn_status fn_bench_lockstep(bench *b) {
   char line[64];
   bench_steps s = {.mode = FN_BENCH_SYNTHETIC,
                    .inference = b->options->inference,
                    .backward_from = find_backward(b)};
-  printf("{\"ready\": true, \"parameters\": %lld, \"threads\": %d}\n",
-         (long long)b->parameters->parameter_total, fn_threads_get());
+  const fn_device_info *info = b->device ? &b->device->info : &(fn_device_info){.index = -1};
+  printf("{\"ready\": true, \"parameters\": %lld, \"threads\": %d, \"device\": \"%s\", "
+         "\"driver\": \"%s\", \"runtime\": \"%s\", \"library\": \"%s\"}\n",
+         (long long)b->parameters->parameter_total, fn_threads_get(), info->name, info->driver,
+         info->runtime, info->library);
   fflush(stdout);
   while (fgets(line, sizeof line, stdin)) {
     line[strcspn(line, "\n")] = '\0';
     if (strcmp(line, "quit") == 0) break;
+    if (strcmp(line, "primitives") == 0) {
+      FN_TRY(answer_primitives(b, &s));
+      continue;
+    }
     FN_CHECK(strcmp(line, "step") == 0, FN_ERR_CONFIG,
-             "--lockstep: expected the line step or quit, found '%s'", line);
+             "--lockstep: expected the line step, primitives or quit, found '%s'", line);
     watch w = {.b = b, .s = &s};
     FN_TRY(take_step(&w, NULL));
     printf("{\"seconds\": %.9g, \"peak_resident\": %zu}\n", w.last - w.start, fn_memory_peak());

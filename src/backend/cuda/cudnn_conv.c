@@ -238,12 +238,13 @@ fn_status fn_cudnn_prepare(fn_cuda *cuda, fn_gpu_call *call) {
 /* ---- run ---------------------------------------------------------------------------------------
  */
 
-/** A plan failed: take the next that needs no more workspace than there is. */
+/** A plan failed: take the next that needs no more workspace than there is. FN_ERR_UNSUPPORTED when
+ *  it was the last. */
 static fn_status fall_back(fn_cuda *cuda, const fn_gpu_call *call, conv *c, cudnnStatus_t code) {
   const long long failed = (long long)c->list[c->current].engine;
-  FN_CHECK(!cuda->capturing, FN_ERR_DEVICE,
-           "engine %lld of cuDNN cannot be recorded (%s): set compute.graphs: no", failed,
-           cuda->cudnn->cudnnGetErrorString(code));
+  // It ran before: the step is not recorded then, and runs kernel by kernel.
+  FN_CHECK(!cuda->capturing, FN_ERR_INTERNAL, "engine %lld of cuDNN cannot be recorded (%s)",
+           failed, cuda->cudnn->cudnnGetErrorString(code));
   size_t workspace;
   FN_TRY(fn_error_context(build_from(c, c->current + 1, call->workspace, &workspace),
                           "engine %lld of cuDNN failed (%s)", failed,

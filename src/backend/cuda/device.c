@@ -175,6 +175,25 @@ static fn_status event_create(fn_device *device, fn_event **event) {
   return FN_OK;
 }
 
+static fn_status create_timer(fn_device *device, fn_event **event) {
+  fn_cuda *cuda = cuda_of(device);
+  FN_TRY(fn_cuda_enter(cuda));
+  cudaEvent_t made = NULL;
+  FN_CUDA_TRY(cuda, cudaEventCreateWithFlags(&made, cudaEventBlockingSync), "creating a timer");
+  *event = (fn_event *)(void *)made;
+  return FN_OK;
+}
+
+static fn_status elapsed(fn_device *device, fn_event *from, fn_event *to, double *seconds) {
+  fn_cuda *cuda = cuda_of(device);
+  FN_TRY(fn_cuda_enter(cuda));
+  float milliseconds = 0;
+  FN_CUDA_TRY(cuda, cudaEventElapsedTime(&milliseconds, event_of(from), event_of(to)),
+              "reading a timer");
+  *seconds = 1e-3 * (double)milliseconds;
+  return FN_OK;
+}
+
 static void event_destroy(fn_device *device, fn_event *event) {
   fn_cuda *cuda = cuda_of(device);
   if (event && fn_cuda_enter(cuda) == FN_OK &&
@@ -395,6 +414,8 @@ fn_cuda fn_cuda_device = {
                             .passed = passed,
                             .synchronize_event = synchronize_event,
                             .synchronize = synchronize,
+                            .timer_create = create_timer,
+                            .elapsed = elapsed,
                             .add_scaled = add_scaled,
                             .to_bf16 = to_bf16,
                             .from_bf16 = from_bf16,

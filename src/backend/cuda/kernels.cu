@@ -3,9 +3,11 @@
 
 #include "backend/gpu/kernels/all.h"
 
-/* Arguments stay in constant memory: their address may be taken without a copy. */
+/* Arguments stay in constant memory: their address may be taken without a copy. Two blocks of a
+ * multiprocessor leave a thread 128 registers: with more blocks in mind, the compiler keeps some of
+ * them in memory. */
 #define FN_GPU_KERNEL(name, phases, shared_bytes)                                                  \
-  static __global__ void __launch_bounds__(FN_GPU_THREADS)                                         \
+  static __global__ void __launch_bounds__(FN_GPU_THREADS, 2)                                      \
       kernel_##name(const __grid_constant__ fn_##name##_args args) {                               \
     static_assert(sizeof args <= 4096, "more arguments than every toolkit passes");                \
     __shared__ __align__(16) unsigned char shared[(shared_bytes) + 16];                            \

@@ -195,6 +195,15 @@ static fn_status event_create(fn_device *device, fn_event **event) {
   return FN_OK;
 }
 
+/** The host is the device: its time is the host's. */
+static fn_status elapsed(fn_device *device, fn_event *from, fn_event *to, double *seconds) {
+  (void)device;
+  FN_CHECK(from->passed > 0 && to->passed > 0 && is_passed(from) && is_passed(to), FN_ERR_INTERNAL,
+           "the time of an event that was not passed");
+  *seconds = to->time - from->time;
+  return FN_OK;
+}
+
 static fn_status do_destroy_event(void *event) {
   // Operations that are still queued may name it.
   for (int s = 0; s < FN_STREAM_COUNT && e.status == FN_OK; s++)
@@ -411,6 +420,8 @@ fn_gpu_platform fn_emulated_platform = {
                .passed = passed,
                .synchronize_event = synchronize_event,
                .synchronize = synchronize,
+               .timer_create = event_create,
+               .elapsed = elapsed,
                .add_scaled = add_scaled,
                .to_bf16 = to_bf16,
                .from_bf16 = from_bf16,

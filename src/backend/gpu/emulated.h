@@ -43,6 +43,7 @@ typedef struct fn_emulated_operation {
 struct fn_event {
   uint64_t recorded; /**< records put on streams so far */
   uint64_t passed;   /**< the last of them that has run */
+  double time;       /**< when that was, of fn_clock() */
 };
 
 /** A stream's queue, or a recording. */

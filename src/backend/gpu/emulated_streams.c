@@ -4,6 +4,7 @@
 
 #include "backend/gpu/emulated.h"
 #include "backend/gpu/emulated_library.h"
+#include "base/system.h"
 
 fn_status fn_emulated_put(fn_emulated_queue *queue, const fn_emulated_operation *operation) {
   if (queue->first == queue->count) queue->first = queue->count = 0;
@@ -40,6 +41,7 @@ fn_status fn_emulated_perform(fn_gpu_platform *platform, fn_emulated_operation *
     case FN_EMULATED_CALL: return fn_emulated_call_run(platform, o->call, &o->at);
     case FN_EMULATED_RECORD:
       if (o->record > o->event->passed) o->event->passed = o->record;
+      o->event->time = fn_clock();
       break;
     case FN_EMULATED_WAIT: break;
   }

@@ -60,7 +60,8 @@ struct fn_gpu_platform {
    *  FN_ERR_UNSUPPORTED where the library has nothing for these shapes, strides, dtypes. The dtype
    *  of a filter's gradient, float32 before, may be lowered to that of the activations. */
   fn_status (*prepare)(fn_gpu_platform *platform, fn_gpu_call *call);
-  /** Put a call on the compute stream; `at` is copied. */
+  /** Put a call on the compute stream; `at` is copied. FN_ERR_UNSUPPORTED when the library has
+   * found out only now that it cannot. */
   fn_status (*run)(fn_gpu_platform *platform, const fn_gpu_call *call, const fn_gpu_addresses *at);
   void (*release)(fn_gpu_platform *platform, fn_gpu_call *call); /**< state may be NULL */
 };
@@ -108,5 +109,10 @@ bool fn_gpu_supports(const fn_backend *backend, const fn_node *node);
 fn_status fn_gpu_plan(const fn_backend *backend, const fn_node *node, const int64_t *current,
                       fn_node_plan *plan);
 fn_status fn_gpu_prepare(fn_gpu_platform *platform, const fn_backend *backend, fn_kernel *kernel);
+
+/** Seconds of the kernel's library call alone, by the device's clock, mean of `repeats`; 0: it
+ * makes none, or is no kernel of a device. `workspace` is the program's, after a run of it. Writes
+ * the kernel's output, or the copy of it in the workspace. */
+fn_status fn_gpu_time_call(const fn_kernel *kernel, void *workspace, int repeats, double *seconds);
 
 #endif

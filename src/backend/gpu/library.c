@@ -163,6 +163,13 @@ static void describe_direct(const fn_kernel *kernel, fn_conv_args *p) {
   if (residual) p->residual = cells_at(residual, residual->data);
 }
 
+static void tell_direct(const fn_kernel *kernel, fn_level level) {
+  char shape[FN_SHAPE_TEXT];
+  fn_log(level, "%s of %s runs on fieldnet's own, slower kernel: %s", kernel->node->op->name,
+         fn_shape_text(&kernel->input[0].shape, shape, sizeof shape), fn_error_message());
+  fn_error_clear();
+}
+
 /** Find a way: the library on the tensors as they lie, on dense copies, our own kernels. */
 static fn_status choose(fn_kernel *kernel, conv_state *s) {
   fn_gpu_platform *platform = s->base.platform;
@@ -174,10 +181,7 @@ static fn_status choose(fn_kernel *kernel, conv_state *s) {
     const fn_status status = platform->prepare(platform, &s->call);
     if (status != FN_ERR_UNSUPPORTED) return status;
   }
-  char shape[FN_SHAPE_TEXT];
-  fn_log(FN_DETAIL, "%s of %s runs on fieldnet's own, slower kernel: %s", kernel->node->op->name,
-         fn_shape_text(&kernel->input[0].shape, shape, sizeof shape), fn_error_message());
-  fn_error_clear();
+  tell_direct(kernel, FN_DETAIL);
   s->direct = true;
   return FN_OK;
 }
@@ -301,16 +305,25 @@ static fn_status run_direct(const fn_kernel *kernel, const conv_state *s) {
   return FN_OK;
 }
 
-static fn_status run_library(const fn_kernel *kernel, const conv_state *s, char *workspace) {
-  fn_gpu_platform *platform = s->base.platform;
-  const int filter = s->role == WEIGHT ? -1 : 1;
+/** Where the library's operands lie: in the kernel's tensors, or as copies in the workspace. */
+static fn_gpu_addresses conv_addresses(const fn_kernel *kernel, const conv_state *s,
+                                       char *workspace) {
   fn_gpu_addresses at = {.workspace = workspace + s->at_library};
   for (int i = 0; i < kernel->node->input_count; i++)
     if (s->call.present_in[i] && (i < 2 || s->call.finish)) at.input[i] = kernel->input[i].data;
+  for (int i = 0; i < 2; i++)
+    if (s->in[i].copied) at.input[i] = workspace + s->in[i].at;
+  at.output[0] = s->out.copied ? workspace + s->out.at : kernel->output[0].data;
+  return at;
+}
+
+static fn_status run_library(const fn_kernel *kernel, const conv_state *s, char *workspace) {
+  fn_gpu_platform *platform = s->base.platform;
+  const int filter = s->role == WEIGHT ? -1 : 1;
+  const fn_gpu_addresses at = conv_addresses(kernel, s, workspace);
   for (int i = 0; i < 2; i++) {
     if (!s->in[i].copied) continue;
     const fn_tensor *from = &kernel->input[i], *to = &s->call.input[i];
-    at.input[i] = workspace + s->in[i].at;
     if (i == filter) {
       FN_TRY(
           swap_axes(platform, &from->shape, true, from->data, from->dtype, at.input[i], to->dtype));
@@ -320,7 +333,6 @@ static fn_status run_library(const fn_kernel *kernel, const conv_state *s, char 
     }
   }
   const fn_tensor *y = &kernel->output[0];
-  at.output[0] = s->out.copied ? workspace + s->out.at : y->data;
   FN_TRY(platform->run(platform, &s->call, &at));
   if (filter < 0)
     return swap_axes(platform, &y->shape, false, at.output[0], s->call.output[0].dtype, y->data,
@@ -328,10 +340,22 @@ static fn_status run_library(const fn_kernel *kernel, const conv_state *s, char 
   return s->after ? finish_result(kernel, s, at.output[0]) : FN_OK;
 }
 
+/** What the library could not do after all is done without it from then on. */
+static fn_status run_either(const fn_kernel *kernel, conv_state *s, char *workspace) {
+  const fn_status status = s->direct ? FN_ERR_UNSUPPORTED : run_library(kernel, s, workspace);
+  if (status != FN_ERR_UNSUPPORTED) return status;
+  if (!s->direct) {
+    tell_direct(kernel, FN_WARN);
+    s->base.platform->release(s->base.platform, &s->call);
+    describe_direct(kernel, &s->args);
+    s->direct = true;
+  }
+  return run_direct(kernel, s);
+}
+
 static fn_status run_conv(const fn_kernel *kernel, const fn_run_context *context) {
-  const conv_state *s = kernel->state;
-  if (kernel->output[0].data)
-    FN_TRY(s->direct ? run_direct(kernel, s) : run_library(kernel, s, context->workspace));
+  conv_state *s = kernel->state;
+  if (kernel->output[0].data) FN_TRY(run_either(kernel, s, context->workspace));
   return wants_bias(kernel) ? run_bias_gradient(kernel, s, context->workspace) : FN_OK;
 }
 
@@ -403,18 +427,24 @@ static fn_status cast(fn_gpu_platform *platform, const fn_tensor *from, const vo
   return fn_gpu_launch(platform, swap_axes, fn_gpu_blocks(args.rows, 4), &args);
 }
 
+static fn_gpu_addresses matmul_addresses(const fn_kernel *kernel, const matmul_state *s,
+                                         char *workspace) {
+  fn_gpu_addresses at = {.workspace = workspace + s->at_library};
+  for (int i = 0; i < 2; i++)
+    at.input[i] = s->in[i].copied ? workspace + s->in[i].at : kernel->input[i].data;
+  at.output[0] = s->out.copied ? workspace + s->out.at : kernel->output[0].data;
+  return at;
+}
+
 static fn_status run_matmul(const fn_kernel *kernel, const fn_run_context *context) {
   const matmul_state *s = kernel->state;
   fn_gpu_platform *platform = s->base.platform;
-  char *workspace = context->workspace;
-  fn_gpu_addresses at = {.workspace = workspace + s->at_library};
+  const fn_gpu_addresses at = matmul_addresses(kernel, s, context->workspace);
   for (int i = 0; i < 2; i++) {
     const fn_tensor *t = &kernel->input[i];
-    at.input[i] = s->in[i].copied ? workspace + s->in[i].at : t->data;
     if (s->in[i].copied) FN_TRY(cast(platform, t, t->data, s->call.input[i].dtype, at.input[i]));
   }
   const fn_tensor *y = &kernel->output[0];
-  at.output[0] = s->out.copied ? workspace + s->out.at : y->data;
   FN_TRY(platform->run(platform, &s->call, &at));
   return s->out.copied ? cast(platform, &s->call.output[0], at.output[0], y->dtype, y->data)
                        : FN_OK;
@@ -465,6 +495,56 @@ static void plan_matmul(const fn_node *node, const int64_t *current, fn_node_pla
   }
   plan->out_block[0] = 1;
   plan->strided_out[0] = false;
+}
+
+/* ---- timing ------------------------------------------------------------------------------------
+ */
+
+/** The library's call of a kernel; false: it makes none. */
+static bool call_of(const fn_kernel *kernel, void *workspace, const fn_gpu_call **call,
+                    fn_gpu_addresses *at) {
+  if (kernel->run == run_matmul) {
+    const matmul_state *s = kernel->state;
+    *call = &s->call;
+    *at = matmul_addresses(kernel, s, workspace);
+    return true;
+  }
+  if (kernel->run != run_conv || !kernel->output[0].data) return false;
+  const conv_state *s = kernel->state;
+  *call = &s->call;
+  if (!s->direct) *at = conv_addresses(kernel, s, workspace);
+  return !s->direct;
+}
+
+static fn_status time_runs(fn_gpu_platform *platform, const fn_gpu_call *call,
+                           const fn_gpu_addresses *at, int repeats, fn_event *const timer[2],
+                           double *seconds) {
+  fn_device *d = &platform->device;
+  FN_TRY(platform->run(platform, call, at)); // while it runs, the others are put behind it
+  FN_TRY(d->record(d, FN_STREAM_COMPUTE, timer[0]));
+  for (int r = 0; r < repeats; r++)
+    FN_TRY(platform->run(platform, call, at));
+  FN_TRY(d->record(d, FN_STREAM_COMPUTE, timer[1]));
+  FN_TRY(d->synchronize_event(d, timer[1]));
+  FN_TRY(d->elapsed(d, timer[0], timer[1], seconds));
+  *seconds /= repeats;
+  return FN_OK;
+}
+
+fn_status fn_gpu_time_call(const fn_kernel *kernel, void *workspace, int repeats, double *seconds) {
+  const fn_gpu_call *call;
+  fn_gpu_addresses at;
+  *seconds = 0;
+  if (!call_of(kernel, workspace, &call, &at)) return FN_OK;
+  fn_gpu_platform *platform = ((const fn_gpu_state *)kernel->state)->platform;
+  fn_device *d = &platform->device;
+  fn_event *timer[2] = {NULL, NULL};
+  fn_status status = d->timer_create(d, &timer[0]);
+  if (status == FN_OK) status = d->timer_create(d, &timer[1]);
+  if (status == FN_OK) status = time_runs(platform, call, &at, repeats, timer, seconds);
+  for (int i = 0; i < 2; i++)
+    if (timer[i]) d->event_destroy(d, timer[i]);
+  return status;
 }
 
 const fn_gpu_op fn_gpu_library_ops[] = {

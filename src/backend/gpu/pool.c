@@ -3,21 +3,29 @@
 #include "ops/geometry.h"
 #include "ops/ops.h"
 
-static fn_windows windows_of(const fn_shape *x, const fn_shape *y, const fn_pool_attrs *attrs) {
-  fn_windows w;
-  fn_spatial_sizes(x, w.cells);
-  fn_spatial_sizes(y, w.windows);
+/** Indices along an axis are 32 bits wide in these kernels. */
+static fn_status find_windows(const fn_shape *x, const fn_shape *y, const fn_pool_attrs *attrs,
+                              fn_windows *w) {
+  int64_t cells[3], windows[3];
+  fn_spatial_sizes(x, cells);
+  fn_spatial_sizes(y, windows);
   const int missing = 3 - (x->ndim - 2);
   for (int d = 0; d < 3; d++) {
-    w.kernel[d] = d < missing ? 1 : attrs->kernel[d - missing];
-    w.stride[d] = d < missing ? 1 : attrs->geometry.stride[d - missing];
-    w.pad[d] = d < missing ? 0 : attrs->geometry.pad_low[d - missing];
+    const int64_t kernel = d < missing ? 1 : attrs->kernel[d - missing];
+    const int64_t pad = d < missing ? 0 : attrs->geometry.pad_low[d - missing];
+    FN_CHECK(cells[d] + kernel + pad <= INT32_MAX, FN_ERR_UNSUPPORTED,
+             "pooling of %lld cells along an axis", (long long)cells[d]);
+    w->cells[d] = (int32_t)cells[d];
+    w->windows[d] = (int32_t)windows[d];
+    w->kernel[d] = (int32_t)kernel;
+    w->stride[d] = d < missing ? 1 : (int32_t)attrs->geometry.stride[d - missing];
+    w->pad[d] = (int32_t)pad;
   }
-  return w;
+  return FN_OK;
 }
 
 static float share_of(const fn_windows *w) {
-  return 1 / (float)(w->kernel[0] * w->kernel[1] * w->kernel[2]);
+  return 1 / ((float)w->kernel[0] * (float)w->kernel[1] * (float)w->kernel[2]);
 }
 
 typedef struct pool_state {
@@ -41,9 +49,9 @@ static fn_status prepare_pool(fn_gpu_platform *platform, fn_kernel *kernel) {
   s->args = (fn_pool_args){.x = fn_gpu_view(x),
                            .values = fn_gpu_view(values),
                            .y = fn_gpu_view(y),
-                           .windows = windows_of(&x->shape, &y->shape, kernel->node->attrs),
                            .average = kernel->node->op == &fn_op_average_pool,
                            .loop = fn_gpu_cell_loop(&y->shape, wide)};
+  FN_TRY(find_windows(&x->shape, &y->shape, kernel->node->attrs, &s->args.windows));
   s->args.share = share_of(&s->args.windows);
   kernel->run = run_pool;
   return FN_OK;
@@ -71,9 +79,9 @@ static fn_status prepare_pool_grad(fn_gpu_platform *platform, fn_kernel *kernel)
   s->args = (fn_pool_grad_args){.dy = fn_gpu_view(dy),
                                 .x = fn_gpu_view(x),
                                 .dx = fn_gpu_view(dx),
-                                .windows = windows_of(&dx->shape, &dy->shape, kernel->node->attrs),
                                 .average = average,
                                 .loop = fn_gpu_cell_loop(&dx->shape, wide)};
+  FN_TRY(find_windows(&dx->shape, &dy->shape, kernel->node->attrs, &s->args.windows));
   s->args.share = share_of(&s->args.windows);
   kernel->run = run_pool_grad;
   return FN_OK;

@@ -29,6 +29,9 @@ static fn_status prepare_resample(fn_gpu_platform *platform, fn_kernel *kernel) 
       .inverse = 1 / attrs->factor,
       .trim = attrs->trim,
       .loop = fn_gpu_cell_loop(&out->shape, fn_gpu_view_wide(in) && fn_gpu_view_wide(out))};
+  for (int d = 2; d < out->shape.ndim; d++)
+    FN_CHECK(in->shape.dim[d] < INT32_MAX && out->shape.dim[d] < INT32_MAX, FN_ERR_UNSUPPORTED,
+             "resampling to %lld cells along an axis", (long long)out->shape.dim[d]);
   for (int d = 0; d < 3; d++)
     s->args.resampled[d] = d >= 3 - (in->shape.ndim - 2);
   kernel->run = run_resample;
