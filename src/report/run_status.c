@@ -135,9 +135,9 @@ static fn_status read_events(const char *folder, told *t) {
     if (!fn_text_starts(line, "{\"event\":\"finish\"")) continue;
     const char *status = strstr(line, "\"status\":");
     const int code = status ? atoi(status + 9) : FN_ERR_INTERNAL;
-    t->state = code == FN_OK            ? FN_RUN_FINISHED
-               : code == FN_INTERRUPTED ? FN_RUN_STOPPED
-                                        : FN_RUN_FAILED;
+    t->state = code == FN_OK                 ? FN_RUN_FINISHED
+               : fn_is_stop((fn_status)code) ? FN_RUN_STOPPED
+                                             : FN_RUN_FAILED;
   }
   free(text);
   return FN_OK;
@@ -235,6 +235,8 @@ static void conclude(const char *folder, fn_run_status *s, const told *t, double
     snprintf(s->note, sizeof s->note, "starting");
   }
   if (s->state == FN_RUN_NEVER && isfinite(s->saved)) s->state = FN_RUN_STOPPED;
+  if (s->state == FN_RUN_STOPPED && s->exit_code == FN_HALTED)
+    snprintf(s->note, sizeof s->note, "by a halt file");
   if (s->state == FN_RUN_RUNNING && !s->note[0]) look_for_trouble(s, t, now);
   if (s->state != FN_RUN_RUNNING) s->eta = (double)NAN;
 }

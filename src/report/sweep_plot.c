@@ -46,19 +46,16 @@ static bool wants_log(double low, double high) {
 
 static fn_status gather(picture *p) {
   p->count = fn_sweep_store_count(p->store);
-  p->best = -1;
   p->trial = fn_arena_take(p->arena, sizeof *p->trial * (size_t)(p->count + 1));
-  double low = INFINITY, high = -INFINITY, best = (double)NAN;
+  double low = INFINITY, high = -INFINITY;
   for (int64_t id = 0; id < p->count; id++) {
     FN_TRY(fn_sweep_store_trial_make(p->store, id, p->arena, &p->trial[id]));
     const fn_trial_record *r = fn_sweep_store_trial(p->store, id);
     if (!isfinite(r->best)) continue;
     low = fmin(low, r->best);
     high = fmax(high, r->best);
-    if (!fn_sweep_better(p->sweep, r->best, best)) continue;
-    best = r->best;
-    p->best = id;
   }
+  p->best = fn_sweep_best_trial(p->store);
   FN_CHECK(p->best >= 0, FN_ERR_DATA, "%s: no trial has a result yet", p->sweep->folder);
   p->log_metric = wants_log(low, high);
   return FN_OK;

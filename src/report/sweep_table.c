@@ -121,8 +121,7 @@ static void print_failed(const fn_trial_record *r, FILE *out) {
           length < 200 ? length : 200, r->message ? r->message : "");
 }
 
-/** The best trial among finished ones, or else of any; < 0: no result. */
-static int64_t best_trial(const fn_sweep_store *store) {
+int64_t fn_sweep_best_trial(const fn_sweep_store *store) {
   const fn_sweep *sweep = fn_sweep_store_sweep(store);
   for (int any = 0; any < 2; any++) {
     int64_t best = -1;
@@ -182,7 +181,7 @@ fn_status fn_sweep_status(fn_sweep_store *store, FILE *out) {
   if (damaged > 0)
     fprintf(out, "%" PRId64 " torn or damaged line%s in trials.jsonl ignored\n", damaged,
             plural(damaged));
-  const int64_t best = best_trial(store);
+  const int64_t best = fn_sweep_best_trial(store);
   if (best >= 0) {
     const fn_trial_record *r = fn_sweep_store_trial(store, best);
     fprintf(out, "best %.6g in epoch %" PRId64 " of trial %" PRId64 " (%s):", r->best,

@@ -583,9 +583,12 @@ static fn_status train(fn_session *s) {
       fn_dist_agree(s->dist, fn_watchdog_start(s->dist, s->run->run.hang_timeout, &s->watchdog)));
   int64_t steps = 0;
   find_end(s, true);
+  // A job that was queued before, or the next one of a chain, must not go on either.
+  stopped = fn_dist_max(s->dist, s->dist->rank == 0 && fn_limits_halted(&s->limits)) != 0;
   while (!s->finished && !stopped)
     FN_TRY(run_epoch(s, &steps, &stopped));
-  return s->finished ? FN_OK : FN_INTERRUPTED;
+  const bool halted = s->dist->rank == 0 && s->limits.halted;
+  return s->finished ? FN_OK : fn_dist_max(s->dist, halted) ? FN_HALTED : FN_INTERRUPTED;
 }
 
 static void release(fn_session *s) {
