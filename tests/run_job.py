@@ -107,6 +107,8 @@ def check_codes():
         check(start(code) == [], f"exit code {code} ends the job")
     for attempt, code in enumerate((1, 9, 137)):
         check(start(code) == (["requeue 7"] if attempt < 2 else []), f"crash {attempt + 1}")
+    check(not os.path.exists(failures), "a new submission counts anew")
+    check(start(1) == ["requeue 7"], "a crash after that")
     check(start(RESUMABLE) == ["requeue 7"] and not os.path.exists(failures), "progress ends the count of crashes")
     check(start(1) == ["requeue 7"] and start(HALTED) == [] and not os.path.exists(failures), "so does a halt file")
 

@@ -241,6 +241,13 @@ static void conclude(const char *folder, fn_run_status *s, const told *t, double
   if (s->state != FN_RUN_RUNNING) s->eta = (double)NAN;
 }
 
+/** Keep the first complaint: what else there is can be told all the same. */
+static void note_trouble(fn_status status, char *trouble, size_t size) {
+  if (status == FN_OK) return;
+  if (!trouble[0]) snprintf(trouble, size, "%s", fn_error_message());
+  fn_error_clear();
+}
+
 fn_status fn_run_status_read(const char *folder, double now, fn_run_status *s) {
   const double none = (double)NAN;
   *s = (fn_run_status){.folder = folder,
@@ -258,11 +265,13 @@ fn_status fn_run_status_read(const char *folder, double now, fn_run_status *s) {
   s->lr = s->samples_per_second = none;
   s->started = s->updated = s->stepped = s->saved = s->eta = none;
   told t = {.state = FN_RUN_NEVER, .interval = none};
-  FN_TRY(read_status_file(folder, s, &t));
-  if (!isfinite(s->updated)) FN_TRY(read_events(folder, &t));
-  FN_TRY(read_tables(folder, s));
+  char trouble[1024] = "";
+  note_trouble(read_status_file(folder, s, &t), trouble, sizeof trouble);
+  if (!isfinite(s->updated)) note_trouble(read_events(folder, &t), trouble, sizeof trouble);
+  note_trouble(read_tables(folder, s), trouble, sizeof trouble);
   read_state_time(folder, s);
   conclude(folder, s, &t, now);
+  FN_CHECK(!trouble[0], FN_ERR_DATA, "%s", trouble);
   return FN_OK;
 }
 

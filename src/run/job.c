@@ -174,7 +174,12 @@ static void add_ending(const fn_job *job, fn_text *script) {
               "    echo \"fieldnet ended with exit code $code, failure $count in a row\" >&2\n",
               FN_HALTED, FN_ERR_CONFIG, FN_ERR_DATA, FN_ERR_DIVERGED, FN_ERR_UNSUPPORTED);
   if (job->requeue)
-    fn_text_add(script, "    [ $count -gt %lld ] || scontrol requeue \"$job\"\n",
+    fn_text_add(script,
+                "    if [ $count -gt %lld ]; then\n"
+                "      rm -f \"$failures\" # whoever submits it again has mended something\n"
+                "    else\n"
+                "      scontrol requeue \"$job\"\n"
+                "    fi\n",
                 (long long)job->retries);
   fn_text_add(script, "    ;;\nesac\nexit $code\n");
 }
