@@ -184,7 +184,9 @@ echo "a killed job is gone on with"
 
 # A worker of a machine that no lock tells of: while its claim is touched its trial is left to it, and waited for in vain; once
 # it is silent for the lease the trial is gone on with.
-RATES=1e-3 sweep distant 100 "lease: 3"
+RATES=1e-3 sweep near 60
+expect 0 "near" work 1 near
+RATES=1e-3 sweep distant 60 "lease: 3"
 work 1 distant &
 job=$!
 wait_for "steps" rows_beyond "$(trial distant 0)" 40
@@ -208,7 +210,7 @@ expect 0 "a trial of a dead machine" work 1 distant
 [ $((SECONDS - begin)) -ge 2 ] || fail "taken before the lease was over"
 said "^trial 0 starts, attempt 2" 1
 said "^2 trials: 2 finished" 1
-same_trials long distant "a dead machine" 0 1
+same_trials near distant "a dead machine" 0 1
 echo "trials of a dead machine are waited for and gone on with"
 
 # Successive halving stops those that begin worse.
