@@ -148,15 +148,21 @@ def check_while_running():
             told = json.load(file)
         for silent, machine, expected in ((0, "other", "running"), (40, "other", "running"), (100, "other", "dead"),
                                           (0, told["machine"], "dead")):
-            os.makedirs("far", exist_ok=True)
-            write_text("far/status.json", json.dumps(dict(told, machine=machine, updated=time.time() - silent)))
-            check(status("far", code=9 if expected == "dead" else 0)[0]["state"] == expected,
-                  f"silent for {silent} s on {machine}", table("far"))
+            for wrong in (0, -3600, 3600):  # seconds that the clock of the other machine is ahead
+                os.makedirs("far", exist_ok=True)
+                last = time.time() - silent
+                write_text("far/status.json", json.dumps(dict(told, machine=machine, updated=last + wrong, stepped=last + wrong)))
+                os.utime("far/status.json", (last, last))
+                seen = status("far", code=9 if expected == "dead" else 0)[0]
+                check(seen["state"] == expected and not seen["note"], f"silent for {silent} s on {machine}, clock {wrong} s ahead",
+                      table("far"))
 
         os.kill(process.pid, signal.SIGSTOP)  # still there, and holds its lock
         with open("live/status.json") as file:
             told = json.load(file)
-        write_text("live/status.json", json.dumps(dict(told, updated=time.time() - 500)))
+        last = time.time() - 500
+        write_text("live/status.json", json.dumps(dict(told, updated=last)))
+        os.utime("live/status.json", (last, last))
         seen = status("live")[0]
         check(seen["state"] == "running" and "no sign of life for 8 min" in seen["note"], "a stopped process", str(seen))
         write_text("live/status.json", json.dumps(dict(told, updated=time.time(), stepped=time.time() - 700,

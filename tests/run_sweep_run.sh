@@ -72,6 +72,9 @@ expect 0 "trials with wrong data" work 2 wrong --group 1
 said "^4 trials: 2 finished, 0 stopped early, 2 failed, 0 left" 1
 said "^trial [13] failed: .*absent" 2
 grep -q '"event":"failed".*absent' "$folder/wrong/trials.jsonl" || fail "the store does not know why a trial failed"
+sed "s|/wrong\$|/nothing|; s|'[^']*lin/[^']*', ||" "$folder/wrong.yaml" >"$folder/nothing.yaml"
+expect 3 "no trial comes to anything" work 2 nothing --group 1
+said "all 2 trials failed: trial [01] failed: .*absent" 1
 sed 's/data.crop: .*/data.crop: [8, none]/' "$folder/wrong.yaml" >"$folder/refused.yaml"
 expect 2 "a value that cannot be" work 2 refused --group 1
 grep -q "refused.yaml:7:.*data.crop" "$folder/log" || fail "a value that cannot be: its place"

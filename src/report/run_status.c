@@ -36,6 +36,8 @@ typedef struct told {
   fn_run_state state;
   bool here; // written by a process of this machine
   double interval;
+  double ahead; // seconds by which the file's clock, which is ours or the file server's, is ahead
+                // of the clock of the machine that runs: the file's time is that of its last word
 } told;
 
 static double number(const fn_options *file, const char *key) {
@@ -116,6 +118,9 @@ static fn_status read_status_file(const char *folder, fn_run_status *s, told *t)
   fn_options *file = NULL;
   const fn_status status = fn_options_from_text(text, path, &file);
   if (status == FN_OK && file) read_file(file, s, t);
+  struct stat info;
+  if (isfinite(s->updated) && stat(path, &info) == 0)
+    t->ahead = (double)info.st_mtim.tv_sec + 1e-9 * (double)info.st_mtim.tv_nsec - s->updated;
   fn_options_destroy(file);
   free(text);
   return status == FN_OK ? FN_OK : FN_ERR_DATA;
@@ -207,13 +212,14 @@ static bool is_alive(const fn_run_status *s, const told *t, fn_lock_state lock, 
   if (lock == FN_LOCK_HELD) return true;
   if (t->here && lock == FN_LOCK_FREE) return false;
   if (t->here) return process_exists(s->pid);
-  return now - s->updated < patience(t); // false without status.json
+  return now - t->ahead - s->updated < patience(t); // false without status.json
 }
 
 /** Running, but does it get on? */
 static void look_for_trouble(fn_run_status *s, const told *t, double now) {
   char since[32];
-  const double silent = now - s->updated, still = now - fmax(s->stepped, s->started);
+  const double there = now - t->ahead; // by the clock of the machine that runs
+  const double silent = there - s->updated, still = there - fmax(s->stepped, s->started);
   const double taken = s->stepped - s->started;
   if (isfinite(silent) && silent > patience(t)) {
     snprintf(s->note, sizeof s->note, "no sign of life for %s",

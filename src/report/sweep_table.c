@@ -184,8 +184,10 @@ fn_status fn_sweep_status(fn_sweep_store *store, FILE *out) {
   const int64_t best = fn_sweep_best_trial(store);
   if (best >= 0) {
     const fn_trial_record *r = fn_sweep_store_trial(store, best);
-    fprintf(out, "best %.6g in epoch %" PRId64 " of trial %" PRId64 " (%s):", r->best,
-            r->best_epoch, best, fn_trial_state_name(r->state));
+    fprintf(out, "best %.6g", r->best);
+    // A result may have come as one value, without epochs.
+    if (r->best_epoch > 0) fprintf(out, " in epoch %" PRId64, r->best_epoch);
+    fprintf(out, " of trial %" PRId64 " (%s):", best, fn_trial_state_name(r->state));
     FN_TRY(print_settings(store, best, out));
   }
   print_all_of(store, FN_TRIAL_RUNNING, "running", out);

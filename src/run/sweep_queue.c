@@ -518,10 +518,13 @@ static fn_status conclude(fn_sweep_queue *q) {
   // One that was named is waited for; of a whole sweep, what others have is theirs.
   if (c.left > 0 && q->halted) return FN_HALTED;
   if (c.left > 0 && (q->stop || q->options->trial_count > 0)) return FN_INTERRUPTED;
-  if (q->options->trial_count != 1 || c.failed == 0) return FN_OK;
+  // Where not one trial came to anything, something is wrong with all of them.
+  if (c.all == 0 || c.failed < c.all) return FN_OK;
   const fn_trial_record *record = c.last_failed;
-  fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__, "trial %lld failed: %s", (long long)record->id,
-               record->message ? record->message : "nobody knows why");
+  char all[64] = "";
+  if (c.all > 1) snprintf(all, sizeof all, "all %lld trials failed: ", (long long)c.all);
+  fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__, "%strial %lld failed: %s", all,
+               (long long)record->id, record->message ? record->message : "nobody knows why");
   return record->status != FN_OK ? (fn_status)record->status : FN_ERR_INTERNAL;
 }
 

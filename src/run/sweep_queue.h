@@ -46,7 +46,7 @@ fn_status fn_sweep_queue_create(const fn_sweep *sweep, const fn_dist *dist,
                                 const fn_sweep_queue_options *options, fn_sweep_queue **queue);
 /** Wait, without keeping the core busy, until all groups have left; then *status is that of the
  *  whole: FN_INTERRUPTED or FN_HALTED when stopped with trials left, a failure of the store, the
- * failure of the only trial named, else FN_OK. Prints a summary. Collective over the job. */
+ *  last failure when every trial failed, else FN_OK. Prints a summary. Collective over the job. */
 void fn_sweep_queue_destroy(fn_sweep_queue *queue, fn_status *status);
 
 /* ---- leaders of groups only ------------------------------------------------------------------ */
