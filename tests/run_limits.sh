@@ -42,6 +42,14 @@ expect 75 "halt file removed" train 2 "$folder/run.yaml" "$folder/halt" "${setti
 [ "$(progress "$folder/halt" step)" -eq $((step + 2)) ] || fail "it did not go on"
 expect 76 "halt file before the first start" sh -c "mkdir $folder/early && touch $folder/early/halt && '$FIELDNET' train $folder/run.yaml --set folder=$folder/early"
 
+# Started once in a job of several tasks, without srun: told, but not refused.
+for started in 0 1; do
+  [ $started -eq 0 ] || export SLURM_STEP_NUM_TASKS=1
+  SLURM_NTASKS=4 expect 0 "one of four tasks" train 1 "$folder/run.yaml" "$folder/alone$started" train.epochs=1
+  [ "$(grep -c "warning: this job has 4 tasks, but fieldnet was started once" "$folder/log")" -eq $((1 - started)) ] || fail "one of four tasks"
+done
+unset SLURM_STEP_NUM_TASKS
+
 for wrong in 1:2:3:4 -5 4x "1-" ""; do
   "$FIELDNET" train "$folder/run.yaml" --set "folder=$folder/wrong" --set "run.time_limit=\"$wrong\"" >"$folder/log" 2>&1
   [ $? -eq 2 ] || fail "run.time_limit '$wrong' was taken"

@@ -246,7 +246,9 @@ static fn_status end(fn_sweep_queue *q, const request *r) {
     FN_TRY(fn_sweep_release(q->store, &r->claim, &lost));
     q->halted |= r->status == FN_HALTED;
     q->stop = true; // whoever stops one trial wants all of them to stop
-    say(q, r->claim.trial, "stopped after epoch %lld, to be gone on with", (long long)r->epoch);
+    say(q, r->claim.trial, "%s after epoch %lld, to be gone on with%s",
+        r->status == FN_HALTED ? "halted" : "stopped", (long long)r->epoch,
+        r->status == FN_HALTED ? " when the halt file in its folder is removed" : "");
   } else {
     FN_TRY(fn_sweep_fail(q->store, &r->claim, (fn_status)r->status, r->message, &lost));
     const fn_trial_record *record = fn_sweep_store_trial(q->store, r->claim.trial);

@@ -552,6 +552,7 @@ static fn_status show_placement(const fn_session *s) {
   const fn_device *taken = s->parameters->device;
   snprintf(device, sizeof device, taken ? "%s %d" : "%s", s->run->compute.backend,
            taken ? taken->info.index : 0);
+  fn_launch_doubt(s->dist->size);
   const fn_status status = fn_placement_table(s->dist, device, &table);
   if (table.data) table.data[table.length - 1] = '\0'; // the log ends its lines itself
   if (table.data) fn_log(s->dist->size > 1 ? FN_INFO : FN_DETAIL, "%s", table.data);
