@@ -48,7 +48,12 @@ static fn_status check_launch(void) {
   return FN_OK;
 }
 
+static bool launched = true;
+
 fn_status fn_launch_foresee(void) {
+  // Now: MPI_Init of a process that nobody launched sets such variables by itself.
+  launched = getenv("SLURM_STEP_NUM_TASKS") || getenv("OMPI_COMM_WORLD_SIZE") ||
+             getenv("PMI_SIZE") || getenv("PMIX_RANK");
 #ifdef OMPI_MAJOR_VERSION // which ends the process by itself, with a page about its own building
   return once(check_srun(!getenv("PMIX_RANK")));
 #else
@@ -62,8 +67,6 @@ fn_status fn_launch_check(int size) {
 
 void fn_launch_doubt(int size) {
   const int tasks = number_of("SLURM_NTASKS"); // of the step where there is one, else of the job
-  const bool launched = getenv("SLURM_STEP_NUM_TASKS") || getenv("OMPI_COMM_WORLD_SIZE") ||
-                        getenv("PMI_SIZE") || getenv("PMIX_RANK");
   if (size == 1 && tasks > 1 && !launched)
     fn_log(FN_WARN,
            "this job has %d tasks, but fieldnet was started once and runs on one rank: srun or "
