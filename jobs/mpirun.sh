@@ -1,6 +1,6 @@
 #!/bin/bash
 # Train without a batch system: on a workstation, or on the hosts of a host file. Starts again after
-# a stop (exit code 75 comes from a signal, a limit or a halt file: then it ends) and after a crash.
+# a stop (exit codes 75 and 76 come from a signal, a limit or a halt file: then it ends) and after a crash.
 #
 # Edit: ranks (one per GPU, or one per socket), cores of each, the two names.
 #     RANKS=4 CORES=8 HOSTFILE=hosts RUN=my_run.yaml jobs/mpirun.sh
@@ -21,7 +21,7 @@ for try in $(seq "$TRIES"); do
   "${launch[@]}" "$FIELDNET" train "$RUN"
   code=$?
   case $code in
-    0 | 75 | 2 | 3 | 4 | 130 | 143) exit $code ;;
+    0 | 75 | 76 | 2 | 3 | 4 | 8 | 130 | 143) exit $code ;;
   esac
   echo "mpirun.sh: exit code $code, try $try of $TRIES" >&2
 done

@@ -160,10 +160,15 @@ class outcome:
         return re.findall(r"^fieldnet: (?!warning).*", self.output, re.M)
 
 
+# After a rank that ends with a failure mpirun sleeps for a second before it makes sure that all others have ended. The program's
+# ranks have all said and saved what they had to by then.
+IMPATIENT = {name: "0" for name in ("OMPI_MCA_odls_base_sigkill_timeout", "PRTE_MCA_odls_base_sigkill_timeout")}
+
+
 def run(ranks, *arguments, limit=120):
     start = time.monotonic()
     process = subprocess.Popen(command(ranks, *arguments), stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, errors="replace",
+                               stderr=subprocess.STDOUT, text=True, errors="replace", env={**os.environ, **IMPATIENT},
                                start_new_session=True)
     try:
         output, _ = process.communicate(timeout=limit)

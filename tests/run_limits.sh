@@ -29,9 +29,26 @@ job=$!
 for i in $(seq 100); do [ -s "$folder/halt/steps.csv" ] && break; sleep 0.1; done
 touch "$folder/halt/halt"
 wait $job
-[ $? -eq 75 ] || fail "halt file: exit status"
-[ ! -e "$folder/halt/halt" ] || fail "the halt file is still there"
+[ $? -eq 76 ] || fail "halt file: exit status"
 [ -e "$folder/halt/checkpoint.h5" ] || fail "no state after the halt file"
+# It holds for the next job in the queue too, until it is removed.
+step=$(progress "$folder/halt" step)
+expect 76 "halt file still there" train 2 "$folder/run.yaml" "$folder/halt" "${settings[@]}" train.epochs=1000000
+grep -q "$folder/halt/halt found.*Remove it" "$folder/log" || fail "the log does not tell of the halt file"
+[ "$(progress "$folder/halt" step)" -eq "$step" ] || fail "a halted run went on"
+"$FIELDNET" status "$folder/halt" | grep -q "stopped.*halt file" || fail "status does not tell of the halt file"
+rm "$folder/halt/halt"
+expect 75 "halt file removed" train 2 "$folder/run.yaml" "$folder/halt" "${settings[@]}" train.epochs=1000000 train.stop_after_steps=2
+[ "$(progress "$folder/halt" step)" -eq $((step + 2)) ] || fail "it did not go on"
+expect 76 "halt file before the first start" sh -c "mkdir $folder/early && touch $folder/early/halt && '$FIELDNET' train $folder/run.yaml --set folder=$folder/early"
+
+# Started once in a job of several tasks, without srun: told, but not refused.
+for started in 0 1; do
+  [ $started -eq 0 ] || export SLURM_STEP_NUM_TASKS=1
+  SLURM_NTASKS=4 expect 0 "one of four tasks" train 1 "$folder/run.yaml" "$folder/alone$started" train.epochs=1
+  [ "$(grep -c "warning: this job has 4 tasks, but fieldnet was started once" "$folder/log")" -eq $((1 - started)) ] || fail "one of four tasks"
+done
+unset SLURM_STEP_NUM_TASKS
 
 for wrong in 1:2:3:4 -5 4x "1-" ""; do
   "$FIELDNET" train "$folder/run.yaml" --set "folder=$folder/wrong" --set "run.time_limit=\"$wrong\"" >"$folder/log" 2>&1

@@ -108,6 +108,20 @@ same_state "$folder/whole/state_400.h5" "$folder/links/state_400.h5" "a chain of
 same_state "$folder/whole/state_400.h5" "$folder/chain/state_400.h5" "the chain of the template"
 echo "chains are done, same numbers"
 
+# A halt file ends a job that would put itself back, and all jobs of a chain; blanks and % in the folder's name.
+halted=$(job "$folder/50% halted" --time 10 -- "${settings[@]}" train.epochs=100000000)
+links=$(job "$folder/halted" --time 10 --chain 3 -- "${settings[@]}" train.epochs=100000000 | tail -1)
+wait_for 120 "steps before the halt file" rows_beyond "$folder/50% halted" 20
+wait_for 120 "steps before the halt file" rows_beyond "$folder/halted" 20
+touch "$folder/50% halted/halt" "$folder/halted/halt"
+wait_for 60 "the halted job" ended "$halted"
+wait_for 60 "the halted chain" ended "$links"
+scontrol show job "$halted" | grep -q "Restarts=0.* ExitCode=76:0" || fail "the halted job was put back, or ended otherwise"
+grep -q "halt found" "$folder/halted/slurm-$links.out" || fail "the last job of the chain does not know of the halt file"
+[ "$(grep -c "going on from" "$folder"/halted/slurm-*.out | awk -F: '{ n += $2 } END { print n }')" -eq 2 ] || fail "not three starts"
+[ "$(cut -d, -f1 "$folder/halted/steps.csv" | tail -1)" -eq "$(progress "$folder/halted" step)" ] || fail "steps after the halt file"
+echo "halted jobs stay where they are"
+
 # SLURM's own signal before the time limit, which comes within half a minute of its time.
 limit=$(job "$folder/signal" --time 1 --warning 45 -- "${settings[@]}" train.epochs=100000000 run.time_limit=none)
 wait_for 120 "SIGUSR1 before the time limit" grep -qs "interrupted after" "$folder/signal/slurm-$limit.out"

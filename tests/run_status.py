@@ -51,6 +51,29 @@ def last_row(into):
     return dict(zip(names, rows[-1]))
 
 
+def check_damage():
+    """Of files as a lost machine leaves them, the table tells what it can, and of the other runs everything."""
+    noise = os.urandom(3000)
+    damages = {"status.json": [b"", b'{"state": "running", "ho', noise, b"[1, 2]", b'{"state": 5, "epochs": 1e300, "step": "x"}'],
+               "metrics.csv": [b"", noise, bytes(3000), b"epoch,step\n\0\0\0\n1,8\n", b"\n\n\n5\n"],
+               "metrics.jsonl": [b"", noise, bytes(3000)], "steps.csv": [noise, bytes(3000)], "resolved.yaml": [b"", noise]}
+    for name, contents in damages.items():
+        for content in contents:
+            shutil.copytree("whole", "hurt", symlinks=True)
+            with open(f"hurt/{name}", "wb") as file:
+                file.write(content)
+            what = f"{name} of {len(content)} bytes ({content[:20]!r})"
+            done = run(1, "status", "hurt", "whole", "--json")
+            check(done.code in (0, 3), f"{what}: exit code {done.code}", done.output)
+            seen = [json.loads(line) for line in done.output.splitlines()]
+            check([s["run"] for s in seen] == ["hurt", "whole"] and seen[1]["state"] == "finished", what, done.output)
+            check(seen[0]["state"] in ("finished", "stopped") and (done.code == 0 or name in seen[0]["note"]), what, done.output)
+            done = run(1, "report", "hurt", "whole", "-o", "hurt.html")
+            check(done.code == 0, f"report, {what}: exit code {done.code}", done.output)
+            shutil.rmtree("hurt")
+    os.remove("hurt.html")
+
+
 def check_ends():
     os.mkdir("empty")
     seen = status("empty")[0]
@@ -72,6 +95,7 @@ def check_ends():
           "the age of the state", str(seen))
     check(seen["host"] == os.uname().nodename and seen["started"] < seen["updated"] <= time.time() + 1, "where and when")
     check(snapshot("whole") == before, "looking left traces")
+    check_damage()
     os.remove("whole/status.json")
     check(status("whole")[0]["state"] == "finished", "a finished run of an older version")
 
@@ -124,15 +148,21 @@ def check_while_running():
             told = json.load(file)
         for silent, machine, expected in ((0, "other", "running"), (40, "other", "running"), (100, "other", "dead"),
                                           (0, told["machine"], "dead")):
-            os.makedirs("far", exist_ok=True)
-            write_text("far/status.json", json.dumps(dict(told, machine=machine, updated=time.time() - silent)))
-            check(status("far", code=9 if expected == "dead" else 0)[0]["state"] == expected,
-                  f"silent for {silent} s on {machine}", table("far"))
+            for wrong in (0, -3600, 3600):  # seconds that the clock of the other machine is ahead
+                os.makedirs("far", exist_ok=True)
+                last = time.time() - silent
+                write_text("far/status.json", json.dumps(dict(told, machine=machine, updated=last + wrong, stepped=last + wrong)))
+                os.utime("far/status.json", (last, last))
+                seen = status("far", code=9 if expected == "dead" else 0)[0]
+                check(seen["state"] == expected and not seen["note"], f"silent for {silent} s on {machine}, clock {wrong} s ahead",
+                      table("far"))
 
         os.kill(process.pid, signal.SIGSTOP)  # still there, and holds its lock
         with open("live/status.json") as file:
             told = json.load(file)
-        write_text("live/status.json", json.dumps(dict(told, updated=time.time() - 500)))
+        last = time.time() - 500
+        write_text("live/status.json", json.dumps(dict(told, updated=last)))
+        os.utime("live/status.json", (last, last))
         seen = status("live")[0]
         check(seen["state"] == "running" and "no sign of life for 8 min" in seen["note"], "a stopped process", str(seen))
         write_text("live/status.json", json.dumps(dict(told, updated=time.time(), stepped=time.time() - 700,

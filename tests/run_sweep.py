@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import os
+import re
 import struct
 import subprocess
 import time
@@ -184,7 +185,30 @@ def outside_values():
     check(ask("ask.yaml") == {"id": None, "state": "busy"}, "now for ever")
 
 
+def far_away():
+    """Results decades away leave the good ones apart on the paper; the best is a finished one, in the picture too."""
+    write_text("far.yaml", ASK.replace("asked", "far").split("    optimizer.momentum")[0])
+    for value in (*range(1, 9), 1e30):
+        ask("far.yaml", "--json", '{"optimizer.name": "adam", "optimizer.lr": 1e-3}')
+        tell("far.yaml", int(value) - 1 if value < 9 else 8, "--value", str(value))
+    lost = ask("far.yaml", "--json", '{"optimizer.name": "adam", "optimizer.lr": 1e-3}')["id"]
+    tell("far.yaml", lost, "--value", "0.5", "--epoch", "1")
+    check("best 1 of trial 0 (finished):" in sweep("status", "far.yaml"), "status: the best of those that are finished")
+    sweep("plot", "far.yaml", "--output", "far.svg")
+    with open("far.svg") as file:
+        text = file.read()
+    # Dots are circles of four arcs, in the colour of finished trials, and in that of the best.
+    dots = [(float(x), float(y)) for x, y in re.findall(
+        r'<path[^>]*rgb\(0%, ?44.7\d*%, ?69.8\d*%\)[^>]* d="M ([0-9.]+) ([0-9.]+) C', text)]
+    heights = sorted({round(y) for x, y in dots if x > 420 and y > 30})
+    check(len(heights) == 8 and heights[-1] - heights[1] > 50, "plot: good results apart", str(heights))
+    check(re.search(r'<path[^>]*rgb\(83.5\d*%, ?36.9\d*%, ?0%\)[^>]* d="M [0-9.]+ [0-9.]+ C', text), "plot: the best")
+
+
 def mistakes():
+    for name in ("sweep.parameters", "sweep.stop"):
+        done = subprocess.run([FIELDNET, "help", name], capture_output=True, text=True)
+        check(done.returncode == 2 and "fieldnet sweep --help" in done.stderr, f"help {name}", done.stderr)
     write_text("bad.yaml", SWEEP.replace("optimizer.lr:", "optimizer.rl:").replace("rule: median", "rule: mean"))
     text = sweep("plan", "bad.yaml", code=2)
     check("bad.yaml:7:5: unknown key 'optimizer.rl', did you mean 'optimizer.lr'?" in text, "a key", text)
@@ -211,5 +235,6 @@ with folder():
     by_hand()
     looking()
     outside_values()
+    far_away()
     mistakes()
     finish()

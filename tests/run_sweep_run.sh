@@ -72,6 +72,9 @@ expect 0 "trials with wrong data" work 2 wrong --group 1
 said "^4 trials: 2 finished, 0 stopped early, 2 failed, 0 left" 1
 said "^trial [13] failed: .*absent" 2
 grep -q '"event":"failed".*absent' "$folder/wrong/trials.jsonl" || fail "the store does not know why a trial failed"
+sed "s|/wrong\$|/nothing|; s|'[^']*lin/[^']*', ||" "$folder/wrong.yaml" >"$folder/nothing.yaml"
+expect 3 "no trial comes to anything" work 2 nothing --group 1
+said "all 2 trials failed: trial [01] failed: .*absent" 1
 sed 's/data.crop: .*/data.crop: [8, none]/' "$folder/wrong.yaml" >"$folder/refused.yaml"
 expect 2 "a value that cannot be" work 2 refused --group 1
 grep -q "refused.yaml:7:.*data.crop" "$folder/log" || fail "a value that cannot be: its place"
@@ -151,8 +154,10 @@ job=$!
 wait_for "steps before the halt file" rows_beyond "$(trial stopped 1)" 100
 touch "$folder/stopped/halt"
 wait $job
-[ $? -eq 75 ] || fail "a halt file: exit status"
-[ -e "$folder/stopped/halt" ] && fail "the halt file is still there"
+[ $? -eq 76 ] || fail "a halt file: exit status"
+expect 76 "a start with the halt file in place" work 4 stopped --group 2
+said "^trial [0-9]* starts" 0
+rm "$folder/stopped/halt"
 sed "s|^set:.*|set: {train.epochs: 100, run.time_limit: 3, run.time_margin: 0.2}|" "$folder/stopped.yaml" >"$folder/timed.yaml"
 for start in $(seq 100); do
   status=0
@@ -179,6 +184,37 @@ said "^trial [01] starts on ranks .*attempt 2:" 2
 said "^6 trials: 4 finished" 1
 same_trials long killed "after a kill" 0 1 2 3
 echo "a killed job is gone on with"
+
+# A worker of a machine that no lock tells of: while its claim is touched its trial is left to it, and waited for in vain; once
+# it is silent for the lease the trial is gone on with.
+RATES=1e-3 sweep near 60
+expect 0 "near" work 1 near
+RATES=1e-3 sweep distant 60 "lease: 3"
+work 1 distant &
+job=$!
+wait_for "steps" rows_beyond "$(trial distant 0)" 40
+kill -KILL $(pgrep -f "^$FIELDNET sweep run $folder/distant.yaml")
+wait $job && fail "a killed sweep ended well"
+claim=$folder/distant/claims/0.1
+sed -i 's/^host .*/host elsewhere/; s/^boot .*/boot elsewhere/; s/^space .*/space elsewhere/' "$claim"
+while sleep 0.5; do touch "$claim"; done &
+worker=$!
+begin=$SECONDS
+expect 0 "a trial that lives elsewhere" work 1 distant
+said "^trial 0 starts" 0
+said "^2 trials: 1 finished, 0 stopped early, 0 failed, 1 left" 1
+[ $((SECONDS - begin)) -ge 4 ] || fail "not waited for the lease"
+expect 75 "the same, named" work 1 distant --trial 0
+kill -KILL $worker
+wait $worker 2>/dev/null
+touch "$claim"
+begin=$SECONDS
+expect 0 "a trial of a dead machine" work 1 distant
+[ $((SECONDS - begin)) -ge 2 ] || fail "taken before the lease was over"
+said "^trial 0 starts, attempt 2" 1
+said "^2 trials: 2 finished" 1
+same_trials near distant "a dead machine" 0 1
+echo "trials of a dead machine are waited for and gone on with"
 
 # Successive halving stops those that begin worse.
 RATES="1e-2, 1e-3, 1e-4" sweep halved 9 "stop: {rule: asha, min_epochs: 1, reduction: 3}"

@@ -95,6 +95,16 @@ grep -q "^12 trials: 10 finished, 0 stopped early, 2 failed, 0 left" "$folder/lo
 grep -q starts "$folder/log" && fail "a trial was done again"
 echo "12 trials, at most $most at a time; a task killed, the scheduler restarted: each done once, same numbers"
 
+# A halt file in the sweep's folder: the running tasks stop, those in the queue end without a step, none is put back.
+sweep halted 1000000 ""
+submit halted --cap 2 --time 10
+wait_for 120 "a running task" test -s "$(trial halted 1)/steps.csv"
+touch "$folder/halted/halt"
+wait_for 120 "the halted array's end" ended
+[ "$(grep -l "halt found" "$folder"/halted/slurm-*.out | wc -l)" -eq 12 ] || fail "not all tasks found the halt file"
+[ ! -e "$(trial halted 2)" ] || fail "a task that was in the queue began its trial"
+echo "a halted array stays where it is"
+
 # The template, with a time limit that stops each task: put back by itself, done in the end.
 sweep limited 150 ", run.time_margin: 50"
 export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo

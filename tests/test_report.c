@@ -9,9 +9,12 @@
 #include <cmocka.h>
 #include <dirent.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -344,6 +347,64 @@ static void a_run_survives_an_unwritable_folder(void **state) {
   remove_tree(folder);
 }
 
+/** Lines of a table, all with as many commas as its first; how many lines. */
+static int whole_lines(const char *text) {
+  int lines = 0, expected = -1, commas = 0;
+  for (; *text; text++) {
+    commas += *text == ',';
+    if (*text != '\n') continue;
+    if (expected < 0) expected = commas;
+    assert_int_equal(commas, expected);
+    commas = 0;
+    lines++;
+  }
+  return lines;
+}
+
+/* A line is torn when the disk is full; when it has room again, tables go on at the next epoch. */
+static void tables_go_on_after_a_full_disk(void **state) {
+  (void)state;
+  char folder[64], path[128];
+  strcpy(folder, temporary_folder());
+  const fn_run run = {.folder = folder};
+  fn_observer observer;
+  signal(SIGXFSZ, SIG_IGN);
+  assert_int_equal(fn_report_create(&run, &observer), FN_OK);
+  observer.start(observer.self, &run, "", 0);
+  for (int64_t step = 1; step <= 5; step++)
+    play_step(&observer, step);
+  play_epoch(&observer, 1);
+  struct stat info;
+  struct rlimit before, full;
+  snprintf(path, sizeof path, "%s/steps.csv", folder);
+  assert_int_equal(stat(path, &info), 0);
+  assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+  full = (struct rlimit){.rlim_cur = (rlim_t)info.st_size + 10, .rlim_max = before.rlim_max};
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &full), 0);
+  play_step(&observer, 6);
+  play_step(&observer, 7);
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+  for (int64_t step = 8; step <= 15; step++) {
+    play_step(&observer, step);
+    if (step % STEPS == 0) play_epoch(&observer, step / STEPS);
+  }
+  observer.finish(observer.self, FN_OK);
+  fn_report_destroy(&observer);
+  char *steps = content(folder, "steps.csv"), *metrics = content(folder, "metrics.csv"),
+       *lines = content(folder, "metrics.jsonl");
+  assert_in_range(whole_lines(steps), 1 + 5 + 5, 1 + 15);
+  assert_non_null(strstr(steps, "\n5,1,5,"));
+  assert_non_null(strstr(steps, "\n11,3,1,"));
+  assert_int_equal(whole_lines(metrics), 1 + 3);
+  assert_non_null(strstr(lines, "{\"event\":\"epoch\",\"epoch\":2,"));
+  for (char *at = lines; (at = strchr(at, '\n')); at++)
+    assert_true(at[-1] == '}' && (at[1] == '{' || at[1] == '\0'));
+  free(steps);
+  free(metrics);
+  free(lines);
+  remove_tree(folder);
+}
+
 static void tables_hold_exact_values(void **state) {
   (void)state;
   char text[40];
@@ -649,6 +710,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(a_run_started_again_begins_anew),
       cmocka_unit_test(an_epoch_ended_twice_is_logged_once),
       cmocka_unit_test(a_run_survives_an_unwritable_folder),
+      cmocka_unit_test(tables_go_on_after_a_full_disk),
       cmocka_unit_test(tables_hold_exact_values),
       cmocka_unit_test(progress_line_counts_down),
       cmocka_unit_test(color_maps_order_values_by_lightness),

@@ -49,7 +49,9 @@ train() {
   if [ "$ranks" -eq 1 ]; then
     "$FIELDNET" train "$run" --set "folder=$into" ${settings[@]+"${settings[@]}"} >"$folder/log" 2>&1
   else
-    "$MPIRUN" -n "$ranks" "$FIELDNET" train "$run" --set "folder=$into" ${settings[@]+"${settings[@]}"} >"$folder/log" 2>&1
+    # After a rank that ends with a failure, or stopped, mpirun would sleep for a second.
+    OMPI_MCA_odls_base_sigkill_timeout=0 PRTE_MCA_odls_base_sigkill_timeout=0 \
+      "$MPIRUN" -n "$ranks" "$FIELDNET" train "$run" --set "folder=$into" ${settings[@]+"${settings[@]}"} >"$folder/log" 2>&1
   fi
 }
 

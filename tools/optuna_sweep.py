@@ -32,6 +32,7 @@ except ImportError as error:
     sys.exit(f"{error.name} is not installed: pip install optuna pyyaml")
 
 RESUMABLE = 75  # exit code of a training that was stopped with its state saved
+HALTED = 76  # so by a halt file
 AGAIN = (1, 5, 9)  # of failures that another start may mend; below 0: killed
 KEYS = {"train": "train_loss", "validation": "validation_loss", "accuracy": "validation_accuracy",
         "auc": "validation_auc", "f1": "validation_f1"}
@@ -164,8 +165,10 @@ def follow(sweep, asked, process, epochs, trial):
                 trial.report(value, epoch)
             if told != "go":
                 # A file of this name asks all ranks to save and leave.
-                open(os.path.join(asked["folder"], "halt"), "w").close()
+                halt = os.path.join(asked["folder"], "halt")
+                open(halt, "w").close()
                 process.wait()
+                os.remove(halt)
                 raise Stopped(told)
         if code is not None:
             return code
@@ -194,6 +197,9 @@ def train(sweep, options, asked, trial):
                 sweep.tell(asked["id"], "--state", "finished", "--seconds",
                            f"{time.monotonic() - begin:.3f}")
                 return
+    if code == HALTED:
+        sweep.tell(asked["id"], "--state", "released")
+        raise RuntimeError("halted, and given back to the sweep")
     sweep.tell(asked["id"], "--state", "failed", "--message", f"exit code {code}")
     raise RuntimeError(f"trial {asked['id']} failed with exit code {code}")
 

@@ -29,6 +29,7 @@ typedef enum fn_status {
   FN_ERR_LOST = 9,        /**< a rank does not answer or does not get on */
   FN_ERR_DEVICE = 10,     /**< no usable GPU, too few of them, or one that failed */
   FN_INTERRUPTED = 75,    /**< stopped by request, state saved: start again to go on */
+  FN_HALTED = 76,         /**< likewise, by a halt file: not before it is removed */
 } fn_status;
 
 /** Version as "major.minor.patch". */
@@ -36,6 +37,9 @@ const char *fn_version(void);
 
 /** Short name of a status, e.g. "data error". */
 const char *fn_status_name(fn_status status);
+
+/** Whether a status means that a run was stopped in order, with its state saved. */
+bool fn_is_stop(fn_status status);
 
 /** Message of the calling thread's last failure; "" when there was none. Owned by fieldnet. */
 const char *fn_error_message(void);

@@ -25,8 +25,13 @@ const char *fn_status_name(fn_status status) {
     case FN_ERR_DEVICE: return "device failed";
     case FN_ERR_UNSUPPORTED: return "unsupported";
     case FN_INTERRUPTED: return "interrupted";
+    case FN_HALTED: return "halted";
   }
   return "unknown status";
+}
+
+bool fn_is_stop(fn_status status) {
+  return status == FN_INTERRUPTED || status == FN_HALTED;
 }
 
 const char *fn_error_message(void) {

@@ -214,7 +214,7 @@ fn_status fn_cli(int argc, char **argv) {
   const fn_status status =
       command ? run_command(command, argc - 2, argv + 2) : unknown_command(word);
   const char *message = fn_error_message();
-  if (status != FN_OK && status != FN_INTERRUPTED && message[0])
+  if (status != FN_OK && !fn_is_stop(status) && message[0])
     fprintf(stderr, "fieldnet: %s\n", message);
   return status;
 }

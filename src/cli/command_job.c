@@ -1,30 +1,57 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/system.h"
 #include "cli/command_job.h"
+#include "run/limits.h"
 
 static const char *base_name(const char *path) {
   const char *slash = strrchr(path, '/');
   return slash && slash[1] ? slash + 1 : path;
 }
 
-static fn_status one_of(const fn_command_line *line, const char *option, const char *fallback,
-                        const char *const *names, int count, const char **value) {
-  *value = fn_command_text(line, option, fallback);
+static fn_status one_of(const fn_command_line *line, const char *option, const char *names,
+                        const char *const *name, int count, const char **value) {
+  *value = fn_command_text(line, option, name[0]);
   for (int i = 0; i < count; i++)
-    if (strcmp(*value, names[i]) == 0) return FN_OK;
-  FN_FAIL(FN_ERR_CONFIG, "--%s: %s is neither %s nor %s", option, *value, names[0], names[1]);
+    if (strcmp(*value, name[i]) == 0) return FN_OK;
+  FN_FAIL(FN_ERR_CONFIG, "--%s: expected %s, found %s", option, names, *value);
+}
+
+/** Seconds of a time as SLURM writes it; INFINITY: none, negative: it is no such time. */
+static double slurm_seconds(const char *text) {
+  if (strcasecmp(text, "infinite") == 0 || strcasecmp(text, "unlimited") == 0 ||
+      strcmp(text, "0") == 0)
+    return (double)INFINITY;
+  const double seconds = fn_duration_parse(text);
+  return strpbrk(text, "-:") ? seconds : 60 * seconds; // a number alone is minutes
+}
+
+/** A signal that comes at once would stop each start, and put the job back, for ever. */
+static fn_status read_time(const fn_command_line *line, fn_job *job) {
+  const double limit = job->time ? slurm_seconds(job->time) : (double)INFINITY;
+  FN_CHECK(limit > 0, FN_ERR_CONFIG,
+           "--time: expected minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS, found %s",
+           job->time);
+  if (limit / 5 < (double)job->warning) job->warning = limit > 25 ? (int64_t)(limit / 5) : 5;
+  FN_TRY(fn_command_integer(line, "warning", 5, 65535, &job->warning));
+  FN_CHECK((double)job->warning < limit, FN_ERR_CONFIG,
+           "--warning: a signal %lld s before the time limit %s comes when the job starts",
+           (long long)job->warning, job->time);
+  return FN_OK;
 }
 
 static fn_status read_options(const fn_command_line *line, fn_job *job) {
-  static const char *const commands[] = {"train", "test"}, *const launchers[] = {"srun", "mpirun"};
+  static const char *const commands[] = {"train", "test", "predict"}, *const launchers[] = {
+                                                                          "srun", "mpirun"};
   job->name = fn_command_text(line, "name", base_name(job->folder));
   job->time = fn_command_text(line, "time", NULL);
   job->partition = fn_command_text(line, "partition", NULL);
@@ -32,14 +59,15 @@ static fn_status read_options(const fn_command_line *line, fn_job *job) {
   job->qos = fn_command_text(line, "qos", NULL);
   job->memory = fn_command_text(line, "mem", NULL);
   job->mpi = fn_command_text(line, "mpi", "pmix");
-  if (!job->command) FN_TRY(one_of(line, "command", "train", commands, 2, &job->command));
-  FN_TRY(one_of(line, "launcher", "srun", launchers, 2, &job->launcher));
+  if (!job->command)
+    FN_TRY(one_of(line, "command", "train, test or predict", commands, 3, &job->command));
+  FN_TRY(one_of(line, "launcher", "srun or mpirun", launchers, 2, &job->launcher));
   FN_TRY(fn_command_integer(line, "nodes", 1, 1000000, &job->nodes));
   FN_TRY(fn_command_integer(line, "gpus-per-node", 0, 1024, &job->gpus_per_node));
   if (job->gpus_per_node > 0) job->ranks_per_node = job->gpus_per_node;
   FN_TRY(fn_command_integer(line, "ranks-per-node", 1, 1024, &job->ranks_per_node));
   FN_TRY(fn_command_integer(line, "cpus-per-rank", 1, 4096, &job->cpus_per_rank));
-  FN_TRY(fn_command_integer(line, "warning", 5, 65535, &job->warning));
+  FN_TRY(read_time(line, job));
   return fn_command_integer(line, "retries", 0, 1000000, &job->retries);
 }
 
@@ -47,7 +75,8 @@ static fn_status read_options(const fn_command_line *line, fn_job *job) {
 static fn_status read_site(const fn_command_line *line, char **site) {
   const char *path = fn_command_text(line, "site", getenv("FIELDNET_SITE"));
   *site = NULL;
-  return path ? fn_file_read(path, site, NULL) : FN_OK;
+  if (!path || fn_file_read(path, site, NULL) == FN_OK) return FN_OK;
+  FN_FAIL(FN_ERR_CONFIG, "site file: %s", fn_error_message());
 }
 
 /** Start sbatch with its output into `output`; *child is its process. */

@@ -1,4 +1,5 @@
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -19,6 +20,7 @@ typedef struct watcher {
   double every;   // seconds; 0: look once
   bool all_ended; // nothing more will happen by itself
   bool fine;
+  bool unreadable; // files of a run could not be read
 } watcher;
 
 static void print(const watcher *w, const fn_run_status *status, int count, double now) {
@@ -47,8 +49,12 @@ static fn_status look(watcher *w, fn_arena *arena) {
   fn_run_status *status = fn_arena_take(arena, sizeof *status * (size_t)list.count);
   const double now = fn_time_now();
   w->all_ended = true;
+  w->unreadable = false;
   for (int i = 0; i < list.count; i++) {
-    FN_TRY(fn_run_status_read(list.folder[i], now, &status[i]));
+    if (fn_run_status_read(list.folder[i], now, &status[i]) != FN_OK) {
+      w->unreadable = true; // the others are worth showing
+      snprintf(status[i].note, sizeof status[i].note, "%s", fn_error_message());
+    }
     const fn_run_state state = status[i].state;
     w->all_ended &= state == FN_RUN_FINISHED || state == FN_RUN_FAILED || state == FN_RUN_DEAD;
   }
@@ -76,5 +82,6 @@ fn_status fn_command_status(const fn_command_line *line) {
     pause_for(w.every);
   }
   fn_error_clear();
+  if (w.unreadable) return FN_ERR_DATA;
   return w.fine ? FN_OK : FN_ERR_LOST;
 }

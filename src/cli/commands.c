@@ -203,10 +203,11 @@ static const fn_command_entry commands[] = {
                 {"account", "A", "account"},
                 {"qos", "Q", "quality of service"},
                 {"name", "NAME", "name of the job (the run folder's)"},
-                {"warning", "S", "seconds between the signal and the time limit (300)"},
+                {"warning", "S",
+                 "seconds between the signal and the time limit (300, at most a fifth of --time)"},
                 {"retries", "N", "crashes in a row after which to give up (3)"},
                 {"chain", "N", "N jobs after each other instead of one that is requeued"},
-                {"command", "NAME", "train or test (train)"},
+                {"command", "NAME", "train, test or predict (train)"},
                 {"launcher", "NAME", "srun or mpirun (srun)"},
                 {"mpi", "TYPE", "of srun --mpi (pmix)"},
                 {"site", "FILE", "lines for this machine ($FIELDNET_SITE)"},
@@ -272,46 +273,60 @@ static const fn_command_entry commands[] = {
          "print it as one JSON object; tell: record what came of it. The answer to a value of an "
          "epoch is 'go', 'stop' (by the rule of the sweep) or 'lost' (the trial is somebody "
          "else's).\n\n"
+         "The file has 'run:', the run's file; 'set:', keys of all trials; and 'sweep:' with\n"
+         "  parameters: KEY: [VALUE, ...] or KEY: {RANGE: [LOW, HIGH], points: N, when: {KEY: "
+         "VALUE}}\n"
+         "              for each key that varies; RANGE is uniform, log, integer or log_integer\n"
+         "  method:     grid, random, sobol or ask; trials: how many are drawn; seed: of the "
+         "draws\n"
+         "  seeds:      repeats of each setting\n"
+         "  metric:     train, validation, accuracy, auc or f1; direction: minimize or maximize\n"
+         "  stop:       none, median or asha, or {rule: R, min_epochs: N, reduction: X, "
+         "min_trials: N}\n"
+         "  attempts:   failures in a row; lease: seconds of a dead worker; folder: of all "
+         "trials\n\n"
          "docs/sweeps.md describes the file, the rules and the store.",
      .takes_set = true,
      .extra_min = 2,
      .extra_max = 3,
-     .option = {{"group", "G", "run: ranks that train one trial together (1)"},
-                {"trial", "N", "run: this trial only, on all ranks"},
-                {"trials", "RANGES", "run: these trials only, as in 0-3,7"},
-                {"cap", "N", "job: trials that run at the same time (as many as fit)"},
-                {"nodes", "N", "job: nodes of a trial (1)"},
-                {"ranks-per-node", "N", "job: ranks on each node (as many as GPUs, else 1)"},
-                {"gpus-per-node", "N", "job: GPUs of each node (0)"},
-                {"cpus-per-rank", "N", "job: cores of each rank (the scheduler's default)"},
-                {"time", "T", "job: time limit as SLURM writes it (the partition's)"},
-                {"mem", "M", "job: memory per node as SLURM writes it"},
-                {"partition", "P", "job: partition"},
-                {"account", "A", "job: account"},
-                {"qos", "Q", "job: quality of service"},
-                {"name", "NAME", "job: its name (the sweep folder's)"},
-                {"warning", "S", "job: seconds between the signal and the time limit (300)"},
-                {"retries", "N", "job: crashes of a trial in a row after which to give up (3)"},
-                {"launcher", "NAME", "job: srun or mpirun (srun)"},
-                {"mpi", "TYPE", "job: of srun --mpi (pmix)"},
-                {"site", "FILE", "job: lines for this machine ($FIELDNET_SITE)"},
-                {"output", "FILE",
-                 "job, table, plot: where to write it (job.sbatch or sweep.png in the sweep's "
-                 "folder; tables to standard output)"},
-                {"submit", NULL, "job: hand it to sbatch"},
-                {"all", NULL, "plan: print every trial"},
-                {"step-seconds", "S", "plan: time of a training step, for the estimate"},
-                {"top", "N", "best: settings that are printed (5)"},
-                {"json", "VALUES", "ask: values chosen outside, as a JSON object"},
-                {"queue", NULL, "ask: only register the values; sweep run will train them"},
-                {"lease", "S",
-                 "ask: seconds after the last word from outside until the trial may "
-                 "be given to somebody else (never)"},
-                {"value", "V", "tell: the metric"},
-                {"epoch", "E", "tell: the value is that after epoch E"},
-                {"state", "STATE", "tell: the end: finished, failed or released (to be resumed)"},
-                {"seconds", "S", "tell: time that the trial took"},
-                {"message", "TEXT", "tell: why it failed"}},
+     .option =
+         {{"group", "G", "run: ranks that train one trial together (1)"},
+          {"trial", "N", "run: this trial only, on all ranks"},
+          {"trials", "RANGES", "run: these trials only, as in 0-3,7"},
+          {"cap", "N", "job: trials that run at the same time (as many as fit)"},
+          {"nodes", "N", "job: nodes of a trial (1)"},
+          {"ranks-per-node", "N", "job: ranks on each node (as many as GPUs, else 1)"},
+          {"gpus-per-node", "N", "job: GPUs of each node (0)"},
+          {"cpus-per-rank", "N", "job: cores of each rank (the scheduler's default)"},
+          {"time", "T", "job: time limit as SLURM writes it (the partition's)"},
+          {"mem", "M", "job: memory per node as SLURM writes it"},
+          {"partition", "P", "job: partition"},
+          {"account", "A", "job: account"},
+          {"qos", "Q", "job: quality of service"},
+          {"name", "NAME", "job: its name (the sweep folder's)"},
+          {"warning", "S",
+           "job: seconds between the signal and the time limit (300, at most a fifth of --time)"},
+          {"retries", "N", "job: crashes of a trial in a row after which to give up (3)"},
+          {"launcher", "NAME", "job: srun or mpirun (srun)"},
+          {"mpi", "TYPE", "job: of srun --mpi (pmix)"},
+          {"site", "FILE", "job: lines for this machine ($FIELDNET_SITE)"},
+          {"output", "FILE",
+           "job, table, plot: where to write it (job.sbatch or sweep.png in the sweep's "
+           "folder; tables to standard output)"},
+          {"submit", NULL, "job: hand it to sbatch"},
+          {"all", NULL, "plan: print every trial"},
+          {"step-seconds", "S", "plan: time of a training step, for the estimate"},
+          {"top", "N", "best: settings that are printed (5)"},
+          {"json", "VALUES", "ask: values chosen outside, as a JSON object"},
+          {"queue", NULL, "ask: only register the values; sweep run will train them"},
+          {"lease", "S",
+           "ask: seconds after the last word from outside until the trial may "
+           "be given to somebody else (never)"},
+          {"value", "V", "tell: the metric"},
+          {"epoch", "E", "tell: the value is that after epoch E"},
+          {"state", "STATE", "tell: the end: finished, failed or released (to be resumed)"},
+          {"seconds", "S", "tell: time that the trial took"},
+          {"message", "TEXT", "tell: why it failed"}},
      .function = fn_command_sweep},
     {.name = "help",
      .synopsis = "[COMMAND | KEY | SECTION] [--man | --markdown | --completion]",
@@ -361,6 +376,7 @@ static const fn_exit_code exit_codes[] = {
      "or is dead"},
     {FN_ERR_DEVICE, "no usable GPU, too few of them, or one that failed"},
     {FN_INTERRUPTED, "stopped by request with the state saved: start again to go on"},
+    {FN_HALTED, "likewise, by a halt file: remove it and start again; batch scripts do not"},
 };
 
 int fn_exit_code_count(void) {

@@ -114,6 +114,12 @@ fn_status fn_help_key(FILE *out, const char *path) {
     }
     return FN_OK;
   }
+  // The keys of a sweep's file are no keys of a run.
+  if (in_section(path, "sweep"))
+    FN_FAIL(FN_ERR_CONFIG,
+            "help: '%s' is no key of a run: fieldnet sweep --help tells of the keys of a sweep's "
+            "file, docs/sweeps.md of all of them",
+            path);
   const char *names[512];
   int count = 0;
   for (int i = 0; i < fn_key_count() && count < 256; i++)

@@ -8,7 +8,7 @@ static fn_status leave(fn_dist *dist, fn_status status) {
   // Every rank has the agreed message by now; one of them is enough. It is said here, because the
   // first rank to exit with a failure makes mpirun kill the others, and all leave together below.
   // Being stopped on request is no error.
-  const bool failed = status != FN_OK && status != FN_INTERRUPTED;
+  const bool failed = status != FN_OK && !fn_is_stop(status);
   if (dist->rank == 0 && failed && fn_error_message()[0])
     fprintf(stderr, "fieldnet: %s\n", fn_error_message());
   fflush(stdout);

@@ -379,8 +379,8 @@ static const fn_key keys[] = {
     {KEY("run.time_margin", REAL, run.time_margin), .fallback = "30", FROM(0), .unit = "s",
      .meaning = "Time kept before the limit, beyond the longest step and save so far."},
     {KEY("run.halt_file", TEXT, run.halt_file), .fallback = "halt",
-     .meaning = "A file of this name in the run folder stops the run as a signal does; it is "
-                "removed."},
+     .meaning = "A file of this name in the run folder stops the run as a signal does, and keeps "
+                "it from going on until it is removed."},
     {KEY("run.hang_timeout", REAL, run.hang_timeout), OFF(0), ABOVE(0), .unit = "s",
      .meaning = "A rank that does not get on for so long is named and the job ended; null: wait "
                 "for ever. Longer than the longest step, validation and save."},

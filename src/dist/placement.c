@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/system.h"
 #include "dist/mpi_status.h"
 
@@ -47,7 +48,12 @@ static fn_status check_launch(void) {
   return FN_OK;
 }
 
+static bool launched = true;
+
 fn_status fn_launch_foresee(void) {
+  // Now: MPI_Init of a process that nobody launched sets such variables by itself.
+  launched = getenv("SLURM_STEP_NUM_TASKS") || getenv("OMPI_COMM_WORLD_SIZE") ||
+             getenv("PMI_SIZE") || getenv("PMIX_RANK");
 #ifdef OMPI_MAJOR_VERSION // which ends the process by itself, with a page about its own building
   return once(check_srun(!getenv("PMIX_RANK")));
 #else
@@ -57,6 +63,15 @@ fn_status fn_launch_foresee(void) {
 
 fn_status fn_launch_check(int size) {
   return size > 1 ? FN_OK : once(check_launch());
+}
+
+void fn_launch_doubt(int size) {
+  const int tasks = number_of("SLURM_NTASKS"); // of the step where there is one, else of the job
+  if (size == 1 && tasks > 1 && !launched)
+    fn_log(FN_WARN,
+           "this job has %d tasks, but fieldnet was started once and runs on one rank: srun or "
+           "mpirun starts it on all of them",
+           tasks);
 }
 
 char *fn_ranges_text(const unsigned char *flag, int count, char *text, size_t size) {

@@ -14,6 +14,10 @@ fn_status fn_launch_check(int size);
 /** What can be seen of that before MPI_Init, which fails without saying what to do. */
 fn_status fn_launch_foresee(void);
 
+/** Warn when a batch job has several tasks and nobody launched them: the script lacks its srun.
+ * That may be meant. Not collective. */
+void fn_launch_doubt(int size);
+
 /** A table with a line per rank - host, cores, NUMA nodes, threads, device - where neighbours that
  *  differ in nothing but the rank share a line. `device` of this rank, e.g. "cpu". *table is the
  *  text on rank 0, empty elsewhere. Collective. */

@@ -142,7 +142,7 @@ static void *beat(void *argument) {
     pthread_mutex_unlock(&b->lock);
     put(b, &text);
     fn_text_free(&text);
-    const double until = now() + b->interval;
+    const double until = fn_clock() + b->interval;
     const struct timespec wake = {.tv_sec = (time_t)until,
                                   .tv_nsec = (long)(1e9 * (until - (double)(time_t)until))};
     pthread_mutex_lock(&b->lock);
@@ -191,7 +191,11 @@ fn_status fn_beat_start(const fn_run *run, double interval, int ranks, int64_t r
   b->state = "running";
   b->exit_code = -1;
   pthread_mutex_init(&b->lock, NULL);
-  pthread_cond_init(&b->wake, NULL);
+  pthread_condattr_t monotonic; // a clock that is set back must not keep the thread asleep
+  pthread_condattr_init(&monotonic);
+  pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+  pthread_cond_init(&b->wake, &monotonic);
+  pthread_condattr_destroy(&monotonic);
   if (pthread_create(&b->thread, NULL, beat, b) != 0) {
     pthread_mutex_destroy(&b->lock);
     pthread_cond_destroy(&b->wake);
@@ -259,9 +263,9 @@ void fn_beat_stop(fn_beat *b, bool ended, fn_status status, const char *message)
   pthread_join(b->thread, NULL);
   if (ended) {
     fn_text text = {0};
-    b->state = status == FN_OK ? "finished" : status == FN_INTERRUPTED ? "stopped" : "failed";
+    b->state = status == FN_OK ? "finished" : fn_is_stop(status) ? "stopped" : "failed";
     b->exit_code = (int)status;
-    if (status != FN_OK && status != FN_INTERRUPTED)
+    if (status != FN_OK && !fn_is_stop(status))
       snprintf(b->message, sizeof b->message, "%s", message);
     compose(b, &text);
     put(b, &text);

@@ -84,6 +84,9 @@ static void draw_axes(cairo_t *cr, const frame *f) {
   cairo_set_line_width(cr, 0.8);
   ticks_of(&f->x, (int)(f->width / 80) + 1, &ticks);
   for (int i = 0; i < ticks.count; i++) {
+    if (f->panel->whole_x && ticks.at[i] != round(ticks.at[i])) continue;
+    if (f->panel->whole_x && !f->x.log)
+      snprintf(ticks.label[i], sizeof ticks.label[i], "%g", ticks.at[i]);
     const double x = place(&f->x, ticks.at[i]);
     if (x < f->left - 0.01 || x > right + 0.01) continue;
     const bool major = ticks.label[i][0];
@@ -302,6 +305,7 @@ fn_status fn_plot_losses(const double *epoch, const double *train, const double 
       {"training", epoch, train, count, .colour = 0, .markers = markers},
       {"validation", epoch, validation, count, .colour = 1, .markers = markers}};
   const fn_panel panel = {.x_label = "epoch",
+                          .whole_x = true,
                           .y_label = "loss (normalised units)",
                           .log_y = positive,
                           .series = series,

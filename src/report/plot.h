@@ -30,6 +30,7 @@ typedef struct fn_series {
 typedef struct fn_panel {
   const char *title, *x_label, *y_label; /**< NULL: none */
   bool log_x, log_y;
+  bool whole_x; /**< x are whole numbers: so are the ticks */
   bool fixed_y; /**< use y_low and y_high instead of the data's range */
   double y_low, y_high;
   bool has_level; /**< a thin horizontal line at y = level */

@@ -27,11 +27,11 @@ typedef struct report {
   int64_t warned;                    // how many there were
 } report;
 
-/** A kind of output that fails is given up with one warning; the run is worth more than its log. */
+/** A kind of output that fails is left out with one warning; the run is worth more than its log. */
 static void check(fn_status status, bool *working, const char *what) {
   if (status == FN_OK) return;
   *working = false;
-  fn_log(FN_WARN, "no more %s from this run: %s", what, fn_error_message());
+  fn_log(FN_WARN, "no more %s for now: %s", what, fn_error_message());
   fn_error_clear();
 }
 
@@ -46,6 +46,22 @@ static void check_events(report *r, fn_status status) {
 }
 static void check_plots(report *r, fn_status status) {
   check(status, &r->plots, "plots");
+}
+
+/** Once per epoch: a disk that was full may have room again. What was written in part is taken
+ * away, rows of the time between are lost. A failure was told when it began. */
+static void try_again(report *r, const fn_epoch_event *e) {
+  if (!r->tables) {
+    fn_csv_close(&r->csv);
+    r->tables = fn_csv_open(r->run->folder, e->step, fn_run_has_cubes(r->run), &r->csv) == FN_OK;
+    if (r->tables) fn_log(FN_INFO, "rows are written to metrics.csv and steps.csv again");
+  }
+  if (!r->lines) {
+    fn_jsonl_close(&r->jsonl);
+    r->lines = fn_jsonl_open(r->run->folder, e->step, &r->jsonl) == FN_OK;
+    if (r->lines) fn_log(FN_INFO, "lines are written to metrics.jsonl again");
+  }
+  fn_error_clear();
 }
 
 /** Called by whoever logs, on any thread, inside the log: only takes notes. */
@@ -196,6 +212,7 @@ static bool logged_before(const report *r, int64_t epoch) {
 static void on_epoch(void *self, const fn_epoch_event *e) {
   report *r = self;
   fn_beat_epoch(r->beat, e);
+  if (!r->tables || !r->lines) try_again(r, e);
   put_warnings(r);
   fn_console_epoch(&r->console, e);
   if (logged_before(r, e->epoch)) return;

@@ -36,6 +36,8 @@ typedef struct told {
   fn_run_state state;
   bool here; // written by a process of this machine
   double interval;
+  double ahead; // seconds by which the file's clock, which is ours or the file server's, is ahead
+                // of the clock of the machine that runs: the file's time is that of its last word
 } told;
 
 static double number(const fn_options *file, const char *key) {
@@ -116,6 +118,9 @@ static fn_status read_status_file(const char *folder, fn_run_status *s, told *t)
   fn_options *file = NULL;
   const fn_status status = fn_options_from_text(text, path, &file);
   if (status == FN_OK && file) read_file(file, s, t);
+  struct stat info;
+  if (isfinite(s->updated) && stat(path, &info) == 0)
+    t->ahead = (double)info.st_mtim.tv_sec + 1e-9 * (double)info.st_mtim.tv_nsec - s->updated;
   fn_options_destroy(file);
   free(text);
   return status == FN_OK ? FN_OK : FN_ERR_DATA;
@@ -135,9 +140,9 @@ static fn_status read_events(const char *folder, told *t) {
     if (!fn_text_starts(line, "{\"event\":\"finish\"")) continue;
     const char *status = strstr(line, "\"status\":");
     const int code = status ? atoi(status + 9) : FN_ERR_INTERNAL;
-    t->state = code == FN_OK            ? FN_RUN_FINISHED
-               : code == FN_INTERRUPTED ? FN_RUN_STOPPED
-                                        : FN_RUN_FAILED;
+    t->state = code == FN_OK                 ? FN_RUN_FINISHED
+               : fn_is_stop((fn_status)code) ? FN_RUN_STOPPED
+                                             : FN_RUN_FAILED;
   }
   free(text);
   return FN_OK;
@@ -207,13 +212,14 @@ static bool is_alive(const fn_run_status *s, const told *t, fn_lock_state lock, 
   if (lock == FN_LOCK_HELD) return true;
   if (t->here && lock == FN_LOCK_FREE) return false;
   if (t->here) return process_exists(s->pid);
-  return now - s->updated < patience(t); // false without status.json
+  return now - t->ahead - s->updated < patience(t); // false without status.json
 }
 
 /** Running, but does it get on? */
 static void look_for_trouble(fn_run_status *s, const told *t, double now) {
   char since[32];
-  const double silent = now - s->updated, still = now - fmax(s->stepped, s->started);
+  const double there = now - t->ahead; // by the clock of the machine that runs
+  const double silent = there - s->updated, still = there - fmax(s->stepped, s->started);
   const double taken = s->stepped - s->started;
   if (isfinite(silent) && silent > patience(t)) {
     snprintf(s->note, sizeof s->note, "no sign of life for %s",
@@ -235,8 +241,17 @@ static void conclude(const char *folder, fn_run_status *s, const told *t, double
     snprintf(s->note, sizeof s->note, "starting");
   }
   if (s->state == FN_RUN_NEVER && isfinite(s->saved)) s->state = FN_RUN_STOPPED;
+  if (s->state == FN_RUN_STOPPED && s->exit_code == FN_HALTED)
+    snprintf(s->note, sizeof s->note, "by a halt file");
   if (s->state == FN_RUN_RUNNING && !s->note[0]) look_for_trouble(s, t, now);
   if (s->state != FN_RUN_RUNNING) s->eta = (double)NAN;
+}
+
+/** Keep the first complaint: what else there is can be told all the same. */
+static void note_trouble(fn_status status, char *trouble, size_t size) {
+  if (status == FN_OK) return;
+  if (!trouble[0]) snprintf(trouble, size, "%s", fn_error_message());
+  fn_error_clear();
 }
 
 fn_status fn_run_status_read(const char *folder, double now, fn_run_status *s) {
@@ -256,11 +271,13 @@ fn_status fn_run_status_read(const char *folder, double now, fn_run_status *s) {
   s->lr = s->samples_per_second = none;
   s->started = s->updated = s->stepped = s->saved = s->eta = none;
   told t = {.state = FN_RUN_NEVER, .interval = none};
-  FN_TRY(read_status_file(folder, s, &t));
-  if (!isfinite(s->updated)) FN_TRY(read_events(folder, &t));
-  FN_TRY(read_tables(folder, s));
+  char trouble[1024] = "";
+  note_trouble(read_status_file(folder, s, &t), trouble, sizeof trouble);
+  if (!isfinite(s->updated)) note_trouble(read_events(folder, &t), trouble, sizeof trouble);
+  note_trouble(read_tables(folder, s), trouble, sizeof trouble);
   read_state_time(folder, s);
   conclude(folder, s, &t, now);
+  FN_CHECK(!trouble[0], FN_ERR_DATA, "%s", trouble);
   return FN_OK;
 }
 

@@ -42,7 +42,8 @@ typedef struct fn_run_status {
 } fn_run_status;
 
 /** Look at one folder at time `now`.
- *  @return FN_OK also when there is nothing; FN_ERR_DATA when the folder's files cannot be read */
+ *  @return FN_OK also when there is nothing; FN_ERR_DATA when a file cannot be read: then *status
+ *          holds what the others tell */
 fn_status fn_run_status_read(const char *folder, double now, fn_run_status *status);
 
 /** Whether the folder itself is that of a run. */

@@ -36,7 +36,8 @@ typedef struct picture {
   int64_t count;
   fn_trial *trial; // [count]
   int64_t best;    // < 0: none
-  bool log_metric;
+  fn_panel metric; // its axis, in all panels
+  int64_t beyond;  // results that lie outside
 } picture;
 
 /** Whether a logarithmic axis shows more: all positive, over more than a decade. */
@@ -44,23 +45,54 @@ static bool wants_log(double low, double high) {
   return low > 0 && isfinite(high) && high > 10 * low;
 }
 
+static int ascending(const void *left, const void *right) {
+  const double a = *(const double *)left, b = *(const double *)right;
+  return (a > b) - (a < b);
+}
+
+/** Range of `values` [count] that is worth the paper, sorted: bad trials may lie decades away, and
+ *  the good ones are to be told apart. From the best to twice as far as four fifths of them lie. */
+static void find_range(const fn_sweep *sweep, double *values, int64_t count, fn_panel *panel) {
+  if (count == 0) return;
+  qsort(values, (size_t)count, sizeof *values, ascending);
+  double low = values[0], high = values[count - 1];
+  const double most = values[sweep->maximize ? (count - 1) / 5 : count - 1 - (count - 1) / 5];
+  panel->log_y = wants_log(low, high) && (sweep->maximize || most > 0);
+  const double best = sweep->maximize ? high : low;
+  const double far = panel->log_y ? most * (most / best) : most + (most - best);
+  if (far != best) {
+    low = fmax(low, sweep->maximize ? far : low);
+    high = fmin(high, sweep->maximize ? high : far);
+  }
+  // Where the worst are not far away the range is theirs, and a line is enough.
+  panel->log_y = wants_log(low, high);
+  double margin = panel->log_y ? pow(high / low, 0.05) : 0.05 * (high - low);
+  if (!(high > low)) margin = panel->log_y ? 2 : fmax(0.1 * fabs(high), 1e-12);
+  panel->fixed_y = true;
+  panel->y_low = panel->log_y ? low / margin : low - margin;
+  panel->y_high = panel->log_y ? high * margin : high + margin;
+}
+
+/** `value`, or the edge of the paper that is next to it. */
+static double on_paper(const fn_panel *panel, double value) {
+  return panel->fixed_y ? fmin(fmax(value, panel->y_low), panel->y_high) : value;
+}
+
 static fn_status gather(picture *p) {
   p->count = fn_sweep_store_count(p->store);
-  p->best = -1;
   p->trial = fn_arena_take(p->arena, sizeof *p->trial * (size_t)(p->count + 1));
-  double low = INFINITY, high = -INFINITY, best = (double)NAN;
+  double *best = fn_arena_take(p->arena, sizeof *best * (size_t)(p->count + 1));
+  int64_t results = 0;
   for (int64_t id = 0; id < p->count; id++) {
     FN_TRY(fn_sweep_store_trial_make(p->store, id, p->arena, &p->trial[id]));
     const fn_trial_record *r = fn_sweep_store_trial(p->store, id);
-    if (!isfinite(r->best)) continue;
-    low = fmin(low, r->best);
-    high = fmax(high, r->best);
-    if (!fn_sweep_better(p->sweep, r->best, best)) continue;
-    best = r->best;
-    p->best = id;
+    if (isfinite(r->best)) best[results++] = r->best;
   }
+  p->best = fn_sweep_best_trial(p->store);
   FN_CHECK(p->best >= 0, FN_ERR_DATA, "%s: no trial has a result yet", p->sweep->folder);
-  p->log_metric = wants_log(low, high);
+  find_range(p->sweep, best, results, &p->metric);
+  for (int64_t i = 0; i < results; i++)
+    p->beyond += on_paper(&p->metric, best[i]) != best[i];
   return FN_OK;
 }
 
@@ -114,7 +146,7 @@ static void draw_parameter(picture *p, int parameter, fn_panel *panel) {
     const double at = numeric ? strtod(text, NULL) : category_of(words, &word_count, text);
     const int g = id == p->best ? GROUPS : look_of(r);
     x[g][series[g].count] = at;
-    y[g][series[g].count++] = r->best;
+    y[g][series[g].count++] = on_paper(&p->metric, r->best);
     low = fmin(low, at);
     high = fmax(high, at);
   }
@@ -124,13 +156,17 @@ static void draw_parameter(picture *p, int parameter, fn_panel *panel) {
     series[g].scatter = true;
     series[g].colour = g < GROUPS ? looks[g].colour : best_colour;
   }
-  *panel = (fn_panel){.title = name,
-                      .x_label = numeric ? path : categories_label(p, name, words, word_count),
-                      .y_label = metric_label(p->sweep),
-                      .log_x = numeric && wants_log(low, high),
-                      .log_y = p->log_metric,
-                      .series = series,
-                      .count = GROUPS + 1};
+  const fn_range_kind kind = p->sweep->parameter[parameter].kind;
+  const bool log = kind == FN_RANGE_CHOICES ? wants_log(low, high)
+                                            : kind == FN_RANGE_LOG || kind == FN_RANGE_LOG_INTEGER;
+  *panel = p->metric;
+  panel->title = name;
+  panel->x_label = numeric ? path : categories_label(p, name, words, word_count);
+  panel->y_label = metric_label(p->sweep);
+  panel->log_x = numeric && log;
+  panel->whole_x = !numeric || kind == FN_RANGE_INTEGER;
+  panel->series = series;
+  panel->count = GROUPS + 1;
 }
 
 /* ---- learning curves ---------------------------------------------------------------------------
@@ -139,8 +175,11 @@ static void draw_parameter(picture *p, int parameter, fn_panel *panel) {
 static void draw_curves(picture *p, fn_panel *panel) {
   fn_series *series = fn_arena_take(p->arena, sizeof *series * (size_t)(p->count + 1));
   bool named[GROUPS] = {false};
-  double low = INFINITY, high = -INFINITY;
+  int64_t room = 0, values = 0;
   int count = 0;
+  for (int64_t id = 0; id < p->count; id++)
+    room += fn_sweep_store_trial(p->store, id)->epochs;
+  double *value = fn_arena_take(p->arena, sizeof *value * (size_t)(room + 1));
   // The best is drawn last, over the others.
   for (int64_t i = 0; i <= p->count; i++) {
     const int64_t id = i == p->count ? p->best : i;
@@ -149,9 +188,7 @@ static void draw_curves(picture *p, fn_panel *panel) {
     double *epoch = fn_arena_take(p->arena, sizeof *epoch * (size_t)r->epochs);
     for (int64_t e = 0; e < r->epochs; e++) {
       epoch[e] = (double)e + 1;
-      if (!isfinite(r->values[e])) continue;
-      low = fmin(low, r->values[e]);
-      high = fmax(high, r->values[e]);
+      if (isfinite(r->values[e])) value[values++] = r->values[e];
     }
     const int g = look_of(r);
     const bool best = id == p->best;
@@ -166,10 +203,11 @@ static void draw_curves(picture *p, fn_panel *panel) {
   }
   *panel = (fn_panel){.title = "learning curves",
                       .x_label = "epoch",
+                      .whole_x = true,
                       .y_label = metric_label(p->sweep),
-                      .log_y = wants_log(low, high),
                       .series = series,
                       .count = count};
+  find_range(p->sweep, value, values, panel);
 }
 
 /* ---- all of it ---------------------------------------------------------------------------------
@@ -183,9 +221,12 @@ static fn_status draw(picture *p, const char *path) {
   for (int i = 0; i < p->sweep->parameter_count && count < MOST_PANELS; i++)
     draw_parameter(p, i, &panels[count++]);
   const fn_trial_record *best = fn_sweep_store_trial(p->store, p->best);
-  char title[TITLE];
-  snprintf(title, sizeof title, "%.80s: best %s %.5g, trial %lld", p->sweep->folder,
-           p->sweep->metric, best->best, (long long)p->best);
+  char title[TITLE], beyond[64] = "";
+  if (p->beyond > 0)
+    snprintf(beyond, sizeof beyond, "; %lld results beyond the axis, on its edge",
+             (long long)p->beyond);
+  snprintf(title, sizeof title, "%.80s: best %s %.5g, trial %lld%s", p->sweep->folder,
+           p->sweep->metric, best->best, (long long)p->best, beyond);
   fn_picture *drawn = NULL;
   FN_TRY(fn_plot_panels(title, panels, count, count < 3 ? count : 3, 420, 320, &drawn));
   const fn_status status = fn_picture_save(drawn, path);

@@ -121,8 +121,7 @@ static void print_failed(const fn_trial_record *r, FILE *out) {
           length < 200 ? length : 200, r->message ? r->message : "");
 }
 
-/** The best trial among finished ones, or else of any; < 0: no result. */
-static int64_t best_trial(const fn_sweep_store *store) {
+int64_t fn_sweep_best_trial(const fn_sweep_store *store) {
   const fn_sweep *sweep = fn_sweep_store_sweep(store);
   for (int any = 0; any < 2; any++) {
     int64_t best = -1;
@@ -182,11 +181,13 @@ fn_status fn_sweep_status(fn_sweep_store *store, FILE *out) {
   if (damaged > 0)
     fprintf(out, "%" PRId64 " torn or damaged line%s in trials.jsonl ignored\n", damaged,
             plural(damaged));
-  const int64_t best = best_trial(store);
+  const int64_t best = fn_sweep_best_trial(store);
   if (best >= 0) {
     const fn_trial_record *r = fn_sweep_store_trial(store, best);
-    fprintf(out, "best %.6g in epoch %" PRId64 " of trial %" PRId64 " (%s):", r->best,
-            r->best_epoch, best, fn_trial_state_name(r->state));
+    fprintf(out, "best %.6g", r->best);
+    // A result may have come as one value, without epochs.
+    if (r->best_epoch > 0) fprintf(out, " in epoch %" PRId64, r->best_epoch);
+    fprintf(out, " of trial %" PRId64 " (%s):", best, fn_trial_state_name(r->state));
     FN_TRY(print_settings(store, best, out));
   }
   print_all_of(store, FN_TRIAL_RUNNING, "running", out);

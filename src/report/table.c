@@ -24,13 +24,18 @@ static void cut_names(fn_table *table, char *line) {
   }
 }
 
+/** A number and nothing else: strtod would look for one beyond the end of an empty line. */
+static double number_at(const char *field) {
+  char *end;
+  if (!*field || !strchr("+-.0123456789nNiI", *field)) return (double)NAN;
+  const double value = strtod(field, &end);
+  return end > field ? value : (double)NAN;
+}
+
 static void read_rows(fn_table *table, const char *line) {
   for (int64_t row = 0; row < table->rows; row++) {
     for (int column = 0; column < table->columns; column++) {
-      char *end;
-      const bool empty = *line == ',' || *line == '\n' || *line == '\0';
-      const double value = empty ? (double)NAN : strtod(line, &end);
-      table->value[column * table->rows + row] = !empty && end > line ? value : (double)NAN;
+      table->value[column * table->rows + row] = number_at(line);
       line += strcspn(line, ",\n");
       line += *line == ',';
     }
@@ -44,6 +49,8 @@ fn_status fn_table_read(const char *path, fn_table *table) {
   if (!fn_file_exists(path)) return FN_OK;
   size_t size;
   FN_TRY(fn_file_read(path, &table->text, &size));
+  for (size_t i = 0; i < size; i++) // as a machine that lost its power may leave them
+    if (table->text[i] == '\0') table->text[i] = ' ';
   char *end = memrchr(table->text, '\n', size);
   char *first = end ? strchr(table->text, '\n') : NULL;
   if (!end) {

@@ -15,6 +15,22 @@ static void add_quoted(fn_text *script, const char *text) {
   fn_text_add(script, "'");
 }
 
+/** A value as sbatch reads it: bare where it is one plain word, else in quotes. */
+static void add_value(fn_text *script, const char *value) {
+  static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                              "_-+.,:;/=@%^~()[]{}";
+  if (value[0] && !value[strspn(value, plain)]) {
+    fn_text_add(script, "%s", value);
+    return;
+  }
+  fn_text_add(script, "\"");
+  for (const char *c = value; *c; c++) {
+    if (*c == '"' || *c == '\\') fn_text_add(script, "\\");
+    fn_text_add_bytes(script, c, 1);
+  }
+  fn_text_add(script, "\"");
+}
+
 static fn_status check_line(const char *what, const char *text) {
   FN_CHECK(!text || !strpbrk(text, "\n\r"), FN_ERR_CONFIG, "the %s of the job holds a line break",
            what);
@@ -28,13 +44,18 @@ static fn_status check_lines(const fn_job *job) {
   FN_TRY(check_line("account", job->account));
   FN_TRY(check_line("qos", job->qos));
   FN_TRY(check_line("memory", job->memory));
+  FN_TRY(check_line("MPI type", job->mpi));
+  FN_TRY(check_line("program's path", job->program));
   FN_TRY(check_line("working folder", job->working_folder));
   FN_TRY(check_line("output folder", job->folder));
   return check_line("configuration file's path", job->run_path);
 }
 
 static void add_directive(fn_text *script, const char *option, const char *value) {
-  if (value) fn_text_add(script, "#SBATCH --%s=%s\n", option, value);
+  if (!value) return;
+  fn_text_add(script, "#SBATCH --%s=", option);
+  add_value(script, value);
+  fn_text_add(script, "\n");
 }
 
 static void add_number(fn_text *script, const char *option, int64_t value) {
@@ -62,6 +83,22 @@ static void add_array(const fn_job *job, fn_text *script) {
   fn_text_add(script, "\n");
 }
 
+/** Where the script's own output goes. % stands for the job's number and the like, in the working
+ *  folder too, which SLURM puts before a relative path. */
+static void add_output(const fn_job *job, fn_text *script) {
+  fn_text path = {0}, output = {0};
+  if (job->folder[0] != '/') fn_text_add(&path, "%s/", job->working_folder);
+  fn_text_add(&path, "%s", job->folder);
+  for (const char *c = path.data; c && *c; c++) {
+    fn_text_add_bytes(&output, c, 1);
+    if (*c == '%') fn_text_add_bytes(&output, c, 1);
+  }
+  fn_text_add(&output, "/slurm-%s.out", job->tasks ? "%A_%a" : "%j");
+  add_directive(script, "output", output.data);
+  fn_text_free(&output);
+  fn_text_free(&path);
+}
+
 static void add_header(const fn_job *job, fn_text *script) {
   fn_text_add(script, "#!/bin/bash\n");
   add_directive(script, "job-name", job->name);
@@ -75,9 +112,8 @@ static void add_header(const fn_job *job, fn_text *script) {
   add_directive(script, "account", job->account);
   add_directive(script, "qos", job->qos);
   add_directive(script, "mem", job->memory);
-  fn_text_add(script, "#SBATCH --chdir=%s\n", job->working_folder);
-  fn_text_add(script, "#SBATCH --output=%s/slurm-%s.out\n", job->folder,
-              job->tasks ? "%A_%a" : "%j");
+  add_directive(script, "chdir", job->working_folder);
+  add_output(job, script);
   fn_text_add(script, "#SBATCH --open-mode=append\n");
   // Without "B:" the signal goes to the ranks, not to this script.
   fn_text_add(script, "#SBATCH --signal=USR1@%lld\n", (long long)job->warning);
@@ -91,7 +127,9 @@ static void add_launch(const fn_job *job, fn_text *script) {
     if (job->cpus_per_rank > 0) fn_text_add(script, ":PE=%lld", (long long)job->cpus_per_rank);
   } else {
     // srun does not take --cpus-per-task over from sbatch since SLURM 22.05.
-    fn_text_add(script, "srun --mpi=%s --kill-on-bad-exit=1", job->mpi);
+    fn_text_add(script, "srun --mpi=");
+    add_quoted(script, job->mpi);
+    fn_text_add(script, " --kill-on-bad-exit=1");
     if (job->cpus_per_rank > 0)
       fn_text_add(script, " --cpus-per-task=%lld --cpu-bind=cores", (long long)job->cpus_per_rank);
     if (job->gpus_per_node > 0) fn_text_add(script, " --gpu-bind=none");
@@ -124,16 +162,24 @@ static void add_ending(const fn_job *job, fn_text *script) {
   if (job->requeue) fn_text_add(script, "    scontrol requeue \"$job\"\n");
   fn_text_add(script,
               "    ;;\n"
-              "  %d | %d | %d) # a mistake that another try will not mend\n"
+              "  %d) # a halt file is there: not before it is removed\n"
+              "    rm -f \"$failures\"\n"
+              "    ;;\n"
+              "  %d | %d | %d | %d) # a mistake that another try will not mend\n"
               "    echo \"fieldnet ended with exit code $code\" >&2\n"
               "    ;;\n"
               "  *) # a crash: a rank or a node lost, no answer in time\n"
               "    count=$(($(cat \"$failures\" 2>/dev/null || echo 0) + 1))\n"
               "    echo $count >\"$failures\"\n"
               "    echo \"fieldnet ended with exit code $code, failure $count in a row\" >&2\n",
-              FN_ERR_CONFIG, FN_ERR_DATA, FN_ERR_DIVERGED);
+              FN_HALTED, FN_ERR_CONFIG, FN_ERR_DATA, FN_ERR_DIVERGED, FN_ERR_UNSUPPORTED);
   if (job->requeue)
-    fn_text_add(script, "    [ $count -gt %lld ] || scontrol requeue \"$job\"\n",
+    fn_text_add(script,
+                "    if [ $count -gt %lld ]; then\n"
+                "      rm -f \"$failures\" # whoever submits it again has mended something\n"
+                "    else\n"
+                "      scontrol requeue \"$job\"\n"
+                "    fi\n",
                 (long long)job->retries);
   fn_text_add(script, "    ;;\nesac\nexit $code\n");
 }

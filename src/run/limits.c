@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/system.h"
@@ -72,20 +71,23 @@ fn_status fn_limits_start(const fn_run *run, fn_limits *limits) {
   return FN_OK;
 }
 
+bool fn_limits_halted(fn_limits *limits) {
+  limits->looked = fn_clock();
+  limits->halted = limits->halted || fn_file_exists(limits->halt);
+  if (limits->halted && !limits->told)
+    fn_log(FN_INFO, "%s found: the run stops here. Remove it, and start again to go on",
+           limits->halt);
+  limits->told |= limits->halted;
+  return limits->halted;
+}
+
 bool fn_limits_reached(fn_limits *limits, double next) {
   const double now = fn_clock();
   const bool late = now + next + limits->margin > limits->deadline;
-  bool halt = false;
-  if (now - limits->looked >= 1) {
-    limits->looked = now;
-    halt = fn_file_exists(limits->halt) && unlink(limits->halt) == 0;
-  }
-  if ((late || halt) && !limits->told) {
+  const bool halt = limits->halted || (now - limits->looked >= 1 && fn_limits_halted(limits));
+  if (late && !limits->told) {
     limits->told = true;
-    if (halt)
-      fn_log(FN_INFO, "%s found: the run stops here", limits->halt);
-    else
-      fn_log(FN_INFO, "the time limit is near: the run stops here");
+    fn_log(FN_INFO, "the time limit is near: the run stops here");
   }
   return late || halt;
 }

@@ -11,6 +11,7 @@ typedef struct fn_limits {
   double margin;   /**< seconds */
   char halt[4096]; /**< path */
   double looked;   /**< when the halt file was last looked for */
+  bool halted;     /**< the halt file was found */
   bool told;       /**< the reason was logged */
 } fn_limits;
 
@@ -24,8 +25,12 @@ double fn_duration_parse(const char *text);
 fn_status fn_limits_start(const fn_run *run, fn_limits *limits);
 
 /** Whether to stop now, given the longest time that the next step and the save after it took so
- * far, seconds; the reason is logged once. Looks for the halt file at most once a second, and
- * removes it. Rank 0's answer counts for all. Not collective. */
+ * far, seconds; the reason is logged once. Looks for the halt file at most once a second. Rank 0's
+ * answer counts for all. Not collective. */
 bool fn_limits_reached(fn_limits *limits, double next);
+
+/** Whether the halt file is there. It stays until whoever made it removes it: jobs that wait in a
+ *  queue are to stop too, and nobody knows how many there are. Not collective. */
+bool fn_limits_halted(fn_limits *limits);
 
 #endif

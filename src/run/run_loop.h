@@ -9,7 +9,8 @@
 #include "run/observer.h"
 
 /** Train or go on training. FN_OK when all epochs are done, FN_INTERRUPTED when stopped by a signal
- *  (state saved), FN_ERR_DIVERGED, or another error agreed over all ranks. observer may be NULL. */
+ *  or limit and FN_HALTED by a halt file (state saved), FN_ERR_DIVERGED, or another error agreed
+ * over all ranks. observer may be NULL. */
 fn_status fn_train(const fn_run *run, fn_dist *dist, const fn_observer *observer);
 
 /** What whoever runs several trainings in one process asks of each. The same on all ranks; the

@@ -158,7 +158,7 @@ static void *keep_alive(void *user) {
       futimens(h->file, NULL); // the clock of the file server
     const double pause = claims->lease / 4 > 0.02 ? claims->lease / 4 : 0.02;
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     const double ends = (double)until.tv_sec + 1e-9 * (double)until.tv_nsec + pause;
     until.tv_sec = (time_t)ends;
     until.tv_nsec = (long)(1e9 * (ends - (double)until.tv_sec));
@@ -191,7 +191,11 @@ fn_status fn_sweep_claims_create(const char *folder, double lease, fn_sweep_clai
     FN_FAIL(FN_ERR_CONFIG, "path too long: %.100s...", folder);
   }
   pthread_mutex_init(&c->lock, NULL);
-  pthread_cond_init(&c->wake, NULL);
+  pthread_condattr_t monotonic; // a clock that is set back must not keep the thread asleep
+  pthread_condattr_init(&monotonic);
+  pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+  pthread_cond_init(&c->wake, &monotonic);
+  pthread_condattr_destroy(&monotonic);
   *claims = c;
   return FN_OK;
 }

@@ -58,6 +58,7 @@ struct fn_sweep_queue {
   fn_status broken;      /**< the store failed: everybody leaves */
   char why[MESSAGE];
   bool stop;
+  bool halted;      /**< by a halt file, the sweep's or a trial's */
   double looked;    /**< for the halt file */
   int in_hand;      /**< trials of this job that run */
   double busy_from; /**< since when nothing was free while others ran it; 0: not so */
@@ -101,15 +102,18 @@ __attribute__((format(printf, 3, 4))) static void say(const fn_sweep_queue *q, i
   fflush(stdout);
 }
 
-/** The halt file stays until all have left, for every process that looks. */
+/** The halt file stays: all tasks of an array are to find it, those in the queue too. */
 static bool stop_wanted(fn_sweep_queue *q) {
   if (q->stop) return true;
   bool halt = false;
   if (fn_clock() - q->looked >= ASK) {
     q->looked = fn_clock();
     halt = fn_file_exists(q->options->halt);
-    if (halt && !q->options->quiet) printf("%s found: the sweep stops here\n", q->options->halt);
+    if (halt && !q->options->quiet)
+      printf("%s found: the sweep stops here. Remove it, and start again to go on\n",
+             q->options->halt);
   }
+  q->halted |= halt;
   q->stop = halt || fn_stop_requested();
   return q->stop;
 }
@@ -238,10 +242,13 @@ static fn_status end(fn_sweep_queue *q, const request *r) {
   } else if (r->status == FN_ERR_LOST) {
     FN_TRY(fn_sweep_release(q->store, &r->claim, &lost));
     say(q, r->claim.trial, "is given back: %s", r->message);
-  } else if (r->status == FN_INTERRUPTED) {
+  } else if (fn_is_stop((fn_status)r->status)) {
     FN_TRY(fn_sweep_release(q->store, &r->claim, &lost));
+    q->halted |= r->status == FN_HALTED;
     q->stop = true; // whoever stops one trial wants all of them to stop
-    say(q, r->claim.trial, "stopped after epoch %lld, to be gone on with", (long long)r->epoch);
+    say(q, r->claim.trial, "%s after epoch %lld, to be gone on with%s",
+        r->status == FN_HALTED ? "halted" : "stopped", (long long)r->epoch,
+        r->status == FN_HALTED ? " when the halt file in its folder is removed" : "");
   } else {
     FN_TRY(fn_sweep_fail(q->store, &r->claim, (fn_status)r->status, r->message, &lost));
     const fn_trial_record *record = fn_sweep_store_trial(q->store, r->claim.trial);
@@ -510,13 +517,16 @@ static fn_status conclude(fn_sweep_queue *q) {
   FN_TRY(fn_sweep_store_reload(q->store));
   const counts c = count_trials(q);
   print_summary(q, &c);
-  if (q->stop && fn_file_exists(q->options->halt)) unlink(q->options->halt);
   // One that was named is waited for; of a whole sweep, what others have is theirs.
+  if (c.left > 0 && q->halted) return FN_HALTED;
   if (c.left > 0 && (q->stop || q->options->trial_count > 0)) return FN_INTERRUPTED;
-  if (q->options->trial_count != 1 || c.failed == 0) return FN_OK;
+  // Where not one trial came to anything, something is wrong with all of them.
+  if (c.all == 0 || c.failed < c.all) return FN_OK;
   const fn_trial_record *record = c.last_failed;
-  fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__, "trial %lld failed: %s", (long long)record->id,
-               record->message ? record->message : "nobody knows why");
+  char all[64] = "";
+  if (c.all > 1) snprintf(all, sizeof all, "all %lld trials failed: ", (long long)c.all);
+  fn_error_set(FN_ERR_CONFIG, __FILE__, __LINE__, "%strial %lld failed: %s", all,
+               (long long)record->id, record->message ? record->message : "nobody knows why");
   return record->status != FN_OK ? (fn_status)record->status : FN_ERR_INTERNAL;
 }
 

@@ -45,8 +45,8 @@ typedef struct fn_sweep_queue_options {
 fn_status fn_sweep_queue_create(const fn_sweep *sweep, const fn_dist *dist,
                                 const fn_sweep_queue_options *options, fn_sweep_queue **queue);
 /** Wait, without keeping the core busy, until all groups have left; then *status is that of the
- *  whole: FN_INTERRUPTED when stopped with trials left, a failure of the store, the failure of the
- *  only trial named, else FN_OK. Prints a summary. Collective over the job. */
+ *  whole: FN_INTERRUPTED or FN_HALTED when stopped with trials left, a failure of the store, the
+ *  last failure when every trial failed, else FN_OK. Prints a summary. Collective over the job. */
 void fn_sweep_queue_destroy(fn_sweep_queue *queue, fn_status *status);
 
 /* ---- leaders of groups only ------------------------------------------------------------------ */
@@ -58,9 +58,9 @@ fn_status fn_sweep_queue_report(fn_sweep_queue *queue, const fn_claim *claim, in
                                 double value, fn_report_answer *answer);
 /** Whether all groups are to stop. Cheap; asks at most twice a second. */
 bool fn_sweep_queue_stopping(fn_sweep_queue *queue);
-/** A trial came to its end: FN_OK complete, FN_INTERRUPTED to be gone on with, FN_ERR_LOST
- *  somebody else writes in its folder and it is given back (this waits a little), else it failed
- *  with the recorded message. Not for trials that a report's answer ended. */
+/** A trial came to its end: FN_OK complete, FN_INTERRUPTED or FN_HALTED to be gone on with,
+ * FN_ERR_LOST somebody else writes in its folder and it is given back (this waits a little), else
+ * it failed with the recorded message. Not for trials that a report's answer ended. */
 fn_status fn_sweep_queue_end(fn_sweep_queue *queue, const fn_claim *claim, fn_status status,
                              const fn_train_result *result, double seconds);
 /** This group wants no more trials; after it, nothing but destroy. */

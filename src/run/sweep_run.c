@@ -132,7 +132,7 @@ static fn_status work_on(worker *w, fn_arena *arena, fn_train_result *result, FI
     fn_log_set_level(fn_run_verbosity(run));
     status = train(w, run, *log, result);
   }
-  if (status != FN_OK && status != FN_INTERRUPTED && *log)
+  if (status != FN_OK && !fn_is_stop(status) && *log)
     fprintf(*log, "%s: %s\n", fn_status_name(status), fn_error_message());
   fn_run_destroy(run);
   fn_log_set_level(before);

@@ -25,9 +25,9 @@ typedef struct fn_sweep_work {
  *  one for its end to standard output.
  *
  *  Collective over the job.
- *  @return FN_OK when all is done that this job can do; FN_INTERRUPTED when stopped with trials
- *          left to go on with, or when the trials named are others' to finish; the failure of the
- *          only trial named; FN_ERR_CONFIG, FN_ERR_CHECKPOINT of the sweep itself */
+ *  @return FN_OK when all is done that this job can do; FN_INTERRUPTED or FN_HALTED when stopped
+ * with trials left to go on with, or when the trials named are others' to finish; the failure of
+ *  the last trial when every one failed; FN_ERR_CONFIG, FN_ERR_CHECKPOINT of the sweep itself */
 fn_status fn_sweep_train(const fn_sweep *sweep, const fn_dist *dist, const fn_sweep_work *work);
 
 #endif

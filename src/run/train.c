@@ -556,6 +556,7 @@ static fn_status show_placement(const fn_session *s) {
   const fn_device *taken = s->parameters->device;
   snprintf(device, sizeof device, taken ? "%s %d" : "%s", s->run->compute.backend,
            taken ? taken->info.index : 0);
+  fn_launch_doubt(s->dist->size);
   const fn_status status = fn_placement_table(s->dist, device, &table);
   if (table.data) table.data[table.length - 1] = '\0'; // the log ends its lines itself
   if (table.data) fn_log(s->dist->size > 1 ? FN_INFO : FN_DETAIL, "%s", table.data);
@@ -605,9 +606,12 @@ static fn_status train(fn_session *s) {
       fn_dist_agree(s->dist, fn_watchdog_start(s->dist, s->run->run.hang_timeout, &s->watchdog)));
   int64_t steps = 0;
   find_end(s, true);
+  // A job that was queued before, or the next one of a chain, must not go on either.
+  stopped = fn_dist_max(s->dist, s->dist->rank == 0 && fn_limits_halted(&s->limits)) != 0;
   while (!s->finished && !stopped)
     FN_TRY(run_epoch(s, &steps, &stopped));
-  return s->finished ? FN_OK : FN_INTERRUPTED;
+  const bool halted = s->dist->rank == 0 && s->limits.halted;
+  return s->finished ? FN_OK : fn_dist_max(s->dist, halted) ? FN_HALTED : FN_INTERRUPTED;
 }
 
 static void release(fn_session *s) {
