@@ -200,17 +200,17 @@ typedef int32_t fn_mask8 __attribute__((vector_size(32), aligned(4), may_alias))
 /** Eight floats to memory. stream: past the caches, 32-byte aligned; before others read them comes
  *  fn_stream_fence(). Large results that nobody reads soon are written so: an ordinary store would
  *  read the memory first, and what it writes would only push out what is used again. */
-static inline void fn_lane8_put(float *to, fn_lane8 value, bool stream) {
+static inline void fn_lane8_put(float *to, const fn_lane8 *value, bool stream) {
 #if defined __AVX__
   typedef float vector __attribute__((vector_size(32)));
   if (stream) {
-    __builtin_ia32_movntps256(to, (vector)value);
+    __builtin_ia32_movntps256(to, (vector)*value);
     return;
   }
 #else
   (void)stream;
 #endif
-  *(fn_lane8 *)to = value;
+  *(fn_lane8 *)to = *value;
 }
 
 static inline void fn_stream_fence(void) {

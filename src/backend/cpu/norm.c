@@ -282,24 +282,26 @@ typedef struct line8 {
   fn_lane8 mean, a, b;
 } line8;
 
-static inline line8 line_half(const line *l, int half) {
-  return (line8){*(const fn_lane8 *)(l->mean + 8 * half), *(const fn_lane8 *)(l->a + 8 * half),
-                 *(const fn_lane8 *)(l->b + 8 * half)};
+// Vectors go by address: by value, processors without AVX would pass them in another way.
+static inline void line_halves(const line *l, line8 *l0, line8 *l1) {
+  l0->mean = *(const fn_lane8 *)l->mean, l1->mean = *(const fn_lane8 *)(l->mean + 8);
+  l0->a = *(const fn_lane8 *)l->a, l1->a = *(const fn_lane8 *)(l->a + 8);
+  l0->b = *(const fn_lane8 *)l->b, l1->b = *(const fn_lane8 *)(l->b + 8);
 }
 
 /** The gradient takes the sign of y from these two: they round as in the forward operator because
  *  they are the same. */
-static inline fn_lane8 on_line8(const float *x, const line8 *l) {
-  return (*(const fn_lane8 *)x - l->mean) * l->a + l->b;
+static inline void on_line8(const float *x, const line8 *l, fn_lane8 *v) {
+  *v = (*(const fn_lane8 *)x - l->mean) * l->a + l->b;
 }
 static inline float on_line(float x, const line *l, int lane) {
   return (x - l->mean[lane]) * l->a[lane] + l->b[lane];
 }
 
-/** positive > 0 ? v : slope v */
-static inline fn_lane8 branch8(fn_lane8 positive, fn_lane8 v, float slope) {
-  const fn_mask8 mask = positive > 0;
-  return (fn_lane8)((mask & (fn_mask8)v) | (~mask & (fn_mask8)(slope * v)));
+/** v = positive > 0 ? v : slope v; positive may be v. */
+static inline void branch8(const fn_lane8 *positive, fn_lane8 *v, float slope) {
+  const fn_mask8 mask = *positive > 0;
+  *v = (fn_lane8)((mask & (fn_mask8)*v) | (~mask & (fn_mask8)(slope * *v)));
 }
 static inline float branch(float positive, float v, float slope) {
   return positive > 0 ? v : slope * v;
@@ -309,16 +311,21 @@ static inline float branch(float positive, float v, float slope) {
  *  goes past the caches. */
 static void apply_chunk(const float *x, const float *residual, int64_t count, const line *l,
                         float slope, bool stream, float *y) {
-  const line8 l0 = line_half(l, 0), l1 = line_half(l, 1);
+  line8 l0, l1;
+  line_halves(l, &l0, &l1);
   int64_t i = 0;
   for (; i + FN_LANES <= count; i += FN_LANES) {
-    fn_lane8 v0 = on_line8(x + i, &l0), v1 = on_line8(x + i + 8, &l1);
+    fn_lane8 v0, v1;
+    on_line8(x + i, &l0, &v0);
+    on_line8(x + i + 8, &l1, &v1);
     if (residual) {
       v0 += *(const fn_lane8 *)(residual + i);
       v1 += *(const fn_lane8 *)(residual + i + 8);
     }
-    fn_lane8_put(y + i, branch8(v0, v0, slope), stream);
-    fn_lane8_put(y + i + 8, branch8(v1, v1, slope), stream);
+    branch8(&v0, &v0, slope);
+    branch8(&v1, &v1, slope);
+    fn_lane8_put(y + i, &v0, stream);
+    fn_lane8_put(y + i + 8, &v1, stream);
   }
   for (int lane = 0; i < count; i++, lane++) {
     const float v = on_line(x[i], l, lane) + (residual ? residual[i] : 0);
@@ -426,11 +433,16 @@ typedef struct grad_item {
   float slope;
 } grad_item;
 
-static inline fn_lane8 before8(source from, const grad_item *g, int64_t i, const line8 *l) {
-  const fn_lane8 dy = *(const fn_lane8 *)(g->dy + i);
-  if (from == NO_BRANCH) return dy;
-  const fn_lane8 y = from == FROM_Y ? *(const fn_lane8 *)(g->y + i) : on_line8(g->x + i, l);
-  return branch8(y, dy, g->slope);
+static inline void before8(source from, const grad_item *g, int64_t i, const line8 *l,
+                           fn_lane8 *value) {
+  *value = *(const fn_lane8 *)(g->dy + i);
+  if (from == NO_BRANCH) return;
+  fn_lane8 y;
+  if (from == FROM_Y)
+    y = *(const fn_lane8 *)(g->y + i);
+  else
+    on_line8(g->x + i, l, &y);
+  branch8(&y, value, g->slope);
 }
 
 /** dy times the slope of the activation at element i, a lane of its line. */
@@ -442,11 +454,14 @@ static inline float before(source from, const grad_item *g, int64_t i, int lane)
 /** Sums of g = before() and g (x - mean), per lane. */
 static inline __attribute__((always_inline)) void sum_lanes(source from, const grad_item *g,
                                                             float *sum, float *product) {
-  const line8 l0 = line_half(&g->l, 0), l1 = line_half(&g->l, 1);
+  line8 l0, l1;
+  line_halves(&g->l, &l0, &l1);
   fn_lane8 s0 = {0}, s1 = {0}, p0 = {0}, p1 = {0};
   int64_t i = 0;
   for (; i + FN_LANES <= g->count; i += FN_LANES) {
-    const fn_lane8 g0 = before8(from, g, i, &l0), g1 = before8(from, g, i + 8, &l1);
+    fn_lane8 g0, g1;
+    before8(from, g, i, &l0, &g0);
+    before8(from, g, i + 8, &l1, &g1);
     s0 += g0, s1 += g1;
     p0 += g0 * (*(const fn_lane8 *)(g->x + i) - l0.mean);
     p1 += g1 * (*(const fn_lane8 *)(g->x + i + 8) - l1.mean);
@@ -481,19 +496,24 @@ typedef struct grad_result {
 
 static inline __attribute__((always_inline)) void write_lanes(source from, const grad_item *g,
                                                               const grad_result *r) {
-  const line8 l0 = line_half(&g->l, 0), l1 = line_half(&g->l, 1);
+  line8 l0, l1;
+  line_halves(&g->l, &l0, &l1);
   const fn_lane8 a0 = *(const fn_lane8 *)r->a, a1 = *(const fn_lane8 *)(r->a + 8);
   const fn_lane8 b0 = *(const fn_lane8 *)r->b, b1 = *(const fn_lane8 *)(r->b + 8);
   const fn_lane8 c0 = *(const fn_lane8 *)r->c, c1 = *(const fn_lane8 *)(r->c + 8);
   int64_t i = 0;
   for (; i + FN_LANES <= g->count; i += FN_LANES) {
     const fn_lane8 x0 = *(const fn_lane8 *)(g->x + i), x1 = *(const fn_lane8 *)(g->x + i + 8);
-    const fn_lane8 g0 = before8(from, g, i, &l0), g1 = before8(from, g, i + 8, &l1);
+    fn_lane8 g0, g1;
+    before8(from, g, i, &l0, &g0);
+    before8(from, g, i + 8, &l1, &g1);
     // dx may lie over dy or x and g over dy or y: everything was read.
-    if (r->g) fn_lane8_put(r->g + i, g0, false), fn_lane8_put(r->g + i + 8, g1, false);
+    if (r->g) *(fn_lane8 *)(r->g + i) = g0, *(fn_lane8 *)(r->g + i + 8) = g1;
     if (!r->dx) continue;
-    fn_lane8_put(r->dx + i, a0 * g0 + (b0 * (x0 - l0.mean) + c0), r->stream);
-    fn_lane8_put(r->dx + i + 8, a1 * g1 + (b1 * (x1 - l1.mean) + c1), r->stream);
+    const fn_lane8 dx0 = a0 * g0 + (b0 * (x0 - l0.mean) + c0);
+    const fn_lane8 dx1 = a1 * g1 + (b1 * (x1 - l1.mean) + c1);
+    fn_lane8_put(r->dx + i, &dx0, r->stream);
+    fn_lane8_put(r->dx + i + 8, &dx1, r->stream);
   }
   for (int lane = 0; i < g->count; i++, lane++) {
     const float value = before(from, g, i, lane), apart = g->x[i] - g->l.mean[lane];

@@ -116,7 +116,7 @@ static void panel(const piece_job *job, const float *w, int halves, int64_t offs
     for (int64_t i = 0; i < tile; i++)
       for (int h = 0; h < halves; h++) {
         if (job->slope != 1) fn_lane8_leaky(&sum[i][h], job->slope);
-        fn_lane8_put(job->x[from + i] + offset + 8 * h, sum[i][h], job->stream);
+        fn_lane8_put(job->x[from + i] + offset + 8 * h, &sum[i][h], job->stream);
       }
   }
 }
