@@ -79,7 +79,7 @@ static void play_epoch(const fn_observer *observer, int64_t epoch) {
   observer->epoch(observer->self, &event);
 }
 
-/* Steps first + 1 .. last, as one start of the program. */
+/* Steps first + 1 .. last, as one start of the program; it dies before the last epoch's end. */
 static void play(const char *folder, int64_t first, int64_t last) {
   const fn_run run = {.folder = folder, .report = {.tensorboard = true, .plots = true}};
   fn_observer observer;
@@ -90,7 +90,7 @@ static void play(const char *folder, int64_t first, int64_t last) {
     if (step % STEPS == 0) play_epoch(&observer, step / STEPS);
   }
   observer.saved(observer.self, "state_1.h5", 0.1);
-  observer.finish(observer.self, FN_OK);
+  if (last == EPOCHS * STEPS) observer.finish(observer.self, FN_OK);
   fn_report_destroy(&observer);
 }
 
@@ -256,6 +256,39 @@ static void a_resumed_run_logs_as_an_uninterrupted_one(void **state) {
     assert_int_equal(s.epoch[i], 1);
     assert_int_equal(s.figures[i], 1);
   }
+  remove_tree(whole);
+  remove_tree(parts);
+}
+
+/* Two starts from the state at step 10 died, one from the state at step 5 logged two steps and
+ * died, too; then the state at step 10 is taken after all. */
+static void rows_of_a_state_taken_after_all_come_back(void **state) {
+  (void)state;
+  char whole[64], parts[64];
+  strcpy(whole, temporary_folder());
+  play(whole, 0, EPOCHS * STEPS);
+  strcpy(parts, temporary_folder());
+  play(parts, 0, 13);
+  play(parts, 10, 10);
+  play(parts, 5, 7);
+  play(parts, 0, 0); // even before the first state
+  char *cut = content(parts, "metrics.csv");
+  assert_int_equal(cut[strcspn(cut, "\n") + 1], '\0'); // the header alone
+  free(cut);
+  play(parts, 10, EPOCHS * STEPS);
+  static const char *const files[] = {"steps.csv", "metrics.csv"};
+  for (int i = 0; i < 2; i++) {
+    char *a = content(whole, files[i]), *b = content(parts, files[i]);
+    assert_string_equal(a, b);
+    free(a);
+    free(b);
+  }
+  char *lines = content(parts, "metrics.jsonl");
+  int steps = 0;
+  for (char *at = lines; (at = strstr(at, "{\"event\":\"step\"")); at++)
+    steps++;
+  assert_int_equal(steps, EPOCHS * STEPS);
+  free(lines);
   remove_tree(whole);
   remove_tree(parts);
 }
@@ -612,6 +645,7 @@ int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(crc32c_known_answers),
       cmocka_unit_test(a_resumed_run_logs_as_an_uninterrupted_one),
+      cmocka_unit_test(rows_of_a_state_taken_after_all_come_back),
       cmocka_unit_test(a_run_started_again_begins_anew),
       cmocka_unit_test(an_epoch_ended_twice_is_logged_once),
       cmocka_unit_test(a_run_survives_an_unwritable_folder),

@@ -13,43 +13,42 @@ static const char METRICS_HEADER[] = "epoch,step,train_loss,validation_loss,lr,s
 static const char CLASSES_HEADER[] = "epoch,step,train_loss,validation_loss,lr,seconds,best,"
                                      "validation_accuracy,validation_auc,validation_f1";
 
-typedef struct row_filter {
+typedef struct table {
   const char *header;
   int column; // that holds the step
-  int64_t last_step, last_epoch;
+  int64_t resumed, last_epoch;
   bool seen_header, foreign;
-} row_filter;
+} table;
 
-static bool keep_row(void *user, const char *line) {
-  row_filter *filter = user;
-  if (!filter->seen_header) {
-    filter->seen_header = true;
-    filter->foreign = strcmp(line, filter->header) != 0;
-    return true;
+static int64_t step_of_row(void *user, const char *line) {
+  table *t = user;
+  if (!t->seen_header) {
+    t->seen_header = true;
+    t->foreign = strcmp(line, t->header) != 0;
+    return FN_NO_STEP;
   }
-  if (filter->foreign) return true;
+  if (t->foreign) return FN_NO_STEP;
   const char *field = line;
-  for (int i = 0; i < filter->column && field; i++) {
+  for (int i = 0; i < t->column && field; i++) {
     field = strchr(field, ',');
     if (field) field++;
   }
-  if (!field || strtoll(field, NULL, 10) > filter->last_step) return false;
-  filter->last_epoch = strtoll(line, NULL, 10); // of metrics.csv
-  return true;
+  const int64_t step = field ? strtoll(field, NULL, 10) : INT64_MAX; // no row of ours
+  const int64_t epoch = strtoll(line, NULL, 10);                     // of metrics.csv
+  if (step <= t->resumed && epoch > t->last_epoch) t->last_epoch = epoch;
+  return step;
 }
 
-static fn_status open_table(const char *path, row_filter *filter, FILE **file) {
-  FN_TRY(fn_report_trim(path, keep_row, filter));
-  FN_CHECK(!filter->foreign, FN_ERR_DATA,
-           "%s: columns differ from \"%s\"; move the file away to go on logging", path,
-           filter->header);
+static fn_status open_table(const char *path, int64_t resumed_step, table *t, FILE **file) {
+  t->resumed = resumed_step;
+  FN_TRY(fn_report_trim(path, resumed_step, step_of_row, t));
+  FN_CHECK(!t->foreign, FN_ERR_DATA,
+           "%s: columns differ from \"%s\"; move the file away to go on logging", path, t->header);
   FN_TRY(fn_report_append(path, file));
-  if (!filter->seen_header) {
-    char line[512];
-    snprintf(line, sizeof line, "%s\n", filter->header);
-    FN_TRY(fn_report_put(*file, path, line));
-  }
-  return FN_OK;
+  if (t->seen_header) return FN_OK;
+  char line[512];
+  snprintf(line, sizeof line, "%s\n", t->header);
+  return fn_report_put(*file, path, line);
 }
 
 fn_status fn_csv_open(const char *folder, int64_t resumed_step, bool classes, fn_csv *csv) {
@@ -57,11 +56,10 @@ fn_status fn_csv_open(const char *folder, int64_t resumed_step, bool classes, fn
   csv->classes = classes;
   snprintf(csv->steps_path, sizeof csv->steps_path, "%s/steps.csv", folder);
   snprintf(csv->metrics_path, sizeof csv->metrics_path, "%s/metrics.csv", folder);
-  row_filter steps = {.header = STEPS_HEADER, .column = 0, .last_step = resumed_step};
-  row_filter metrics = {
-      .header = classes ? CLASSES_HEADER : METRICS_HEADER, .column = 1, .last_step = resumed_step};
-  FN_TRY(open_table(csv->steps_path, &steps, &csv->steps));
-  FN_TRY(open_table(csv->metrics_path, &metrics, &csv->metrics));
+  table steps = {.header = STEPS_HEADER, .column = 0};
+  table metrics = {.header = classes ? CLASSES_HEADER : METRICS_HEADER, .column = 1};
+  FN_TRY(open_table(csv->steps_path, resumed_step, &steps, &csv->steps));
+  FN_TRY(open_table(csv->metrics_path, resumed_step, &metrics, &csv->metrics));
   csv->epochs = metrics.last_epoch;
   return FN_OK;
 }

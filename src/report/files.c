@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/system.h"
 #include "report/sinks.h"
@@ -25,26 +26,87 @@ char *fn_report_time(const char *format, char *buffer, size_t size) {
   return buffer;
 }
 
-fn_status fn_report_trim(const char *path, bool (*keep)(void *user, const char *line), void *user) {
-  if (!fn_file_exists(path)) return FN_OK;
-  char *bytes;
-  size_t count;
-  FN_TRY(fn_file_read(path, &bytes, &count));
-  fn_text kept = {0};
+/* ---- going on from a state -------------------------------------------------------------------
+ * A start from an older state sets the newer lines aside, as the newer state may be taken after all
+ * (run/starts.h): then they come back. */
+
+typedef struct lines {
+  int64_t (*step)(void *user, const char *line);
+  void *user;
+  int64_t resumed;       // the step that the run goes on from
+  int64_t kept, dropped; // the last steps of the file's lines, up to resumed and beyond
+  fn_text file, ahead;
+} lines;
+
+static bool aside_path(const char *path, char *aside, size_t size) {
+  const char *slash = strrchr(path, '/');
+  const int folder = slash ? (int)(slash + 1 - path) : 0;
+  const int length = snprintf(aside, size, "%.*s.%s.ahead", folder, path, path + folder);
+  return length > 0 && (size_t)length < size;
+}
+
+static void sort_line(lines *l, const char *line) {
+  const int64_t step = l->step(l->user, line);
+  const bool stays = step == FN_NO_STEP || step <= l->resumed;
+  fn_text_add(stays ? &l->file : &l->ahead, "%s\n", line);
+  if (step == FN_NO_STEP) return;
+  if (stays && step > l->kept) l->kept = step;
+  if (!stays && step > l->dropped) l->dropped = step;
+}
+
+/** A line that an earlier start set aside; what the file has of the same steps is newer. */
+static void sort_aside(lines *l, const char *line) {
+  const int64_t step = l->step(l->user, line);
+  if (step <= l->kept || (step > l->resumed && step <= l->dropped)) return;
+  fn_text_add(step <= l->resumed ? &l->file : &l->ahead, "%s\n", line);
+}
+
+/** Whole lines only: the last one may be torn by a kill. */
+static void each_line(lines *l, char *bytes, size_t count, void (*sort)(lines *, const char *)) {
   for (char *line = bytes; line < bytes + count;) {
     char *end = memchr(line, '\n', (size_t)(bytes + count - line));
     if (!end) break;
     *end = '\0';
-    if (keep(user, line)) fn_text_add(&kept, "%s\n", line);
+    sort(l, line);
     line = end + 1;
   }
-  fn_status status = FN_OK;
-  if (kept.length != count) {
-    status = fn_file_replace(path, kept.data ? kept.data : "", kept.length);
+}
+
+static fn_status replace(const char *path, const fn_text *text) {
+  return fn_file_replace(path, text->data ? text->data : "", text->length);
+}
+
+fn_status fn_report_trim(const char *path, int64_t resumed_step,
+                         int64_t (*step)(void *user, const char *line), void *user) {
+  char aside[4200];
+  if (!fn_file_exists(path) || !aside_path(path, aside, sizeof aside)) return FN_OK;
+  char *bytes = NULL, *waiting = NULL;
+  size_t count, waiting_count = 0;
+  lines l = {.step = step,
+             .user = user,
+             .resumed = resumed_step,
+             .kept = FN_NO_STEP,
+             .dropped = FN_NO_STEP};
+  fn_status status = fn_file_exists(aside) ? fn_file_read(aside, &waiting, &waiting_count) : FN_OK;
+  if (status == FN_OK) status = fn_file_read(path, &bytes, &count);
+  if (status == FN_OK) {
+    each_line(&l, bytes, count, sort_line);
+    if (count > 0) each_line(&l, waiting, waiting_count, sort_aside);
+    // What leaves the file is first written beside it; what comes back leaves there at the next
+    // start.
+    if (l.dropped != FN_NO_STEP) status = replace(aside, &l.ahead);
+    if (status == FN_OK && l.file.length != count) status = replace(path, &l.file);
   }
-  fn_text_free(&kept);
+  fn_text_free(&l.file);
+  fn_text_free(&l.ahead);
+  free(waiting);
   free(bytes);
   return status;
+}
+
+void fn_report_forget(const char *path) {
+  char aside[4200];
+  if (aside_path(path, aside, sizeof aside)) unlink(aside);
 }
 
 fn_status fn_report_append(const char *path, FILE **file) {

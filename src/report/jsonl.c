@@ -6,19 +6,19 @@
 #include "base/system.h"
 #include "report/sinks.h"
 
-/** Steps and epochs beyond the resumed step go; starts, saves and ends are history and stay. */
-static bool keep_line(void *user, const char *line) {
-  const int64_t *resumed_step = user;
+/** Steps and epochs go beyond the resumed step; starts, saves and ends are history and stay. */
+static int64_t step_of_line(void *user, const char *line) {
+  (void)user;
   const char *step = strstr(line, "\"step\":");
   const bool counted = strstr(line, "\"event\":\"step\"") == line + 1 ||
                        strstr(line, "\"event\":\"epoch\"") == line + 1;
-  return !counted || !step || strtoll(step + 7, NULL, 10) <= *resumed_step;
+  return counted && step ? strtoll(step + 7, NULL, 10) : FN_NO_STEP;
 }
 
 fn_status fn_jsonl_open(const char *folder, int64_t resumed_step, fn_jsonl *jsonl) {
   jsonl->file = NULL;
   snprintf(jsonl->path, sizeof jsonl->path, "%s/metrics.jsonl", folder);
-  FN_TRY(fn_report_trim(jsonl->path, keep_line, &resumed_step));
+  FN_TRY(fn_report_trim(jsonl->path, resumed_step, step_of_line, NULL));
   return fn_report_append(jsonl->path, &jsonl->file);
 }
 

@@ -258,6 +258,14 @@ static void on_saved(void *self, const char *path, double seconds) {
   if (r->lines) check_lines(r, fn_jsonl_saved(&r->jsonl, path, seconds));
 }
 
+static void forget_aside(const report *r) {
+  if (r->tables) {
+    fn_report_forget(r->csv.steps_path);
+    fn_report_forget(r->csv.metrics_path);
+  }
+  if (r->lines) fn_report_forget(r->jsonl.path);
+}
+
 static void on_finish(void *self, fn_status status) {
   report *r = self;
   // the message of a failed run belongs to whoever ended it: trouble here must not replace it
@@ -265,6 +273,7 @@ static void on_finish(void *self, fn_status status) {
   snprintf(message, sizeof message, "%s", fn_error_message());
   put_warnings(r);
   if (r->lines) check_lines(r, fn_jsonl_finish(&r->jsonl, status));
+  if (status == FN_OK) forget_aside(r);
   stop_beat(r, true, status, message);
   fn_console_finish(&r->console, r->run->folder, status);
   if (strcmp(message, fn_error_message()) != 0) {

@@ -1,8 +1,8 @@
 /** @file sinks.h
  *  Where the events of a run go. Inside the report room only; rank 0 only.
  *
- *  All files survive a resume: what was logged after the step that the run goes on from is dropped,
- *  so that no step and no epoch appears twice.
+ *  All files survive a resume: what was logged after the step that the run goes on from is set
+ *  aside, so that no step and no epoch appears twice.
  */
 #ifndef FN_REPORT_SINKS_H
 #define FN_REPORT_SINKS_H
@@ -17,9 +17,17 @@ char *fn_report_number(double value, char *buffer, size_t size);
 /** Local time "2026-03-01 12:00:00" by strftime's format. Returns buffer. */
 char *fn_report_time(const char *format, char *buffer, size_t size);
 
-/** Keep the lines of a text file that `keep` approves; a last line without its end (torn by a kill)
- *  goes as well. The file is replaced only if something changes. A missing file is fine. */
-fn_status fn_report_trim(const char *path, bool (*keep)(void *user, const char *line), void *user);
+/** A line that belongs to no step: it stays. */
+#define FN_NO_STEP INT64_MIN
+
+/** Keep the lines of a text file whose step is at most resumed_step. Later ones wait in a hidden
+ *  file beside it and come back when a later start goes on from a later state without having logged
+ *  those steps again. A last line without its end (torn by a kill) goes. The file is replaced only
+ *  if something changes. A missing file is fine. */
+fn_status fn_report_trim(const char *path, int64_t resumed_step,
+                         int64_t (*step)(void *user, const char *line), void *user);
+/** The run is done: lines that wait beside `path` are not needed any more. */
+void fn_report_forget(const char *path);
 /** Open for appending, one line at a time. */
 fn_status fn_report_append(const char *path, FILE **file);
 /** Write text and hand it to the system; FN_ERR_DATA naming `path` on failure. */
