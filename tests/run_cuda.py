@@ -104,6 +104,13 @@ def two_ranks_on_one_gpu():
     train(2, "layers.yaml", "cpu2", "cpu")
     train(2, "layers.yaml", "cuda2", "cuda", compute__share_devices="true")
     same_steps("cpu2", "cuda2", 1e-4, 1e-3, 10)
+    # gradients rounded on the GPU and on the processor; the same bits whoever adds
+    narrow = dict(compute__share_devices="true", train__gradient_dtype="bf16", train__bucket_bytes=300, train__first_bucket_bytes=100)
+    train(2, "layers.yaml", "cpu_narrow", "cpu", train__gradient_dtype="bf16")
+    train(2, "layers.yaml", "cuda_narrow", "cuda", **narrow)
+    same_steps("cpu_narrow", "cuda_narrow", 1e-2, 5e-2, 10)
+    train(2, "layers.yaml", "cuda_sent", "cuda", train__reduction="ranks", **narrow)
+    same_state("cuda_narrow", "cuda_sent")
     os.environ.clear()
     os.environ.update(one)
 

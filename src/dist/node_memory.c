@@ -33,20 +33,34 @@ static fn_status agree(MPI_Comm node, fn_status status) {
   FN_FAIL(FN_ERR_MEMORY, "%s", message);
 }
 
+/** A new file; another process may have the same number in a container of its own. */
+static int open_new(file_name *name) {
+  static int count;
+  int file = -1;
+  for (int attempt = 0; file < 0 && attempt < 1000; attempt++) {
+    snprintf(name->text, sizeof name->text, "/dev/shm/fieldnet-%ld-%ld-%d", (long)getuid(),
+             (long)getpid(), count++);
+    file = open(name->text, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    if (file < 0 && errno != EEXIST) break;
+  }
+  return file;
+}
+
 /** A file of this rank, its space reserved where this rank runs. */
 static fn_status make_file(size_t bytes, file_name *name) {
-  static int count;
   char text[32];
-  snprintf(name->text, sizeof name->text, "/dev/shm/fieldnet-%ld-%ld-%d", (long)getuid(),
-           (long)getpid(), count++);
-  const int file = open(name->text, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
-  const int made = file < 0 ? errno : posix_fallocate(file, 0, (off_t)bytes);
-  if (file >= 0) close(file);
-  if (file >= 0 && made != 0) unlink(name->text);
-  if (made != 0) name->text[0] = '\0';
-  FN_CHECK(made == 0, FN_ERR_MEMORY, "no %s of memory can be shared in /dev/shm: %s",
-           fn_text_bytes((double)bytes, text, sizeof text), strerror(made));
-  return FN_OK;
+  const int file = open_new(name);
+  int reason = errno;
+  if (file >= 0) {
+    do
+      reason = posix_fallocate(file, 0, (off_t)bytes);
+    while (reason == EINTR);
+    close(file);
+    if (reason == 0) return FN_OK;
+    unlink(name->text);
+  }
+  FN_FAIL(FN_ERR_MEMORY, "no %s of memory can be shared in /dev/shm: %s",
+          fn_text_bytes((double)bytes, text, sizeof text), strerror(reason));
 }
 
 static fn_status map_file(const file_name *name, size_t bytes, void **start) {
