@@ -1,9 +1,9 @@
 # The batch scripts of `fieldnet job` on a SLURM cluster of two nodes: time limit, requeue, resume, lost ranks.
 . "$(dirname "$0")/train_common.sh"
-cluster=$(dirname "$0")/slurm/cluster
+cluster=$(realpath "$(dirname "$0")/slurm/cluster") # the script changes its folder
 scratch=$(mktemp -d /tmp/fieldnet-slurm.XXXXXX) # short: socket names have a limit
 stop_cluster() {
-  "$cluster" stop "$scratch" >/dev/null 2>&1
+  "$cluster" stop "$scratch" >/dev/null 2>&1 || echo "the cluster in $scratch does not stop"
   rm -rf "$scratch"
   cleanup
 }
