@@ -97,7 +97,7 @@ def trains():
         train(precision, compute__precision=precision)
         same_steps("cuda", precision, {"tf32": 1e-5}.get(precision, 0.02), 0.1)
         if precision != "tf32":
-            train(f"{precision}_first", compute__precision=precision, compute__first_layer_f32="true")
+            train(f"{precision}_first", compute__precision=precision, compute__first_layer_f32="false")
             same_steps("cuda", f"{precision}_first", 0.02, 0.1)
             check(steps(precision)[0]["loss"] != steps(f"{precision}_first")[0]["loss"], f"{precision}: the first layer")
 
