@@ -25,7 +25,7 @@ typedef struct fn_cuda {
   fn_cublaslt *cublaslt;
   pthread_mutex_t lock; /**< of what follows */
   atomic_bool failed;   /**< read without it: the message is complete by then */
-  char failure[768]; /**< message of the first error that the device did not survive */
+  char failure[768];    /**< message of the first error that the device did not survive */
 } fn_cuda;
 
 /** The device of this process; open only after fn_cuda_open(). */
