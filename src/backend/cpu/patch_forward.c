@@ -7,7 +7,7 @@
 #include "backend/cpu/patch.h"
 #include "base/system.h"
 
-enum { CELLS = 6, PIECE = 48 };
+enum { CELLS = PATCH_TILE, PIECE = 48 };
 
 typedef struct forward_state {
   fn_cpu_state base;
@@ -48,46 +48,6 @@ static void pack(const forward_state *s, const float *w, float *packed) {
   }
 }
 
-/** Element i + e of the patches of a tile; spelled out because gcc's own unrolling mixes the steps
- *  and runs out of registers. */
-#define ADD_ELEMENT(e)                                                                             \
-  do {                                                                                             \
-    fn_lane8 w0 = *(const fn_lane8 *)(w + (e)*FN_LANES);                                           \
-    fn_lane8 w1 = *(const fn_lane8 *)(w + (e)*FN_LANES + 8);                                       \
-    FN_KEEP(w0);                                                                                   \
-    FN_KEEP(w1);                                                                                   \
-    acc[0][0] += w0 * x[e], acc[0][1] += w1 * x[e];                                                \
-    acc[1][0] += w0 * x1[e], acc[1][1] += w1 * x1[e];                                              \
-    acc[2][0] += w0 * x2[e], acc[2][1] += w1 * x2[e];                                              \
-    acc[3][0] += w0 * x3[e], acc[3][1] += w1 * x3[e];                                              \
-    acc[4][0] += w0 * x4[e], acc[4][1] += w1 * x4[e];                                              \
-    acc[5][0] += w0 * x5[e], acc[5][1] += w1 * x5[e];                                              \
-  } while (0)
-
-/** sum[i] = start + w x over the `length` elements (a multiple of 4) of every patch of a tile. A
- *  function of its own: inlined, gcc keeps some of the sums in memory, which halves the speed. */
-static __attribute__((noinline)) void multiply_tile(const float *x, int64_t length, const float *w,
-                                                    const float *start, fn_lane8 (*sum)[2]) {
-  fn_lane8 acc[CELLS][2];
-#pragma GCC unroll 8
-  for (int i = 0; i < CELLS; i++) {
-    acc[i][0] = *(const fn_lane8 *)start;
-    acc[i][1] = *(const fn_lane8 *)(start + 8);
-  }
-  const float *x1 = x + length, *x2 = x1 + length, *x3 = x2 + length, *x4 = x3 + length,
-              *x5 = x4 + length;
-  for (int64_t i = 0; i < length; i += 4) {
-    ADD_ELEMENT(0);
-    ADD_ELEMENT(1);
-    ADD_ELEMENT(2);
-    ADD_ELEMENT(3);
-    w += 4 * FN_LANES, x += 4, x1 += 4, x2 += 4, x3 += 4, x4 += 4, x5 += 4;
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < CELLS; i++)
-    sum[i][0] = acc[i][0], sum[i][1] = acc[i][1];
-}
-
 /** What one piece of cells of one sample shares. */
 typedef struct piece_job {
   const float *x;   /**< patches, one after the other, in whole tiles */
@@ -109,7 +69,7 @@ static void group_of_piece(const forward_state *s, const piece_job *job, const f
   }
   for (int64_t from = 0; from < job->count; from += CELLS) {
     fn_lane8 acc[CELLS][2];
-    multiply_tile(job->x + from * p->runs * p->length, p->runs * p->length, w, start, acc);
+    fn_patch_multiply_tile(job->x + from * p->runs * p->length, p->runs * p->length, w, start, acc);
     const int64_t count = fn_min_of(CELLS, job->count - from);
     for (int64_t i = 0; i < count; i++) {
       if (job->slope != 1) {
