@@ -47,8 +47,9 @@ fn_patches fn_cpu_patches_of(const fn_tensor *x, const fn_tensor *y, const fn_sh
     acc[5][0] += w0 * x5[e], acc[5][1] += w1 * x5[e];                                              \
   } while (0)
 
-void fn_patch_multiply_tile(const float *x, int64_t length, const float *w, const float *start,
-                            fn_lane8 (*sum)[2]) {
+__attribute__((aligned(64))) void fn_patch_multiply_tile(const float *x, int64_t length,
+                                                         const float *w, const float *start,
+                                                         fn_lane8 (*sum)[2]) {
   fn_lane8 acc[PATCH_TILE][2];
 #pragma GCC unroll 8
   for (int i = 0; i < PATCH_TILE; i++) {

@@ -35,8 +35,8 @@ bool fn_cpu_patch_weight_fits(const fn_node *node) {
 
 /** sum[r][l] += dy[r][8 cell] x[cell][l] over the cells of a stretch. The next tile's sums are
  * asked for meanwhile. */
-static __attribute__((noinline)) void add_tile(const float *x, const float *const dy[ROWS],
-                                               int64_t cells, float *sum) {
+static __attribute__((noinline, aligned(64))) void
+add_tile(const float *x, const float *const dy[ROWS], int64_t cells, float *sum) {
   fn_lane8 acc[ROWS][PANEL / 8];
 #pragma GCC unroll 4
   for (int r = 0; r < ROWS; r++)
