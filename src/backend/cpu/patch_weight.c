@@ -7,7 +7,8 @@
 #include "backend/cpu/patch.h"
 #include "base/system.h"
 
-enum { ROWS = 3, PANEL = 32, STRETCH = 128, SLOT_LEAST = 1024, SLOTS_MOST = 16, LENGTH_MOST = 512 };
+enum { ROWS = 3, PANEL = 32, STRETCH = 128, SLOT_LEAST = 2048, SLOTS_MOST = 16, GROUP = 8 };
+enum { LENGTH_MOST = 512 };
 
 typedef struct weight_state {
   fn_cpu_state base;
@@ -151,8 +152,8 @@ static void copy_dy(const weight_state *s, const fn_tensor *y, stretch part, flo
 /** Ask for the patches [first, last) of a stretch, at `data` from their corners. */
 static void fetch(const float *data, const int64_t *corner, int64_t first, int64_t last) {
   for (int64_t i = first; i < last; i++) {
-    __builtin_prefetch(data + corner[i]);
-    __builtin_prefetch(data + corner[i] + 16);
+    __builtin_prefetch(data + corner[i], 0, 2);
+    __builtin_prefetch(data + corner[i] + 16, 0, 2);
   }
 }
 
@@ -160,14 +161,14 @@ static void fetch(const float *data, const int64_t *corner, int64_t first, int64
  *  patches begins. */
 static void add_panel(const weight_state *s, const float *copy, const float *dy, int64_t count,
                       const float *next, const int64_t *corner, float *sum) {
-  const int64_t tiles = s->rows / ROWS;
+  const int64_t tiles = s->rows / ROWS, fetched = fn_ceil_div(count, tiles);
   for (int64_t t = 0; t < tiles; t++, sum += ROWS * PANEL) {
     const float *row[ROWS];
     for (int64_t r = 0; r < ROWS; r++) { // past the last channel it again: sums that nobody reads
       const int64_t k = fn_min_of(t * ROWS + r, s->p.y_channels - 1);
       row[r] = dy + k / 8 * STRETCH * 8 + k % 8;
     }
-    fetch(next, corner, count * t / tiles, count * (t + 1) / tiles);
+    fetch(next, corner, t * fetched, fn_min_of((t + 1) * fetched, count));
     add_tile(copy, row, count, sum);
   }
 }
@@ -218,22 +219,26 @@ static fn_status accumulate(const fn_kernel *kernel, void *workspace) {
   return FN_OK;
 }
 
-/** Add the slots up; dw is plain, [K][C][kernel cells]. */
+/** Add the slots up, some channels at a time, whose sums lie together; dw is plain, [K][C][kernel
+ *  cells]. */
 static void finish_weights(const weight_state *s, const float *sums, float *dw) {
   const fn_patches *p = &s->p;
   const int64_t one = p->x_channels * p->kernel[0] * p->kernel[1] * p->kernel[2];
   const int64_t slot_size = s->panels * s->rows * PANEL;
 #pragma omp parallel for schedule(static)
-  for (int64_t k = 0; k < p->y_channels; k++) {
+  for (int64_t first = 0; first < p->y_channels; first += GROUP) {
+    const int64_t last = fn_min_of(first + GROUP, p->y_channels);
     for (int64_t q = 0; q < s->panels; q++) {
-      const float *from = sums + (q * s->rows + k) * PANEL;
-      double sum[PANEL] = {0};
-      for (int64_t slot = 0; slot < s->slots; slot++, from += slot_size)
-        for (int64_t l = 0; l < PANEL; l++)
-          sum[l] += (double)from[l];
       const int64_t *to = s->to + q * PANEL;
-      for (int64_t l = 0; l < PANEL; l++)
-        if (to[l] >= 0) dw[k * one + to[l]] = (float)sum[l];
+      for (int64_t k = first; k < last; k++) {
+        const float *from = sums + (q * s->rows + k) * PANEL;
+        double sum[PANEL] = {0};
+        for (int64_t slot = 0; slot < s->slots; slot++, from += slot_size)
+          for (int64_t l = 0; l < PANEL; l++)
+            sum[l] += (double)from[l];
+        for (int64_t l = 0; l < PANEL; l++)
+          if (to[l] >= 0) dw[k * one + to[l]] = (float)sum[l];
+      }
     }
   }
 }
