@@ -72,7 +72,7 @@ def trains_like_the_processor():
     for name in "vnet", "layers":
         train(1, f"{name}.yaml", f"{name}_cpu", "cpu")
         train(1, f"{name}.yaml", f"{name}_cuda", "cuda")
-        same_steps(f"{name}_cpu", f"{name}_cuda", 1e-4, 1e-3, 20)
+        same_steps(f"{name}_cpu", f"{name}_cuda", 1e-4, 1e-2, 20)
 
 
 def repeats_and_resumes():
@@ -103,7 +103,7 @@ def two_ranks_on_one_gpu():
     check("compute.share_devices" in done.output, "2 ranks, 1 GPU: no remedy", done.output)
     train(2, "layers.yaml", "cpu2", "cpu")
     train(2, "layers.yaml", "cuda2", "cuda", compute__share_devices="true")
-    same_steps("cpu2", "cuda2", 1e-4, 1e-3, 10)
+    same_steps("cpu2", "cuda2", 1e-4, 1e-2, 10)
     # gradients rounded on the GPU and on the processor; the same bits whoever adds
     narrow = dict(compute__share_devices="true", train__gradient_dtype="bf16", train__bucket_bytes=300, train__first_bucket_bytes=100)
     train(2, "layers.yaml", "cpu_narrow", "cpu", train__gradient_dtype="bf16")

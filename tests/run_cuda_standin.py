@@ -1,11 +1,13 @@
 """The cuda backend on stand-ins for NVIDIA's libraries (tests/standin): what it does on the processor.
 
-Training as on the processor, the same bits after a restart, engines that fail, timing and its file, and every
+Operators, golden vectors, training as on the processor, the same bits after a restart, engines that fail, timing and its file, and every
 error that a node can have: one message with the remedy, and the exit status of its kind.
 """
 import glob
+import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -81,6 +83,25 @@ def engines(log):
     return count
 
 
+def operators():
+    """Every operator in every precision; in TF32 too, which must be allowed to be used."""
+    for mode, lines in ("test", ["f32", "bf16", "f16"]), ("tf32", ["f32"]):
+        done = subprocess.run([f"{BUILD}/standin/standin_test_op", mode], capture_output=True, text=True)
+        found = re.findall(r"^cuda +(\w+) *: (\d+) cases, \d+ on own kernels, 0 failed", done.stdout, re.M)
+        check(done.returncode == 0 and [name for name, _ in found] == lines and all(int(n) > 500 for _, n in found),
+              f"test_op {mode}", done.stdout + done.stderr)
+
+
+def golden_vectors():
+    source = os.path.join(os.environ["SOURCE_DIR"], "tests", "golden")
+    for packed in sorted(glob.glob(f"{source}/*.h5.gz")):
+        name = os.path.basename(packed)[:-len(".h5.gz")]
+        with gzip.open(packed) as file, open(f"{name}.h5", "wb") as plain:
+            plain.write(file.read())
+        done = run(1, "verify", f"{source}/{name}.yaml", f"{name}.h5", "--set", "compute.backend=cuda")
+        check(done.code == 0 and "all within their limits" in done.output, f"golden vector {name}", done.output)
+
+
 def trains():
     train("cpu", compute__backend="cpu")
     train("cuda")
@@ -97,7 +118,7 @@ def trains():
         train(precision, compute__precision=precision)
         same_steps("cuda", precision, {"tf32": 1e-5}.get(precision, 0.02), 0.1)
         if precision != "tf32":
-            train(f"{precision}_first", compute__precision=precision, compute__first_layer_f32="true")
+            train(f"{precision}_first", compute__precision=precision, compute__first_layer_f32="false")
             same_steps("cuda", f"{precision}_first", 0.02, 0.1)
             check(steps(precision)[0]["loss"] != steps(f"{precision}_first")[0]["loss"], f"{precision}: the first layer")
 
@@ -184,6 +205,8 @@ with folder():
         for index in range(3):
             write_npy(f"{kind}/{index}.npy", (2, 16, 16, 16), noise(10 * seed + index, 2 * 16 ** 3))
     write_text("run.yaml", RUN)
+    operators()
+    golden_vectors()
     trains()
     engines_are_chosen()
     times_are_kept()

@@ -77,13 +77,14 @@ def same_state(a, b):
 
 
 def trains_like_the_processor():
-    """24 steps. Both round float32 sums in their own order."""
+    """24 steps. Both round float32 sums in their own order; the cpu backend's differ more, and one kink that is met in
+    another branch changes a gradient by a thousandth."""
     for name, ranks, values in (("vnet", 1, {}), ("layers", 1, BESIDE), ("layers", 2, SMALL_BUCKETS),
                                 ("layers", 2, dict(train__sync_batch_norm="true", **BESIDE))):
-        cpu, emulated = (f"{name}{ranks}_{len(values)}_{b}" for b in ("cpu", "emulated"))
-        train(ranks, f"{name}.yaml", cpu, compute__backend="cpu", **values)
+        host, emulated = (f"{name}{ranks}_{len(values)}_{b}" for b in ("reference", "emulated"))
+        train(ranks, f"{name}.yaml", host, compute__backend="reference", **values)
         train(ranks, f"{name}.yaml", emulated, **values)
-        same_steps(cpu, emulated, 1e-5, 1e-4)
+        same_steps(host, emulated, 1e-5, 1e-4)
 
 
 def narrow_types():

@@ -158,6 +158,10 @@ wait $job
 expect 76 "a start with the halt file in place" work 4 stopped --group 2
 said "^trial [0-9]* starts" 0
 rm "$folder/stopped/halt"
+touch "$(trial stopped 0)/halt"
+expect 76 "a halt file in a trial's folder" work 4 stopped --group 2
+said "^trial 0 halted after epoch .* when the halt file in its folder is removed" 1
+rm "$(trial stopped 0)/halt"
 sed "s|^set:.*|set: {train.epochs: 100, run.time_limit: 3, run.time_margin: 0.2}|" "$folder/stopped.yaml" >"$folder/timed.yaml"
 for start in $(seq 100); do
   status=0

@@ -53,12 +53,13 @@ static void check_plots(report *r, fn_status status) {
 static void try_again(report *r, const fn_epoch_event *e) {
   if (!r->tables) {
     fn_csv_close(&r->csv);
-    r->tables = fn_csv_open(r->run->folder, e->step, fn_run_has_cubes(r->run), &r->csv) == FN_OK;
+    r->tables =
+        fn_csv_open(r->run->folder, e->step - 1, fn_run_has_cubes(r->run), &r->csv) == FN_OK;
     if (r->tables) fn_log(FN_INFO, "rows are written to metrics.csv and steps.csv again");
   }
   if (!r->lines) {
     fn_jsonl_close(&r->jsonl);
-    r->lines = fn_jsonl_open(r->run->folder, e->step, &r->jsonl) == FN_OK;
+    r->lines = fn_jsonl_open(r->run->folder, e->step - 1, &r->jsonl) == FN_OK;
     if (r->lines) fn_log(FN_INFO, "lines are written to metrics.jsonl again");
   }
   fn_error_clear();

@@ -133,10 +133,8 @@ static fn_status time_copies_within(fn_device *d, void *const memory[2], size_t 
   return FN_OK;
 }
 
-/** The same in the device's memory. */
-static fn_status time_device_copy(const bench *b, double *rate) {
+static fn_status try_device_copy(const bench *b, size_t bytes, double *rate) {
   fn_device *d = b->device;
-  const size_t bytes = (size_t)1 << (d->info.compute_major > 0 ? 29 : 22);
   void *memory[2] = {NULL, NULL};
   *rate = 0;
   fn_status status = d->allocate(d, bytes, &memory[0]);
@@ -149,15 +147,38 @@ static fn_status time_device_copy(const bench *b, double *rate) {
   return status;
 }
 
+/** Too little memory beside the network is no failure of the measurement. */
+static bool is_full(const bench *b, fn_status status) {
+  if (status != FN_ERR_MEMORY || !b->device) return false;
+  fn_error_clear();
+  return true;
+}
+
+/** A GPU, not something that plays one on the host. */
+static bool is_large(const bench *b) {
+  return b->device && b->device->info.compute_major > 0 && b->device->info.memory >> 32 > 0;
+}
+
+/** The same in the device's memory, in what the network leaves of it. */
+static fn_status time_device_copy(const bench *b, double *rate) {
+  size_t bytes = (size_t)1 << (is_large(b) ? 29 : 22);
+  fn_status status = try_device_copy(b, bytes, rate);
+  while (bytes > 1 << 20 && is_full(b, status))
+    status = try_device_copy(b, bytes /= 2, rate);
+  return status;
+}
+
 static fn_status measure(const bench *b, bench_machine *machine) {
-  const bool cpu = strcmp(b->run->compute.backend, "cpu") == 0;
-  const bool gpu = b->device && b->device->info.compute_major > 0;
+  const bool cpu = strcmp(b->run->compute.backend, "cpu") == 0, gpu = is_large(b);
   const conv_size *sizes = cpu ? sizes_cpu : gpu ? sizes_gpu : sizes_plain;
   const size_t count = cpu   ? sizeof sizes_cpu / sizeof *sizes_cpu
                        : gpu ? sizeof sizes_gpu / sizeof *sizes_gpu
                              : 1;
-  for (size_t i = 0; i < count; i++)
-    FN_TRY(try_conv(b, &sizes[i], machine));
+  for (size_t i = 0; i < count; i++) {
+    const fn_status status = try_conv(b, &sizes[i], machine);
+    if (!is_full(b, status)) FN_TRY(status);
+  }
+  if (machine->flops == 0) FN_TRY(try_conv(b, sizes_plain, machine));
   return b->device ? time_device_copy(b, &machine->bytes) : time_copy(&machine->bytes);
 }
 

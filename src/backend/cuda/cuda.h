@@ -6,6 +6,7 @@
 
 #include <cuda_runtime_api.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "backend/gpu/gpu.h"
 
@@ -23,8 +24,8 @@ typedef struct fn_cuda {
   fn_cudnn *cudnn;
   fn_cublaslt *cublaslt;
   pthread_mutex_t lock; /**< of what follows */
-  bool failed;
-  char failure[768]; /**< message of the first error that the device did not survive */
+  atomic_bool failed;   /**< read without it: the message is complete by then */
+  char failure[768];    /**< message of the first error that the device did not survive */
 } fn_cuda;
 
 /** The device of this process; open only after fn_cuda_open(). */
