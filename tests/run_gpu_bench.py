@@ -40,7 +40,7 @@ with folder():
         check(text.startswith("# Results\n\nbefore\n") and text.endswith("\nafter\n") and "old" not in text,
               "only its own section is replaced", text)
         check(FIELDNET not in text, "where the program lies is not told")
-        done = run("--precisions", "f32,f16", "--tasks", "training,input", "--resume", "--minutes", "0.00001")
+        done = run("--precisions", "f32,f16", "--tasks", "training,input", "--resume", "--minutes", "0")
         check(done.returncode == 3 and load()["rows"] == first, "nothing is begun when time is over", done.stderr)
         done = run("--precisions", "f32,f16", "--tasks", "training,input", "--resume")
         rows = load()["rows"]

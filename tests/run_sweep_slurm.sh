@@ -106,7 +106,7 @@ wait_for 120 "the halted array's end" ended
 echo "a halted array stays where it is"
 
 # The template, with a time limit that stops each task: put back by itself, done in the end.
-sweep limited 150 ", run.time_margin: 50"
+sweep limited 600 ", run.time_margin: 50"
 export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo
 sbatch --array=0-3%2 --time=1 --parsable --export="ALL,SWEEP=$folder/limited.yaml,FIELDNET=$FIELDNET" \
   "$SOURCE_DIR/jobs/slurm-sweep.sbatch" >"$folder/log" || fail "the template"

@@ -42,6 +42,8 @@ static const problem problems[] = {
     {"image", 2, 3, 3, 20, {9, 11}, {3, 3}, {.pad_low = {1, 1}, .pad_high = {1, 1}}},
     {"image, doubling", 2, 3, 20, 64, {10, 6}, {2, 2}, {.stride = {2, 2}}},
     {"image, patches of 4x4", 2, 5, 16, 40, {18, 20}, {4, 4}, {.stride = {4, 4}}},
+    {"image, small planes", 2, 19, 12, 13, {8, 12}, {4, 4}, {.stride = {4, 4}}},
+    {"image, patches of 3x3", 2, 3, 12, 20, {9, 12}, {3, 3}, {.stride = {3, 3}}},
     {"image, many patches", 2, 3, 12, 24, {64, 92}, {2, 2}, {.stride = {2, 2}}},
     {"image, depthwise", 2, 2, 16, 16, {8, 7}, {3, 3}, {.groups = 16}},
     {"image, 5x4 stride 3", 2, 1, 8, 33, {14, 13}, {5, 4}, {.stride = {3, 2}, .pad_low = {2, 1}}},

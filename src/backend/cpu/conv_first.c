@@ -107,6 +107,15 @@ static void row_taps(const row_job *job, float *sum0, float *sum1) {
   }
 }
 
+/** Ask for the next row of dy, the part of it that belongs to taps [t, t + kernel). */
+static void fetch_row(const first_state *s, const row_job *job, int64_t t) {
+  const int64_t row = job->dy_cells * job->block;
+  for (int64_t i = row * t / s->taps; i < row * (t + job->kernel) / s->taps; i += 16) {
+    __builtin_prefetch(job->dy0 + row + i);
+    __builtin_prefetch(job->dy1 + row + i);
+  }
+}
+
 /** Row `row` of all rows of dy: every kernel row of every channel of x, all channels of dy. */
 static void add_row(const first_state *s, const fn_tensor *x, const fn_tensor *y, int64_t row,
                     float *sums) {
@@ -139,6 +148,7 @@ static void add_row(const first_state *s, const fn_tensor *x, const fn_tensor *y
       if (xd < 0 || xd >= s->x_dim[0] || xh < 0 || xh >= s->x_dim[1]) continue;
       job.x = (const float *)x->data + n * x->batch_stride + c * x_plane +
               (xd * s->x_dim[1] + xh) * s->x_dim[2];
+      fetch_row(s, &job, t);
       row_taps(&job, sum0 + t * HALF, sum1 ? sum1 + t * HALF : unused);
     }
   }
@@ -152,10 +162,15 @@ static void add_bias(const first_state *s, const fn_tensor *y, int64_t row, floa
   for (int64_t half = 0; half < s->halves; half++) {
     const float *from = dy + half * HALF / y->block * y_plane + half * HALF % y->block;
     float *to = sums + (half * (s->taps + 1) + s->taps) * HALF;
-    fn_lane8 sum = *(const fn_lane8 *)to;
-    for (int64_t i = 0; i < s->y_dim[2]; i++)
-      sum += *(const fn_lane8 *)(from + i * y->block);
-    memcpy(to, &sum, sizeof sum);
+    // Four sums, for one would wait for itself at every cell.
+    fn_lane8 sum[4] = {*(const fn_lane8 *)to};
+    int64_t i = 0;
+    for (; i + 4 <= s->y_dim[2]; i += 4)
+      for (int64_t j = 0; j < 4; j++)
+        sum[j] += *(const fn_lane8 *)(from + (i + j) * y->block);
+    for (; i < s->y_dim[2]; i++)
+      sum[0] += *(const fn_lane8 *)(from + i * y->block);
+    *(fn_lane8 *)to = (sum[0] + sum[1]) + (sum[2] + sum[3]);
   }
 }
 

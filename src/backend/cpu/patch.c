@@ -31,6 +31,45 @@ fn_patches fn_cpu_patches_of(const fn_tensor *x, const fn_tensor *y, const fn_sh
   return p;
 }
 
+/** Element i + e of the patches of a tile; spelled out because gcc's own unrolling mixes the steps
+ *  and runs out of registers. */
+#define ADD_ELEMENT(e)                                                                             \
+  do {                                                                                             \
+    fn_lane8 w0 = *(const fn_lane8 *)(w + (e)*FN_LANES);                                           \
+    fn_lane8 w1 = *(const fn_lane8 *)(w + (e)*FN_LANES + 8);                                       \
+    FN_KEEP(w0);                                                                                   \
+    FN_KEEP(w1);                                                                                   \
+    acc[0][0] += w0 * x[e], acc[0][1] += w1 * x[e];                                                \
+    acc[1][0] += w0 * x1[e], acc[1][1] += w1 * x1[e];                                              \
+    acc[2][0] += w0 * x2[e], acc[2][1] += w1 * x2[e];                                              \
+    acc[3][0] += w0 * x3[e], acc[3][1] += w1 * x3[e];                                              \
+    acc[4][0] += w0 * x4[e], acc[4][1] += w1 * x4[e];                                              \
+    acc[5][0] += w0 * x5[e], acc[5][1] += w1 * x5[e];                                              \
+  } while (0)
+
+__attribute__((aligned(64))) void fn_patch_multiply_tile(const float *x, int64_t length,
+                                                         const float *w, const float *start,
+                                                         fn_lane8 (*sum)[2]) {
+  fn_lane8 acc[PATCH_TILE][2];
+#pragma GCC unroll 8
+  for (int i = 0; i < PATCH_TILE; i++) {
+    acc[i][0] = *(const fn_lane8 *)start;
+    acc[i][1] = *(const fn_lane8 *)(start + 8);
+  }
+  const float *x1 = x + length, *x2 = x1 + length, *x3 = x2 + length, *x4 = x3 + length,
+              *x5 = x4 + length;
+  for (int64_t i = 0; i < length; i += 4) {
+    ADD_ELEMENT(0);
+    ADD_ELEMENT(1);
+    ADD_ELEMENT(2);
+    ADD_ELEMENT(3);
+    w += 4 * FN_LANES, x += 4, x1 += 4, x2 += 4, x3 += 4, x4 += 4, x5 += 4;
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < PATCH_TILE; i++)
+    sum[i][0] = acc[i][0], sum[i][1] = acc[i][1];
+}
+
 void fn_cpu_conv_finish(const fn_tensor *to, const fn_tensor *from, const float *bias,
                         double slope) {
   const fn_rows rows = fn_rows_of(&to->shape, to->block);

@@ -23,6 +23,14 @@ typedef struct fn_patches {
 bool fn_cpu_patches_fit(const conv_values *v, const fn_conv_geometry *geometry);
 fn_patches fn_cpu_patches_of(const fn_tensor *x, const fn_tensor *y, const fn_shape *w);
 
+enum { PATCH_TILE = 6 };
+
+/** sum[i] = start + w x[i] for the rows i of a tile, each `length` floats (a multiple of 4), one
+ *  after the other; w [length][16], start [16]. A function of its own: inlined, gcc keeps some of
+ *  the sums in memory, which halves the speed. */
+void fn_patch_multiply_tile(const float *x, int64_t length, const float *w, const float *start,
+                            fn_lane8 (*sum)[2]);
+
 /** First elements of the patches of cells [first, first + count), in elements from the start of the
  *  sample of x. */
 static inline void fn_patch_corners(const fn_patches *p, int64_t first, int64_t count,

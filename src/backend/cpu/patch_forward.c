@@ -7,7 +7,7 @@
 #include "backend/cpu/patch.h"
 #include "base/system.h"
 
-enum { CELLS = 6, PIECE = 48 };
+enum { CELLS = PATCH_TILE, PIECE = 48 };
 
 typedef struct forward_state {
   fn_cpu_state base;
@@ -48,51 +48,11 @@ static void pack(const forward_state *s, const float *w, float *packed) {
   }
 }
 
-/** Element i + e of the patches of a tile; spelled out because gcc's own unrolling mixes the steps
- *  and runs out of registers. */
-#define ADD_ELEMENT(e)                                                                             \
-  do {                                                                                             \
-    fn_lane8 w0 = *(const fn_lane8 *)(w + (e)*FN_LANES);                                           \
-    fn_lane8 w1 = *(const fn_lane8 *)(w + (e)*FN_LANES + 8);                                       \
-    FN_KEEP(w0);                                                                                   \
-    FN_KEEP(w1);                                                                                   \
-    acc[0][0] += w0 * x[e], acc[0][1] += w1 * x[e];                                                \
-    acc[1][0] += w0 * x1[e], acc[1][1] += w1 * x1[e];                                              \
-    acc[2][0] += w0 * x2[e], acc[2][1] += w1 * x2[e];                                              \
-    acc[3][0] += w0 * x3[e], acc[3][1] += w1 * x3[e];                                              \
-    acc[4][0] += w0 * x4[e], acc[4][1] += w1 * x4[e];                                              \
-    acc[5][0] += w0 * x5[e], acc[5][1] += w1 * x5[e];                                              \
-  } while (0)
-
-/** sum[i] = start + w x over the `length` elements (a multiple of 4) of every patch of a tile. A
- *  function of its own: inlined, gcc keeps some of the sums in memory, which halves the speed. */
-static __attribute__((noinline)) void multiply_tile(const float *x, int64_t length, const float *w,
-                                                    const float *start, fn_lane8 (*sum)[2]) {
-  fn_lane8 acc[CELLS][2];
-#pragma GCC unroll 8
-  for (int i = 0; i < CELLS; i++) {
-    acc[i][0] = *(const fn_lane8 *)start;
-    acc[i][1] = *(const fn_lane8 *)(start + 8);
-  }
-  const float *x1 = x + length, *x2 = x1 + length, *x3 = x2 + length, *x4 = x3 + length,
-              *x5 = x4 + length;
-  for (int64_t i = 0; i < length; i += 4) {
-    ADD_ELEMENT(0);
-    ADD_ELEMENT(1);
-    ADD_ELEMENT(2);
-    ADD_ELEMENT(3);
-    w += 4 * FN_LANES, x += 4, x1 += 4, x2 += 4, x3 += 4, x4 += 4, x5 += 4;
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < CELLS; i++)
-    sum[i][0] = acc[i][0], sum[i][1] = acc[i][1];
-}
-
-/** What one piece of cells of one sample shares. */
+/** What one piece of cells, of neighbouring samples counted through, shares. */
 typedef struct piece_job {
   const float *x;   /**< patches, one after the other, in whole tiles */
   int64_t count;    /**< cells */
-  float *y;         /**< first cell of the piece, channel block 0 */
+  float *y[PIECE];  /**< cells, channel block 0 */
   int64_t y_stride; /**< between channel blocks of y */
   int64_t y_block, y_blocks;
   float slope;
@@ -102,22 +62,23 @@ static void group_of_piece(const forward_state *s, const piece_job *job, const f
                            int64_t group, const float *start) {
   const fn_patches *p = &s->p;
   const float *w = packed + group * p->runs * p->length * FN_LANES;
-  float *y[2];
+  int64_t at[2];
   for (int64_t h = 0; h < 2; h++) {
     const int64_t c = group * FN_LANES + h * 8, k = c / job->y_block;
-    y[h] = k < job->y_blocks ? job->y + k * job->y_stride + c % job->y_block : NULL;
+    at[h] = k < job->y_blocks ? k * job->y_stride + c % job->y_block : -1;
   }
   for (int64_t from = 0; from < job->count; from += CELLS) {
     fn_lane8 acc[CELLS][2];
-    multiply_tile(job->x + from * p->runs * p->length, p->runs * p->length, w, start, acc);
+    fn_patch_multiply_tile(job->x + from * p->runs * p->length, p->runs * p->length, w, start, acc);
     const int64_t count = fn_min_of(CELLS, job->count - from);
     for (int64_t i = 0; i < count; i++) {
       if (job->slope != 1) {
         fn_lane8_leaky(&acc[i][0], job->slope);
         fn_lane8_leaky(&acc[i][1], job->slope);
       }
-      *(fn_lane8 *)(y[0] + (from + i) * job->y_block) = acc[i][0];
-      if (y[1]) *(fn_lane8 *)(y[1] + (from + i) * job->y_block) = acc[i][1];
+      float *y = job->y[from + i];
+      *(fn_lane8 *)(y + at[0]) = acc[i][0];
+      if (at[1] >= 0) *(fn_lane8 *)(y + at[1]) = acc[i][1];
     }
   }
 }
@@ -138,19 +99,23 @@ static void multiply_piece(const forward_state *s, const fn_tensor *x, const fn_
                            const float *bias, float slope, const float *packed, int64_t item,
                            float *copy) {
   const fn_patches *p = &s->p;
-  const int64_t pieces = fn_ceil_div(p->cells, PIECE), n = item / pieces;
-  const int64_t first = item % pieces * PIECE;
-  const float *sample = (const float *)x->data + n * x->batch_stride;
-  piece_job job = {.count = fn_min_of(PIECE, p->cells - first),
-                   .y = (float *)y->data + n * y->batch_stride + first * y->block,
+  const int64_t first = item * PIECE;
+  piece_job job = {.x = copy,
+                   .count = fn_min_of(PIECE, x->shape.dim[0] * p->cells - first),
                    .y_stride = p->cells * y->block,
                    .y_block = y->block,
                    .y_blocks = fn_ceil_div(p->y_channels, y->block),
                    .slope = slope};
-  int64_t corner[PIECE];
-  fn_patch_corners(p, first, job.count, corner);
-  copy_patches(s, sample, corner, job.count, copy);
-  job.x = copy;
+  for (int64_t i = 0; i < job.count;) {
+    const int64_t n = (first + i) / p->cells, cell = (first + i) % p->cells;
+    const int64_t here = fn_min_of(p->cells - cell, job.count - i);
+    int64_t corner[PIECE];
+    fn_patch_corners(p, cell, here, corner);
+    copy_patches(s, (const float *)x->data + n * x->batch_stride, corner, here,
+                 copy + i * p->runs * p->length);
+    for (int64_t j = 0; j < here; j++, i++)
+      job.y[i] = (float *)y->data + n * y->batch_stride + (cell + j) * y->block;
+  }
   for (int64_t g = 0; g < s->groups; g++) {
     float start[FN_LANES] = {0};
     if (bias) fn_pattern(bias, p->y_channels, g, FN_LANES, start);
@@ -164,7 +129,7 @@ static fn_status multiply(const fn_kernel *kernel, void *workspace) {
   const float *bias = kernel->node->input_count > 2 ? kernel->input[2].data : NULL;
   const float slope = (float)((const fn_conv_attrs *)kernel->node->attrs)->slope;
   const float *packed = (const float *)((const char *)workspace + s->weights_at);
-  const int64_t items = x->shape.dim[0] * fn_ceil_div(s->p.cells, PIECE);
+  const int64_t items = fn_ceil_div(x->shape.dim[0] * s->p.cells, PIECE);
   float *copies = (float *)((char *)workspace + s->copy_at);
   const int64_t patch = PIECE * s->p.runs * s->p.length;
 #pragma omp parallel num_threads(s->threads)
