@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <glob.h>
 #include <math.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #include "base/random.h"
 #include "base/system.h"
 #include "dist/dist.h"
+#include "dist/exchange.h"
 
 static fn_dist dist;
 
@@ -437,6 +439,39 @@ static void without_shared_memory(void **state) {
   globfree(&files);
 }
 
+/* Slices of 191 numbers in four slots fill a page of shared memory nearly to its end, and 191 is no
+ * multiple of a cache line: a slot that began too late would end beyond the memory. */
+static void slots_end_within_the_memory(void **state) {
+  (void)state;
+  enum { SLOTS = 4, COUNT = 191 };
+  set_node_ranks(0);
+  const fn_exchange_options options = {
+      .type = FN_F32, .data = FN_F32, .slots = SLOTS, .most = COUNT, .share_memory = true};
+  fn_exchange *exchange;
+  float values[SLOTS][COUNT];
+  expect_ok(fn_exchange_create(&dist, &options, &exchange));
+  for (int k = 0; k < SLOTS; k++) {
+    for (int i = 0; i < COUNT; i++)
+      values[k][i] = (float)(1 + dist.rank + 10 * k + 100 * i);
+    fn_exchange_start(exchange, k, values[k], COUNT, 1);
+  }
+  bool done[SLOTS] = {false};
+  for (int left = SLOTS; left > 0; sched_yield()) {
+    for (int k = 0; k < SLOTS; k++) {
+      bool moved;
+      if (!done[k]) {
+        expect_ok(fn_exchange_advance(exchange, k, &moved, &done[k]));
+        left -= done[k];
+      }
+    }
+  }
+  fn_exchange_destroy(exchange);
+  const int n = dist.size;
+  for (int k = 0; k < SLOTS; k++)
+    for (int i = 0; i < COUNT; i++)
+      assert_true(values[k][i] == (float)(n * (n + 1) / 2 + n * (10 * k + 100 * i)));
+}
+
 int main(int argc, char **argv) {
   alarm(300); // a rank that fails leaves the others waiting
   if (fn_dist_init(&argc, &argv, &dist) != FN_OK) {
@@ -454,6 +489,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(bytes_on_the_wire),
       cmocka_unit_test(says_what_it_does),
       cmocka_unit_test(contradictions_are_errors),
+      cmocka_unit_test(slots_end_within_the_memory),
       cmocka_unit_test(without_shared_memory),
   };
   const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <omp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,18 @@ void fn_threads_pin(const int *core, int count, int threads) {
 
 void fn_thread_unpin(void) {
   if (is_pinned) sched_setaffinity(0, sizeof unpinned, &unpinned);
+}
+
+int fn_thread_start(pthread_t *thread, void *(*run)(void *), void *argument) {
+  static const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL};
+  sigset_t all, before;
+  sigfillset(&all);
+  for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
+    sigdelset(&all, faults[i]);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int error = pthread_create(thread, NULL, run, argument);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return error;
 }
 
 int fn_cores_online(void) {

@@ -4,6 +4,8 @@
 #ifndef FN_BASE_SYSTEM_H
 #define FN_BASE_SYSTEM_H
 
+#include <pthread.h>
+
 #include <fieldnet/fieldnet.h>
 
 /** allowed[c] := 1 for each core c < count that this process may run on (its affinity mask), else
@@ -18,6 +20,10 @@ int fn_threads_get(void);
 void fn_threads_pin(const int *core, int count, int threads);
 /** Let the calling thread run on all cores that the process had before fn_threads_pin(). */
 void fn_thread_unpin(void);
+/** Start a thread beside the one that runs the steps, which keeps all signals but those of a
+ *  thread's own doing (SIGBUS of a file that shrank, SIGSEGV ...). 0, or an error of
+ *  pthread_create(). */
+int fn_thread_start(pthread_t *thread, void *(*run)(void *), void *argument);
 /** Cores of the machine that are online. */
 int fn_cores_online(void);
 /** Monotonic seconds. */

@@ -3,7 +3,6 @@
 
 #include <limits.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,16 +161,8 @@ static void *read_ahead(void *argument) {
   return NULL;
 }
 
-/** Signals go to the thread that runs the steps, but for the faults of a thread's own doing. */
 static fn_status start_thread(fn_cube_queue *q) {
-  static const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL};
-  sigset_t all, before;
-  sigfillset(&all);
-  for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
-    sigdelset(&all, faults[i]);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  const int error = pthread_create(&q->thread, NULL, read_ahead, q);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  const int error = fn_thread_start(&q->thread, read_ahead, q);
   FN_CHECK(!error, FN_ERR_MEMORY, "cannot start the thread that reads cubes: %s", strerror(error));
   q->started = true;
   return FN_OK;

@@ -1,6 +1,5 @@
 /* Batches read ahead by threads, handed out in order. */
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -255,22 +254,13 @@ static fn_status find_released(fn_loader *loader, int64_t *released) {
   return FN_OK;
 }
 
-/** Signals go to the thread that runs the steps, but for the faults of a thread's own doing: a
- *  file that shrank is noticed by SIGBUS. */
 static fn_status start_threads(fn_loader *loader, int64_t readers) {
-  static const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL};
-  sigset_t all, before;
-  sigfillset(&all);
-  for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
-    sigdelset(&all, faults[i]);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
   loader->thread = calloc((size_t)readers, sizeof *loader->thread);
   int error = loader->thread ? 0 : 12;
   for (int64_t i = 0; i < readers && !error; i++) {
-    error = pthread_create(&loader->thread[i], NULL, read_samples, loader);
+    error = fn_thread_start(&loader->thread[i], read_samples, loader);
     if (!error) loader->threads++;
   }
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
   // Fewer readers than asked for are slower, not wrong.
   FN_CHECK(loader->threads > 0, FN_ERR_MEMORY, "cannot start a reading thread: %s",
            strerror(error));

@@ -199,8 +199,7 @@ void fn_exchange_start(fn_exchange *x, int index, void *data, int64_t count, dou
   s->count = count;
   s->weight = weight;
   if (x->node_ranks > 1) {
-    s->own =
-        x->shared.area[x->node_rank] + (size_t)index * (size_t)(x->options.most + GRAIN) * x->size;
+    s->own = x->shared.area[x->node_rank] + (size_t)index * x->stride;
   } else {
     s->own = s->memory ? s->memory : data;
   }

@@ -20,7 +20,6 @@
  * arrived, and finish puts the copies back. */
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -290,12 +289,7 @@ static fn_status map_entries(fn_reducer *r, int64_t first_bytes, int64_t bucket_
 }
 
 static void start_thread(fn_reducer *r) {
-  // Signals belong to the main thread.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  const int reason = pthread_create(&r->thread, NULL, progress, r);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  const int reason = fn_thread_start(&r->thread, progress, r);
   r->threaded = reason == 0;
   if (reason != 0)
     fn_log_once(FN_WARN,

@@ -224,7 +224,7 @@ fn_status fn_watchdog_start(const fn_dist *dist, double timeout, fn_watchdog **w
   if (status == FN_OK) {
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->wake, NULL);
-    if (pthread_create(&w->thread, NULL, watch, w) == 0) return FN_OK;
+    if (fn_thread_start(&w->thread, watch, w) == 0) return FN_OK;
     status = fn_error_set(FN_ERR_INTERNAL, __FILE__, __LINE__, "no thread for the watchdog");
   }
   free(w->patient);

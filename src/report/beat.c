@@ -196,7 +196,7 @@ fn_status fn_beat_start(const fn_run *run, double interval, int ranks, int64_t r
   pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
   pthread_cond_init(&b->wake, &monotonic);
   pthread_condattr_destroy(&monotonic);
-  if (pthread_create(&b->thread, NULL, beat, b) != 0) {
+  if (fn_thread_start(&b->thread, beat, b) != 0) {
     pthread_mutex_destroy(&b->lock);
     pthread_cond_destroy(&b->wake);
     free(b);

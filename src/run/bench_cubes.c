@@ -198,7 +198,7 @@ static fn_status time_plain(bench *b, double *seconds, double *work) {
   plain p = {.b = b};
   pthread_t thread;
   FN_TRY(fn_dist_agree(b->dist, FN_OK));
-  const int error = pthread_create(&thread, NULL, read_on_thread, &p);
+  const int error = fn_thread_start(&thread, read_on_thread, &p);
   FN_CHECK(!error, FN_ERR_MEMORY, "cannot start a thread: %s", strerror(error));
   pthread_join(thread, NULL);
   if (p.status != FN_OK) fn_error_set(p.status, __FILE__, __LINE__, "%s", p.message);

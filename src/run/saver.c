@@ -2,7 +2,6 @@
 
 #include <math.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,16 +93,8 @@ static void *write_snapshots(void *argument) {
   return NULL;
 }
 
-/** Signals go to the thread that runs the steps, but for the faults of a thread's own doing. */
 static fn_status start_thread(fn_saver *s) {
-  static const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL};
-  sigset_t all, before;
-  sigfillset(&all);
-  for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
-    sigdelset(&all, faults[i]);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  const int error = pthread_create(&s->thread, NULL, write_snapshots, s);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  const int error = fn_thread_start(&s->thread, write_snapshots, s);
   FN_CHECK(!error, FN_ERR_MEMORY, "cannot start the thread that writes states: %s",
            strerror(error));
   s->started = true;

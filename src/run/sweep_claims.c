@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -168,14 +167,9 @@ static void *keep_alive(void *user) {
   return NULL;
 }
 
-/** Signals are for the thread that trains. */
 static fn_status start_thread(fn_sweep_claims *claims) {
   if (claims->has_thread) return FN_OK;
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  const int failed = pthread_create(&claims->thread, NULL, keep_alive, claims);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  const int failed = fn_thread_start(&claims->thread, keep_alive, claims);
   FN_CHECK(failed == 0, FN_ERR_INTERNAL, "cannot start a thread: %s", strerror(failed));
   claims->has_thread = true;
   return FN_OK;

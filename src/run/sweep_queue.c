@@ -4,7 +4,6 @@
 
 #include <math.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -317,11 +316,7 @@ static void *answer_all(void *self) {
 }
 
 static fn_status start_thread(fn_sweep_queue *q) {
-  sigset_t all, before; // signals belong to the main thread
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  const int reason = pthread_create(&q->thread, NULL, answer_all, q);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  const int reason = fn_thread_start(&q->thread, answer_all, q);
   q->threaded = reason == 0;
   FN_CHECK(q->threaded, FN_ERR_INTERNAL, "cannot start the thread that hands out trials: %s",
            strerror(reason));
