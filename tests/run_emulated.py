@@ -133,6 +133,53 @@ def order_does_not_matter():
         same_state("two0", f"two_{adder}")
 
 
+def skips_as_the_processor_does():
+    """Steps that are not finite: the same ones, for the same reasons, as where the host decides before it goes on; then
+    the same bits after a restart, in another order, and kernel by kernel."""
+    def said(done):
+        return re.findall(r"warning: (step .*; step skipped)", done.output)
+
+    for ranks, values in (1, {}), (1, BESIDE), (2, BESIDE):
+        beside = dict(values, train__on_nan="skip", data__train__target="infinite/*.npy")
+        name = f"skips{ranks}_{len(values)}"
+        host = said(train(ranks, "layers.yaml", f"{name}_host", compute__backend="reference", **beside))
+        there = said(train(ranks, "layers.yaml", name, **beside))
+        check(host == there and len(host) > 0, f"{name}: steps skipped", f"{host} and {there}")
+        train(ranks, "layers.yaml", f"{name}_parts", code=75, train__stop_after_steps=3, **beside)
+        train(ranks, "layers.yaml", f"{name}_parts", **beside)
+        same_state(name, f"{name}_parts")
+        with_environment(train, ranks, "layers.yaml", f"{name}_order", environment={"FIELDNET_EMULATED_ORDER": "7"},
+                         compute__graphs="no", **beside)
+        same_state(name, f"{name}_order")
+    # One batch's gradient overflows, though its loss does not; the next step is on its way when that is found out.
+    beside = dict(data__train__input="overflow/*.npy", data__shuffle="false", model__init_weight_std=1e-5,
+                  optimizer__lr=1e-9)
+    for backend in "reference", "emulated":
+        for ranks in 1, 2:
+            done = train(ranks, "one.yaml", f"overflow_{backend}{ranks}", 4, compute__backend=backend, **beside)
+            check("step 5 (epoch 1): the gradient of rank 0 is not finite, though its loss is; first bad gradient: 0.weight"
+                  in done.output, f"a gradient that overflows, {backend}, {ranks} ranks", done.output)
+
+
+def never_waits_for_all():
+    """Between the launches of two steps the host waits once, for what became of the step before, while the device has a
+    whole backward pass to run. With micro-batches it waits for room to write inputs, too."""
+    for name, values in ("plain", dict(train__log_interval=5)), ("beside", BESIDE), ("f16", dict(compute__precision="f16")):
+        with_environment(train, 1, "vnet.yaml", f"traced_{name}", environment={"FIELDNET_EMULATED_TRACE": "trace"},
+                         **values)
+        updates, waits = 0, []
+        per_epoch = 6 if values is BESIDE else 12
+        for line in open("trace"):
+            if line.startswith("update"):
+                if updates % per_epoch:
+                    check(0 < len(waits) <= (4 if values is BESIDE else 1) and min(waits) >= 100,
+                          f"{name}, step {updates + 1}: the device had left {waits}")
+                updates, waits = updates + 1, []
+            else:
+                waits.append(int(line.split()[2]))
+        check(updates == 2 * per_epoch, f"{updates} steps traced")
+
+
 def resumes():
     for ranks in 1, 2:
         train(ranks, "layers.yaml", f"whole{ranks}", **BESIDE)
@@ -207,11 +254,18 @@ with folder():
         write_npy(f"large/{index}.npy", (3, 16, 16, 16), noise(30 + index, 3 * 16 ** 3, 3e4))
     for index in range(3):
         write_npy(f"infinite/{index}.npy", (3, 16, 16, 16), noise(10 * index, 3 * 16 ** 3, 1e30 if index == 2 else 1))
+    spike = noise(3, 3 * 16 ** 3)
+    spike[100] = 3e23
+    for index in range(3):
+        write_npy(f"overflow/{index}.npy", (3, 16, 16, 16), spike if index == 1 else noise(index, 3 * 16 ** 3))
     write_text("vnet.yaml", VNET)
+    write_text("one.yaml", COMMON % 0 + "model: {layers: [{conv: {channels: out, kernel: 1}}]}\n")
     write_text("layers.yaml", LAYERS)
     trains_like_the_processor()
     narrow_types()
     order_does_not_matter()
+    skips_as_the_processor_does()
+    never_waits_for_all()
     resumes()
     narrow_gradients()
     averages_are_tested()

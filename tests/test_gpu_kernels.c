@@ -235,6 +235,78 @@ static void scaled_sums(void **state) {
       }
 }
 
+/* What host and device make of the same facts: a table, in shuffled orders of threads; the last
+ * gradient that is not finite is found where it is asked for; kernels obey. */
+static void judgements(void **state) {
+  (void)state;
+  enum { COUNT = 1000, STEP_COUNT = 7 };
+  const struct {
+    float loss, gradient; // of element 700; 300 has it too
+    bool has_loss, bad, lowers;
+    double clip, loss_scale;
+    fn_step_verdict verdict;
+    float scale;
+    int64_t place;
+  } step[STEP_COUNT] = {
+      {1, 2, true, false, false, 0, 1, FN_STEP_TAKEN, 1, -1},
+      {1, 2, true, false, true, 0, 4, FN_STEP_TAKEN, 0.25f, -1},
+      {1, 2, false, true, true, 0, 1, FN_STEP_BAD, 1, -1},
+      {NAN, 2, true, false, true, 0, 1, FN_STEP_BAD, 1, -1},
+      {1, INFINITY, true, false, true, 0, 1, FN_STEP_LEFT_OUT, 1, -1},
+      {1, -INFINITY, true, false, false, 0, 1, FN_STEP_BAD, 1, 700},
+      {INFINITY, NAN, true, false, true, 0, 1, FN_STEP_BAD, 1, 700},
+  };
+  float gradient[COUNT] = {0}, sum[2] = {3, 4}, x[2] = {1, -0.0f};
+  for (int i = 0; i < STEP_COUNT; i++) {
+    fn_judgement judgement = {.bad = 5};
+    gradient[300] = gradient[700] = step[i].gradient;
+    judgement.squares[0] = 2 * (double)step[i].gradient * (double)step[i].gradient;
+    const fn_step_facts facts = {.gradient = gradient,
+                                 .count = COUNT,
+                                 .loss = step[i].has_loss ? &step[i].loss : NULL,
+                                 .bad = step[i].bad,
+                                 .lowers = step[i].lowers,
+                                 .clip = step[i].clip,
+                                 .loss_scale = step[i].loss_scale,
+                                 .next_scale = {10, 11, 12},
+                                 .judgement = &judgement};
+    fn_gpu_executor_shuffle((uint64_t)i);
+    require(fn_gpu_launch(&platform, judge, 1, &facts));
+    fn_gpu_executor_shuffle(0);
+    assert_int_equal(judgement.verdict, step[i].verdict);
+    assert_int_equal(judgement.bad, step[i].place);
+    assert_true(judgement.next_scale == 10 + (float)step[i].verdict);
+    if (step[i].verdict == FN_STEP_TAKEN) {
+      assert_true(judgement.norm == sqrt(8) / step[i].loss_scale);
+      assert_true(judgement.scale == step[i].scale && judgement.loss == 1);
+    }
+    fn_scale_args copy = fn_gpu_scale_args(sum, FN_F32, x, FN_F32, 1, 2);
+    copy.judgement = &judgement;
+    copy.verdict = FN_STEP_BAD;
+    require(fn_gpu_launch(&platform, scale, 1, &copy));
+    const bool copied = step[i].verdict == FN_STEP_BAD;
+    assert_true(sum[0] == (copied ? 1 : 3) && (signbit(sum[1]) != 0) == copied);
+    sum[0] = 3, sum[1] = 4;
+    fn_add_scaled_args add = fn_gpu_add_scaled_args(sum, x, 1, 1, 2);
+    add.judgement = &judgement;
+    add.verdict = FN_STEP_TAKEN;
+    require(fn_gpu_launch(&platform, add_scaled, 1, &add));
+    assert_true(sum[0] == (step[i].verdict == FN_STEP_TAKEN ? 4 : 3));
+    sum[0] = 3;
+  }
+}
+
+/* Clipping as torch.nn.utils.clip_grad_norm_ does it, of gradients without their loss scale. */
+static void clipped(void **state) {
+  (void)state;
+  fn_judgement judgement;
+  fn_step_facts facts = {.clip = 2, .loss_scale = 8};
+  fn_judge_decide(&facts, 32, &judgement);
+  assert_true(judgement.norm == 4 && judgement.scale == (float)(2 / (4 + 1e-6) / 8));
+  fn_judge_decide(&facts, 16, &judgement);
+  assert_true(judgement.norm == 2 && judgement.scale == 0.125f);
+}
+
 /* To bfloat16 and back, aligned and not: rounded to nearest even, weighted before, nothing beyond
  * the end; with weight 0 zero of anything. */
 static void bf16_and_back(void **state) {
@@ -347,7 +419,7 @@ static void optimizer_steps(void **state) {
       require(fn_gpu_launch(&platform, update, 1, &u[0]));
       forced_blocks = 0;
       for (int64_t e = 0; e < COUNT; e++)
-        fn_update_element(&u[1], e);
+        fn_update_element(&u[1], &u[1], e);
       assert_true(array[0][0][5] != 0.5f + (float)(35 % 13) / 13);
       for (int i = 0; i < 5; i++) {
         for (int64_t e = 0; e < COUNT; e++)
@@ -617,6 +689,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(grids_and_orders), cmocka_unit_test(synchronised),
       cmocka_unit_test(orders_differ),    cmocka_unit_test(scaled_sums),
+      cmocka_unit_test(judgements),       cmocka_unit_test(clipped),
       cmocka_unit_test(bf16_and_back),    cmocka_unit_test(sums_of_squares),
       cmocka_unit_test(optimizer_steps),  cmocka_unit_test(inputs),
       cmocka_unit_test(several_inputs),   cmocka_unit_test(binary16),

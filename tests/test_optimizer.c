@@ -420,6 +420,80 @@ static void big_free(big_problem *p) {
   free(p->parameters.gradients);
 }
 
+/* Steps 1 .. 6 as a judge with clipping lets them be, step 2 and 5 with a gradient that is not
+ * finite; or, without a judge, those that count, by the scales that it found. */
+static void take_six(const fn_run *run, problem *p, bool judged, float *scale,
+                     fn_optimizer **optimizer) {
+  fn_judge *judge;
+  fn_judgement judgement;
+  const fn_step_facts facts = {.clip = 0.5, .loss_scale = 1};
+  const fn_tensor_entry *watched[2] = {&p->entry[1], &p->entry[0]};
+  assert_int_equal(fn_optimizer_create(run, &p->parameters, optimizer), FN_OK);
+  assert_int_equal(fn_judge_create(&p->parameters, &judge), FN_OK);
+  for (int t = 1; t <= 6; t++) {
+    const bool bad = t == 2 || t == 5;
+    if (!judged && bad) continue;
+    problem_gradient(p, t, 1);
+    if (bad) p->gradients[place[4]] = p->gradients[place[1]] = NAN;
+    fn_mirror_changed(fn_parameters_mirror(&p->parameters, FN_MIRROR_GRADIENTS));
+    if (!judged) {
+      assert_int_equal(fn_optimizer_step(*optimizer, 0.1, (double)scale[t]), FN_OK);
+      continue;
+    }
+    assert_int_equal(fn_judge_put(judge, facts, watched), FN_OK);
+    assert_int_equal(fn_optimizer_step_judged(*optimizer, 0.1, judge), FN_OK);
+    assert_int_equal(fn_judge_read(judge, &judgement), FN_OK);
+    assert_int_equal(judgement.verdict, bad ? FN_STEP_BAD : FN_STEP_TAKEN);
+    scale[t] = judgement.scale;
+    if (bad) fn_optimizer_undo(*optimizer);
+    // in order of creation
+    if (bad) assert_string_equal(fn_gradient_name(&p->parameters, judgement.bad), "late.weight");
+    if (bad) continue;
+    double squares = 0;
+    for (int i = 0; i < 3; i++)
+      squares += (double)p->gradients[i] * (double)p->gradients[i];
+    assert_true(judgement.squares[1] == squares && scale[t] < 1);
+    assert_true(judgement.squares[0] == judgement.squares[1] + judgement.squares[2]);
+  }
+  fn_judge_destroy(judge);
+  assert_int_equal(fn_parameters_to_host(&p->parameters), FN_OK);
+  assert_int_equal(fn_optimizer_to_host(*optimizer), FN_OK);
+}
+
+/* On the host and on a device: what is judged bad leaves weights, states and counts alone. */
+static void steps_are_judged(void **state) {
+  (void)state;
+  const fn_backend *backend;
+  fn_device *device;
+  const fn_device_choice choice = {.node_size = 1};
+  assert_int_equal(fn_backend_find("emulated", &backend), FN_OK);
+  assert_int_equal(backend->device(backend, &choice, &device), FN_OK);
+  for (int c = 0; c < 2 * TORCH_CASES; c++) {
+    problem p[2];
+    fn_optimizer *o[2];
+    float scale[7] = {0};
+    const fn_run run = torch_cases[c / 2].run();
+    for (int k = 0; k < 2; k++) {
+      problem_init(&p[k]);
+      if (c % 2) assert_int_equal(fn_parameters_attach(&p[k].parameters, device), FN_OK);
+      take_six(&run, &p[k], k == 0, scale, &o[k]);
+    }
+    assert_int_equal(fn_optimizer_steps(o[0]), 4);
+    assert_int_equal(fn_optimizer_steps(o[1]), 4);
+    assert_memory_equal(p[0].values, p[1].values, sizeof p[0].values);
+    for (int i = 0; i < fn_optimizer_state_count(o[0]); i++)
+      assert_memory_equal(fn_optimizer_state(o[0], i), fn_optimizer_state(o[1], i),
+                          COUNT * sizeof(float));
+    if (fn_optimizer_scalar_count(o[0]))
+      assert_true(*fn_optimizer_scalar(o[0], 0, NULL) == *fn_optimizer_scalar(o[1], 0, NULL));
+    for (int k = 0; k < 2; k++) {
+      fn_optimizer_destroy(o[k]);
+      for (int m = 0; m < FN_MIRRORS; m++)
+        fn_mirror_destroy(&p[k].parameters.mirror[m]);
+    }
+  }
+}
+
 static void threads_do_not_change_bits(void **state) {
   (void)state;
   const int threads = fn_threads_get();
@@ -479,12 +553,14 @@ static void not_finite_is_named(void **state) {
   problem p;
   problem_init(&p);
   problem_gradient(&p, 1, 1);
-  assert_null(fn_gradient_not_finite(&p.parameters));
+  assert_int_equal(fn_gradient_not_finite(&p.parameters), -1);
   p.gradients[2] = INFINITY;
-  assert_string_equal(fn_gradient_not_finite(&p.parameters), "early.weight");
+  assert_string_equal(fn_gradient_name(&p.parameters, fn_gradient_not_finite(&p.parameters)),
+                      "early.weight");
   assert_false(isfinite(fn_gradient_norm(&p.parameters)));
   p.gradients[17] = NAN;
-  assert_string_equal(fn_gradient_not_finite(&p.parameters), "late.weight");
+  assert_string_equal(fn_gradient_name(&p.parameters, fn_gradient_not_finite(&p.parameters)),
+                      "late.weight");
 }
 
 /* ---- what is refused
@@ -515,6 +591,7 @@ int main(void) {
       cmocka_unit_test(resumed_equals_uninterrupted),
       cmocka_unit_test(state_names),
       cmocka_unit_test(gaps_stay_zero),
+      cmocka_unit_test(steps_are_judged),
       cmocka_unit_test(threads_do_not_change_bits),
       cmocka_unit_test(norm_in_fixed_order),
       cmocka_unit_test(not_finite_is_named),

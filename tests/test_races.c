@@ -21,6 +21,7 @@ typedef struct fixture {
   fn_parameters *parameters;
   fn_program *program, *evaluation;
   fn_optimizer *optimizer;
+  fn_judge *judge;
   fn_device_gradients *gradients;
   int64_t pending[BUCKETS]; /* elements of gradients that are not final */
 } fixture;
@@ -111,20 +112,25 @@ static void reduce(const fixture *f) {
   must(fn_device_gradients_join(f->gradients));
 }
 
-/* Steps that the host waits for nowhere, for its waits stand in for events; then steps of a job. */
+/* Steps that the host waits for nowhere, for its waits stand in for events; then steps of a job;
+ * and two with no evaluation between them, which waits for the copy of the judgement, too. */
 static void train(fixture *f) {
-  double norm;
-  for (int s = 0; s < 2 * STEPS; s++) {
+  fn_judgement judgement;
+  for (int s = 0; s < 2 * STEPS + 2; s++) {
     feed(f->program);
     begin(f);
     fn_program_on_gradient(f->program, s >= STEPS ? ready : NULL, f);
     must(fn_program_run(f->program, NULL));
     if (s >= STEPS) reduce(f);
-    must(fn_optimizer_step(f->optimizer, 1e-3, 1));
+    const fn_step_facts facts = {.loss = fn_program_output_place(f->program, "loss"),
+                                 .loss_scale = 1};
+    must(fn_judge_put(f->judge, facts, NULL));
+    must(fn_optimizer_step_judged(f->optimizer, 1e-3, f->judge));
+    if (s >= 2 * STEPS) continue;
     feed(f->evaluation);
     must(fn_program_run(f->evaluation, NULL));
   }
-  must(fn_gradient_norm_wait(f->parameters, &norm));
+  must(fn_judge_read(f->judge, &judgement));
   fn_program_output_data(f->evaluation, "output");
 }
 
@@ -139,6 +145,7 @@ static int setup(void **state) {
   must(fn_recorder_create("assumed", 9, 0, &f.recorder));
   make_programs(&f);
   must(fn_optimizer_create(&run, f.parameters, &f.optimizer));
+  must(fn_judge_create(f.parameters, &f.judge));
   must(fn_device_gradients_create(f.parameters, BUCKETS, false, type_of_gradients, &f.gradients));
   train(&f);
   *state = &f;
@@ -148,6 +155,7 @@ static int setup(void **state) {
 static int teardown(void **state) {
   fixture *f = *state;
   fn_device_gradients_destroy(f->gradients);
+  fn_judge_destroy(f->judge);
   fn_optimizer_destroy(f->optimizer);
   fn_program_destroy(f->evaluation);
   fn_program_destroy(f->program);
@@ -177,8 +185,8 @@ static void every_event_is_needed(void **state) {
     needed++;
   }
   // Two inputs and the context of two programs through two pairs of buffers, what the host reads,
-  // what was read of the arena, buckets there and back.
-  assert_in_range(needed, 12 + BUCKETS + 1, counts.events);
+  // what was read of the arena, buckets there and back, the judgement and its copy.
+  assert_in_range(needed, 12 + BUCKETS + 1 + 2, counts.events);
 }
 
 /* Two kernels that a plan without order would let meet. */

@@ -41,6 +41,38 @@ typedef enum fn_update_rule {
   FN_UPDATE_ADAGRAD,
 } fn_update_rule;
 
+/** What becomes of a training step. */
+typedef enum fn_step_verdict {
+  FN_STEP_TAKEN,    /**< weights are updated */
+  FN_STEP_LEFT_OUT, /**< the gradients exceed f16: the loss scale is to be lowered */
+  FN_STEP_BAD,      /**< loss or gradients are not finite, and nobody knows better */
+  FN_VERDICTS,
+} fn_step_verdict;
+
+/** What was found out about a step, where its gradients are: src/backend/judge.h. */
+typedef struct fn_judgement {
+  double squares[3]; /**< sums of squares: all gradients; those of two parameters, for reports */
+  double norm;       /**< of the gradients, the loss scale taken out */
+  double loss;       /**< as fn_step_facts.loss has it; 0 without */
+  int64_t bad;       /**< a bad step: the last gradient that is not finite; -1: none */
+  float scale;       /**< of the gradients in the update: clipping, loss scale */
+  float next_scale;  /**< loss scale of the step to come */
+  fn_step_verdict verdict;
+} fn_judgement;
+
+/** What a step is judged by; addresses are those of the gradients' side. */
+typedef struct fn_step_facts {
+  const float *gradient; /**< of all parameters */
+  int64_t count;
+  const float *loss;             /**< must be finite; NULL: the host knows that it is, or `bad` */
+  bool bad;                      /**< a loss is not finite */
+  bool lowers;                   /**< gradients that are not finite lower the loss scale */
+  double clip;                   /**< largest norm; 0: any */
+  double loss_scale;             /**< that the gradients were multiplied by */
+  float next_scale[FN_VERDICTS]; /**< loss scale of the step to come, by verdict */
+  fn_judgement *judgement;       /**< [in] squares [out] the rest */
+} fn_step_facts;
+
 /** One optimizer step over `count` float32 elements; arrays are the device's. */
 typedef struct fn_update {
   fn_update_rule rule;
@@ -48,6 +80,8 @@ typedef struct fn_update {
   float *weight;
   const float *gradient;
   float *state[3];
+  const fn_judgement *judgement; /**< the device's: nothing happens unless the step was taken, and
+                                      `scale` is the judgement's; NULL: not judged */
   /** Factors of the step; see src/backend/update.h for what the rules make of them. */
   float scale;   /**< of the gradient: clipping */
   float decay;   /**< weight decay added to the gradient */
@@ -185,6 +219,15 @@ struct fn_device {
   fn_status (*sum_squares)(fn_device *device, fn_stream stream, const float *x, int64_t count,
                            double *result);
   fn_status (*update)(fn_device *device, fn_stream stream, const fn_update *update);
+  /** Complete facts->judgement (device), whose squares[0] is the sum of squares of the gradients.
+   */
+  fn_status (*judge)(fn_device *device, fn_stream stream, const fn_step_facts *facts);
+  /** add_scaled, and y := x, which happen if the device's `judgement` has this verdict. */
+  fn_status (*add_scaled_if)(fn_device *device, fn_stream stream, const fn_judgement *judgement,
+                             fn_step_verdict verdict, float *sum, const float *x, float keep,
+                             float factor, int64_t count);
+  fn_status (*copy_if)(fn_device *device, fn_stream stream, const fn_judgement *judgement,
+                       fn_step_verdict verdict, float *y, const float *x, int64_t count);
   /** Normalise and turn a field on the compute stream: its channels become channels `at`, `at` + 1
    *  ... of row n of y [N, C, s...], further samples those of the rows behind it; y has room. The
    * descriptor is copied, the numbers are not. */

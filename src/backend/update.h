@@ -111,11 +111,12 @@ FN_DEVICE int fn_update_rmsprop_buffer(const fn_update *u) {
   return u->has_buffer ? 1 + fn_update_rmsprop_mean(u) : 0;
 }
 
-/** Element i of the arrays. */
-FN_DEVICE void fn_update_element(const fn_update *u, int64_t i) {
-  float *w = u->weight + i;
-  const float g = u->gradient[i];
-  float *const *s = u->state;
+/** Element i of the arrays of `of`, by the factors of u: a copy with another scale, which stays in
+ *  registers as long as nothing is indexed in it. */
+FN_DEVICE void fn_update_element(const fn_update *u, const fn_update *of, int64_t i) {
+  float *w = of->weight + i;
+  const float g = of->gradient[i];
+  float *const *s = of->state;
   switch (u->rule) {
     case FN_UPDATE_SGD:
       *w = u->has_buffer ? fn_update_sgd_momentum(u, *w, g, s[0] + i) : fn_update_sgd(u, *w, g);

@@ -77,7 +77,6 @@ void fn_parameters_destroy(fn_parameters *parameters) {
   const size_t size = fn_dtype_size(parameters->dtype);
   for (int m = 0; m < FN_MIRRORS; m++)
     fn_mirror_destroy(&parameters->mirror[m]);
-  fn_mirror_destroy(&parameters->sum);
   fn_pages_free(parameters->values, (size_t)parameters->count * size);
   fn_pages_free(parameters->gradients, (size_t)parameters->count * size);
   fn_pages_free(parameters->buffers, (size_t)parameters->buffer_count * size);
@@ -125,7 +124,6 @@ fn_status fn_parameters_attach(fn_parameters *p, fn_device *device) {
   if (status == FN_OK)
     status = fn_mirror_attach(device, p->buffers, (size_t)p->buffer_count * sizeof(float),
                               &p->mirror[FN_MIRROR_BUFFERS]);
-  if (status == FN_OK) status = fn_mirror_create(device, sizeof(double), &p->sum);
   if (status != FN_OK) {
     for (int m = 0; m < FN_MIRRORS; m++)
       fn_mirror_destroy(&p->mirror[m]);

@@ -41,7 +41,6 @@ typedef struct fn_parameters {
   uint64_t version;             /**< see fn_parameters_changed() */
   fn_device *device;            /**< where programs and optimizer find them; NULL: the host */
   fn_mirror mirror[FN_MIRRORS]; /**< with a device: values, gradients, buffers there */
-  fn_mirror sum;                /**< with a device: one double, the norm of the gradients */
   fn_arena *arena;
 } fn_parameters;
 

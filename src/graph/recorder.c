@@ -191,6 +191,29 @@ static fn_status sum_squares(fn_device *device, fn_stream stream, const float *x
              (fn_access[]){{result, sizeof *result, true}, {x, (size_t)count * sizeof *x, false}},
              2);
 }
+static fn_status judge(fn_device *device, fn_stream stream, const fn_step_facts *facts) {
+  return add(recorder_of(device), WORK, (int)stream, -1, "judge",
+             (fn_access[]){{facts->judgement, sizeof *facts->judgement, true},
+                           {facts->gradient, (size_t)facts->count * sizeof(float), false},
+                           {facts->loss, sizeof *facts->loss, false}},
+             3);
+}
+static fn_status add_scaled_if(fn_device *device, fn_stream stream, const fn_judgement *judgement,
+                               fn_step_verdict verdict, float *sum, const float *x, float keep,
+                               float factor, int64_t count) {
+  (void)verdict;
+  (void)keep;
+  (void)factor;
+  const size_t bytes = (size_t)count * sizeof(float);
+  return add(
+      recorder_of(device), WORK, (int)stream, -1, "add_scaled_if",
+      (fn_access[]){{sum, bytes, true}, {x, bytes, false}, {judgement, sizeof *judgement, false}},
+      3);
+}
+static fn_status copy_if(fn_device *device, fn_stream stream, const fn_judgement *judgement,
+                         fn_step_verdict verdict, float *y, const float *x, int64_t count) {
+  return add_scaled_if(device, stream, judgement, verdict, y, x, 0, 1, count);
+}
 static fn_status update(fn_device *device, fn_stream stream, const fn_update *u) {
   const size_t bytes = (size_t)u->count * sizeof(float);
   return add(recorder_of(device), WORK, (int)stream, -1, "update",
@@ -198,8 +221,9 @@ static fn_status update(fn_device *device, fn_stream stream, const fn_update *u)
                            {u->gradient, bytes, false},
                            {u->state[0], bytes, true},
                            {u->state[1], bytes, true},
-                           {u->state[2], bytes, true}},
-             5);
+                           {u->state[2], bytes, true},
+                           {u->judgement, sizeof *u->judgement, false}},
+             6);
 }
 
 static fn_status convert(fn_device *device, const fn_raw_field *field, const fn_tensor *y,
@@ -244,6 +268,9 @@ fn_status fn_recorder_create(const char *name, int major, int minor, fn_recorder
       .from_bf16 = from_bf16,
       .sum_squares = sum_squares,
       .update = update,
+      .judge = judge,
+      .add_scaled_if = add_scaled_if,
+      .copy_if = copy_if,
       .convert = convert,
   };
   snprintf(r->device.info.name, sizeof r->device.info.name, "%s", name);

@@ -28,7 +28,7 @@ static double squares_f64(const double *x, int64_t n) {
   return sum;
 }
 
-double fn_gradient_norm(const fn_parameters *parameters) {
+double fn_gradient_squares(const fn_parameters *parameters) {
   const int64_t slice = (parameters->count + SLICES - 1) / SLICES;
   double partial[SLICES];
 #pragma omp parallel for schedule(static)
@@ -46,54 +46,34 @@ double fn_gradient_norm(const fn_parameters *parameters) {
   double sum = 0;
   for (int s = 0; s < SLICES; s++)
     sum += partial[s];
-  return sqrt(sum);
+  return sum;
 }
 
-/** Square root of the sum of squares on the device; waits. */
-static fn_status norm_on_device(fn_parameters *p, const float *x, int64_t count, double *norm) {
-  FN_TRY(p->device->sum_squares(p->device, FN_STREAM_COMPUTE, x, count, p->sum.memory));
-  fn_mirror_changed_on_device(&p->sum);
-  FN_TRY(fn_mirror_to_host(&p->sum));
-  *norm = sqrt(*(const double *)p->sum.host);
-  return FN_OK;
+double fn_gradient_norm(const fn_parameters *parameters) {
+  return sqrt(fn_gradient_squares(parameters));
 }
 
-fn_status fn_gradient_norm_wait(fn_parameters *parameters, double *norm) {
-  if (parameters->device)
-    return norm_on_device(parameters, fn_parameters_mirror(parameters, FN_MIRROR_GRADIENTS)->memory,
-                          parameters->count, norm);
-  *norm = fn_gradient_norm(parameters);
-  return FN_OK;
-}
-
-double fn_gradient_norm_of(fn_parameters *parameters, const fn_tensor_entry *entry) {
-  const float *x = fn_parameters_gradient_place(parameters, entry);
-  double sum = 0, norm = (double)NAN;
-  if (parameters->device)
-    return norm_on_device(parameters, x, entry->count, &norm) == FN_OK ? norm : (double)NAN;
+double fn_gradient_squares_of(fn_parameters *parameters, const fn_tensor_entry *entry) {
+  const float *x = fn_parameters_gradient(parameters, entry);
+  double sum = 0;
   for (int64_t i = 0; i < entry->count; i++)
     sum += (double)x[i] * (double)x[i];
-  return sqrt(sum);
+  return sum;
 }
 
-static bool all_finite(const fn_parameters *p, const fn_tensor_entry *entry) {
-  bool finite = true;
-  if (p->dtype == FN_F64) {
-    const double *x = (const double *)p->gradients + entry->offset;
-    for (int64_t i = 0; i < entry->count; i++)
-      finite &= isfinite(x[i]) != 0;
-  } else {
-    const float *x = (const float *)p->gradients + entry->offset;
-    for (int64_t i = 0; i < entry->count; i++)
-      finite &= isfinite(x[i]) != 0;
-  }
-  return finite;
+int64_t fn_gradient_not_finite(const fn_parameters *parameters) {
+  const double *f64 = parameters->gradients;
+  const float *f32 = parameters->gradients;
+  for (int64_t i = parameters->count - 1; i >= 0; i--)
+    if (!isfinite(parameters->dtype == FN_F64 ? f64[i] : (double)f32[i])) return i;
+  return -1;
 }
 
-const char *fn_gradient_not_finite(const fn_parameters *parameters) {
+const char *fn_gradient_name(const fn_parameters *parameters, int64_t place) {
   for (int e = 0; e < parameters->entry_count; e++) {
     const fn_tensor_entry *entry = &parameters->entry[e];
-    if (!entry->is_buffer && !all_finite(parameters, entry)) return entry->name;
+    if (!entry->is_buffer && entry->offset <= place && place < entry->offset + entry->count)
+      return entry->name;
   }
   return NULL;
 }

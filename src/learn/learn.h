@@ -6,6 +6,7 @@
 
 #include "config/run.h"
 #include "graph/parameters.h"
+#include "learn/judge.h"
 
 typedef struct fn_optimizer fn_optimizer;
 
@@ -16,6 +17,11 @@ void fn_optimizer_destroy(fn_optimizer *optimizer);
 /** One fused pass: gradients are multiplied by `scale` (clipping), then applied with rate lr. On a
  *  device it is put on the compute stream; on the host it cannot fail. */
 fn_status fn_optimizer_step(fn_optimizer *optimizer, double lr, double scale);
+/** The same step as the judge says, once that is known where the gradients are: with its scale, or
+ *  not at all. It counts in either case: see fn_optimizer_undo. */
+fn_status fn_optimizer_step_judged(fn_optimizer *optimizer, double lr, const fn_judge *judge);
+/** The last step was not taken: it does not count. */
+void fn_optimizer_undo(fn_optimizer *optimizer);
 int64_t fn_optimizer_steps(const fn_optimizer *optimizer);
 void fn_optimizer_set_steps(fn_optimizer *optimizer, int64_t steps);
 
@@ -31,16 +37,17 @@ void fn_optimizer_changed(fn_optimizer *optimizer);
 int fn_optimizer_scalar_count(const fn_optimizer *optimizer);
 double *fn_optimizer_scalar(fn_optimizer *optimizer, int index, const char **name);
 
-/** L2 norm of all gradients on the host, summed in fixed order in double. */
+/** L2 norm of all gradients on the host, summed in fixed order in double; its square; the square of
+ *  one parameter's. */
 double fn_gradient_norm(const fn_parameters *parameters);
-/** The same where the gradients are, in an order that depends on nothing but their number. A device
- *  is waited for: all that was put on its compute stream is done. */
-fn_status fn_gradient_norm_wait(fn_parameters *parameters, double *norm);
-/** Of one parameter's gradient, for reports; NaN when its device has failed. */
-double fn_gradient_norm_of(fn_parameters *parameters, const fn_tensor_entry *entry);
-/** Name of the first parameter whose gradient on the host is not finite, or NULL; see
- *  fn_parameters_gradients_to_host. */
-const char *fn_gradient_not_finite(const fn_parameters *parameters);
+double fn_gradient_squares(const fn_parameters *parameters);
+double fn_gradient_squares_of(fn_parameters *parameters, const fn_tensor_entry *entry);
+/** Place of the last gradient on the host that is not finite, -1: none; see
+ *  fn_parameters_gradients_to_host. Parameters lie in reverse order of creation: the first of them
+ *  that has such gradients has this one. */
+int64_t fn_gradient_not_finite(const fn_parameters *parameters);
+/** Name of the parameter at a place among the gradients; NULL: none. */
+const char *fn_gradient_name(const fn_parameters *parameters, int64_t place);
 
 /* ---- schedules
  * ---------------------------------------------------------------------------------------- */

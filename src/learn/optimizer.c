@@ -34,6 +34,7 @@ struct fn_optimizer {
   const char *state_name[MAX_STATES];
   fn_mirror state[MAX_STATES];
   double mu_product; /**< NAdam: product of the momentum factors so far */
+  double mu_before;  /**< the same before the last step */
   double eps, weight_decay, beta1, beta2, momentum, dampening, alpha, rho, lr_decay, momentum_decay;
   double initial_accumulator;
   bool nesterov, centered, amsgrad, has_scalar;
@@ -377,8 +378,10 @@ static fn_status step_on_device(fn_optimizer *o, fn_update *u) {
   return FN_OK;
 }
 
-fn_status fn_optimizer_step(fn_optimizer *o, double lr, double scale) {
+/** The next step's factors; it counts from here on. */
+static fn_update next_step(fn_optimizer *o, double lr, double scale) {
   o->steps++;
+  o->mu_before = o->mu_product;
   fn_update u = {.rule = o->algorithm->rule,
                  .scale = (float)scale,
                  .decay = (float)o->weight_decay,
@@ -389,10 +392,35 @@ fn_status fn_optimizer_step(fn_optimizer *o, double lr, double scale) {
                  .centered = o->centered,
                  .amsgrad = o->amsgrad};
   o->algorithm->prepare(o, lr, &u);
-  if (o->parameters->device) return step_on_device(o, &u);
+  return u;
+}
+
+static fn_status take_step(fn_optimizer *o, fn_update *u) {
+  if (o->parameters->device) return step_on_device(o, u);
   fn_parameters_changed(o->parameters);
-  step_on_host(o, &u);
+  step_on_host(o, u);
   return FN_OK;
+}
+
+fn_status fn_optimizer_step(fn_optimizer *o, double lr, double scale) {
+  fn_update u = next_step(o, lr, scale);
+  return take_step(o, &u);
+}
+
+fn_status fn_optimizer_step_judged(fn_optimizer *o, double lr, const fn_judge *judge) {
+  const fn_judgement *judgement = fn_judge_place(judge);
+  if (!o->parameters->device) {
+    fn_update u = next_step(o, lr, (double)judgement->scale);
+    return judgement->verdict == FN_STEP_TAKEN ? take_step(o, &u) : FN_OK;
+  }
+  fn_update u = next_step(o, lr, 1);
+  u.judgement = judgement;
+  return take_step(o, &u);
+}
+
+void fn_optimizer_undo(fn_optimizer *o) {
+  o->steps--;
+  o->mu_product = o->mu_before;
 }
 
 int64_t fn_optimizer_steps(const fn_optimizer *optimizer) {

@@ -132,6 +132,7 @@ typedef struct bench {
   fn_event *timer[BENCH_TIMERS];
   fn_parameters *parameters;
   fn_optimizer *optimizer;
+  fn_judge *judge;
   fn_reducer *reducer;
   fn_timeline *timeline; /**< NULL: none wanted */
   fn_batch random;       /**< for synthetic steps */

@@ -65,6 +65,7 @@ static fn_status prepare_alone(bench *b) {
   FN_TRY(fn_engine_program(b->engine, training, training, b->options->batch, &b->program));
   b->parameters = fn_engine_parameters(b->engine);
   FN_TRY(fn_optimizer_create(b->run, b->parameters, &b->optimizer));
+  FN_TRY(fn_judge_create(b->parameters, &b->judge));
   double plan;
   fn_program_create_times(b->program, &plan, &b->start.prepare);
   b->start.plan = fn_clock() - start - b->start.prepare;
@@ -97,6 +98,7 @@ void fn_bench_release(bench *b) {
   for (int t = 0; t < BENCH_TIMERS; t++)
     if (b->timer[t]) b->device->event_destroy(b->device, b->timer[t]);
   fn_reducer_destroy(b->reducer);
+  fn_judge_destroy(b->judge);
   fn_optimizer_destroy(b->optimizer);
   fn_engine_destroy(b->engine);
   fn_dataset_destroy(b->dataset);
@@ -249,11 +251,19 @@ static fn_status training_step(watch *w, const fn_batch *batch) {
     mark(w, BENCH_AGREE);
   }
   // Random targets must not make the weights diverge: what is not finite is slow in some kernels.
-  double norm;
-  FN_TRY(fn_gradient_norm_wait(b->parameters, &norm));
+  const fn_step_facts facts = {.loss_scale = 1, .next_scale = {1, 1, 1}};
   const double rate = b->run->optimizer.lr > 0 ? b->run->optimizer.lr : 1e-4;
-  FN_TRY(fn_optimizer_step(b->optimizer, rate, isfinite(norm) ? 1 : 0));
+  FN_TRY(fn_judge_put(b->judge, facts, NULL));
+  FN_TRY(fn_optimizer_step_judged(b->optimizer, rate, b->judge));
   mark(w, BENCH_OPTIMIZER);
+  return FN_OK;
+}
+
+/** The step is over: what became of it. */
+static fn_status settle(const bench *b) {
+  fn_judgement judgement;
+  FN_TRY(fn_judge_read(b->judge, &judgement));
+  if (judgement.verdict != FN_STEP_TAKEN) fn_optimizer_undo(b->optimizer);
   return FN_OK;
 }
 
@@ -278,6 +288,7 @@ static fn_status take_step(watch *w, bench_reader *reader) {
   FN_TRY(w->s->inference ? compute(w, batch) : training_step(w, batch));
   FN_TRY(note(b, TIMER_END));
   if (b->device) FN_TRY(divide_device_time(w));
+  if (!w->s->inference) FN_TRY(settle(b));
   if (!w->recorded) return FN_OK;
   record_buckets(w);
   fn_timeline_add(b->timeline, FN_TIMELINE_MAIN, "step", w->start, w->last, "step");

@@ -81,31 +81,34 @@ static fn_status source_feed(const batch_source *s, fn_program *program, int ste
   return FN_OK;
 }
 
-/** What the training loop does on one rank; see fn_train. */
-static fn_status take_step(const batch_source *s, int step, fn_program *program,
-                           fn_parameters *parameters, fn_optimizer *optimizer) {
-  double norm;
+/** What the training loop does on one rank; see fn_step_take. */
+static fn_status take_step(const batch_source *s, int step, fn_program *program, fn_judge *judge,
+                           fn_optimizer *optimizer) {
+  fn_judgement before;
   FN_TRY(source_feed(s, program, step));
   FN_TRY(fn_program_run(program, NULL));
   FN_TRY(source_read(s, step + 2));
   if (s->ring) FN_TRY(fn_batch_send(&s->batch[(step + 1) % SLOTS]));
-  FN_TRY(fn_gradient_norm_wait(parameters, &norm));
-  FN_TRY(fn_program_wait(program));
-  fn_program_output_data(program, "loss");
-  return fn_optimizer_step(optimizer, 1e-3, 1);
+  if (step > 0) FN_TRY(fn_judge_read(judge, &before));
+  const fn_step_facts facts = {.loss = fn_program_output_place(program, "loss"), .loss_scale = 1};
+  FN_TRY(fn_judge_put(judge, facts, NULL));
+  return fn_optimizer_step_judged(optimizer, 1e-3, judge);
 }
 
 static fn_status take_steps(const fn_run *run, const batch_source *s, fn_program *program,
                             fn_parameters *parameters) {
   fn_optimizer *optimizer;
+  fn_judge *judge = NULL;
   FN_TRY(fn_optimizer_create(run, parameters, &optimizer));
-  fn_status status = source_read(s, 0);
+  fn_status status = fn_judge_create(parameters, &judge);
+  if (status == FN_OK) status = source_read(s, 0);
   if (status == FN_OK) status = source_read(s, 1);
   for (int i = 0; i < STEPS && status == FN_OK; i++)
-    status = take_step(s, i, program, parameters, optimizer);
+    status = take_step(s, i, program, judge, optimizer);
   // Large outputs are asked for now and then.
   fn_program_output_data(program, "output");
-  if (status == FN_OK) status = take_step(s, STEPS, program, parameters, optimizer);
+  if (status == FN_OK) status = take_step(s, STEPS, program, judge, optimizer);
+  fn_judge_destroy(judge);
   fn_optimizer_destroy(optimizer);
   return status;
 }

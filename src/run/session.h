@@ -13,6 +13,23 @@
 #include "run/run_loop.h"
 #include "run/saver.h"
 
+/** A step that was put on its way and is not accounted for yet: on a device, while the next one is
+ *  being put; else for a moment. */
+typedef struct fn_flight {
+  bool active;
+  int64_t micro;   /**< batches */
+  double samples;  /**< of all ranks */
+  double loss;     /**< times samples; where it is known */
+  int bad_rank;    /**< 1 + lowest rank with a loss that is not finite; 0: none */
+  bool loss_known; /**< else the judge knows */
+  double lr;
+  bool due;        /**< to be reported */
+  double start;    /**< fn_clock() */
+  int64_t *sample; /**< of this rank's last batch, shape [count] */
+  int64_t count, capacity;
+  const fn_loader *loader;
+} fn_flight;
+
 typedef struct fn_session {
   const fn_run *run;
   fn_dist *dist;
@@ -23,6 +40,8 @@ typedef struct fn_session {
   fn_engine *engine;
   fn_parameters *parameters;
   fn_optimizer *optimizer;
+  fn_judge *judge;
+  fn_flight flight;
   fn_reducer *reducer;
   fn_schedule schedule;
   fn_progress progress;

@@ -1,12 +1,14 @@
 #include "run/session_arrays.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/arena.h"
 
 fn_status fn_session_arrays_create(fn_session *s) {
   fn_device *device = s->parameters->device;
+  FN_TRY(fn_judge_create(s->parameters, &s->judge));
   const size_t bytes = (size_t)s->parameters->count * sizeof(float);
   if (s->run->train.ema_decay > 0) {
     FN_TRY(fn_mirror_create(device, bytes, &s->average));
@@ -25,6 +27,8 @@ fn_status fn_session_arrays_create(fn_session *s) {
 }
 
 void fn_session_arrays_destroy(fn_session *s) {
+  fn_judge_destroy(s->judge);
+  free(s->flight.sample);
   fn_mirror_destroy(&s->average);
   fn_mirror_destroy(&s->accumulated);
   fn_mirror_destroy(&s->loss_sum);
@@ -102,28 +106,33 @@ fn_status fn_session_restore_buffers(fn_session *s) {
   fn_parameters *p = s->parameters;
   fn_mirror *before = &s->buffers_before;
   if (!before->host || before->bytes == 0) return FN_OK;
-  if (!p->device) {
-    memcpy(p->buffers, before->host, before->bytes);
-    fn_parameters_buffers_changed(p);
-    return FN_OK;
+  const fn_judgement *judgement = fn_judge_place(s->judge);
+  if (p->device) {
+    FN_TRY(fn_parameters_to_device(p));
+    fn_parameters_changed_on_device(p, FN_MIRROR_BUFFERS);
+    return p->device->copy_if(p->device, FN_STREAM_COMPUTE, judgement, FN_STEP_BAD,
+                              fn_parameters_mirror(p, FN_MIRROR_BUFFERS)->memory, before->memory,
+                              p->buffer_count);
   }
-  fn_parameters_changed_on_device(p, FN_MIRROR_BUFFERS);
-  return p->device->copy(p->device, FN_STREAM_COMPUTE,
-                         fn_parameters_mirror(p, FN_MIRROR_BUFFERS)->memory, before->memory,
-                         before->bytes, FN_COPY_WITHIN);
+  if (judgement->verdict != FN_STEP_BAD) return FN_OK;
+  memcpy(p->buffers, before->host, before->bytes);
+  fn_parameters_buffers_changed(p);
+  return FN_OK;
 }
 
 fn_status fn_session_average(fn_session *s) {
   if (!s->ema) return FN_OK;
   fn_parameters *p = s->parameters;
+  const fn_judgement *judgement = fn_judge_place(s->judge);
   const float decay = (float)s->run->train.ema_decay;
   if (p->device) {
     FN_TRY(fn_mirror_to_device(&s->average));
     fn_mirror_changed_on_device(&s->average);
-    return p->device->add_scaled(p->device, FN_STREAM_COMPUTE, s->average.memory,
-                                 fn_parameters_mirror(p, FN_MIRROR_VALUES)->memory, decay,
-                                 1 - decay, p->count);
+    return p->device->add_scaled_if(
+        p->device, FN_STREAM_COMPUTE, judgement, FN_STEP_TAKEN, s->average.memory,
+        fn_parameters_mirror(p, FN_MIRROR_VALUES)->memory, decay, 1 - decay, p->count);
   }
+  if (judgement->verdict != FN_STEP_TAKEN) return FN_OK;
   const float *values = p->values;
 #pragma omp parallel for simd schedule(static)
   for (int64_t i = 0; i < p->count; i++)

@@ -20,11 +20,12 @@ fn_status fn_session_take_accumulated(fn_session *session, double samples);
 /** Sum over the micro-batches of loss times samples, kept on a device. Waits. */
 fn_status fn_session_loss_sum(fn_session *session, double *loss);
 
-/** Remember the running statistics if a step may be undone; put them back. */
+/** Remember the running statistics if a step may be undone; put them back if the judge finds the
+ *  step bad. */
 fn_status fn_session_keep_buffers(fn_session *session);
 fn_status fn_session_restore_buffers(fn_session *session);
 
-/** ema := decay ema + (1 - decay) values, if there is one. */
+/** ema := decay ema + (1 - decay) values, if there is one and the judge lets the step be taken. */
 fn_status fn_session_average(fn_session *session);
 
 /** Keep a failure of this rank alone for the next time that ranks agree. */

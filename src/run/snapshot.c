@@ -44,7 +44,6 @@ fn_status fn_snapshot_create(const fn_run *run, const fn_state *state, fn_snapsh
   // The host's copy of what a device has.
   s->parameters.device = NULL;
   memset(s->parameters.mirror, 0, sizeof s->parameters.mirror);
-  memset(&s->parameters.sum, 0, sizeof s->parameters.sum);
   const fn_status status = allocate(run, state, s);
   if (status != FN_OK) {
     fn_snapshot_destroy(s);

@@ -18,288 +18,27 @@
 #include "run/session_arrays.h"
 #include "run/signals.h"
 #include "run/sizes.h"
+#include "run/step.h"
 #include "run/validate.h"
-
-/* ---- one step
- * ------------------------------------------------------------------------------------- */
-
-/** What the ranks tell each other after the backward pass of a step. */
-typedef struct step_sums {
-  double loss, samples; /**< sum of loss times samples; samples */
-  double bad_rank;      /**< 1 + lowest rank with a loss that is not finite; 0: none */
-  double stop, save;    /**< requests */
-  double failed;        /**< ranks whose kernels failed */
-} step_sums;
-
-/** Tell the watchdog what this rank is about to do. */
-static void enter(fn_session *s, fn_phase phase) {
-  fn_watchdog_enter(s->watchdog, phase, s->progress.step + 1);
-}
-
-static fn_run_context step_context(const fn_session *s, const fn_batch *batch) {
-  return (fn_run_context){.seed = s->run->seed,
-                          .epoch = s->progress.epoch,
-                          .sample = batch->sample,
-                          .collectives = s->dist->size > 1 ? &s->dist->collectives : NULL};
-}
-
-/** *loss is this batch's on the host; a device is not waited for here, see find_loss. */
-static fn_status run_batch(fn_session *s, const fn_batch *batch, bool reduce, double *loss) {
-  fn_program *program;
-  FN_TRY(fn_engine_program(s->engine, true, true, batch->count, &program));
-  FN_TRY(fn_engine_feed(program, batch));
-  float *seed = fn_program_input(program, "loss_scale");
-  if (seed) *seed = (float)fn_loss_scale(&s->progress);
-  fn_program_on_gradient(program, reduce ? fn_reducer_ready : NULL, s->reducer);
-  const fn_run_context context = step_context(s, batch);
-  FN_TRY(fn_program_run(program, &context));
-  s->last_program = program;
-  if (!fn_program_device(program))
-    *loss = (double)*(const float *)fn_program_output_data(program, "loss");
-  return FN_OK;
-}
-
-static fn_status next_batch(fn_loader *loader, const fn_batch **batch) {
-  FN_TRY(fn_loader_next(loader, batch));
-  FN_CHECK(*batch, FN_ERR_INTERNAL, "the epoch ended early");
-  return FN_OK;
-}
-
-/** Gradients of one optimizer step of `micro` batches, averaged over samples and ranks. *failed is
- *  this rank's failure between the collective calls, to be agreed with the step's reduction; *last
- *  the last batch, the loader's. */
-static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step_sums *sums,
-                           const fn_batch **last, fn_status *failed) {
-  fn_parameters *p = s->parameters;
-  for (int64_t m = 0; m < micro; m++) {
-    double loss = 0;
-    enter(s, FN_PHASE_INPUT);
-    // A rank that cannot read must not leave the others waiting for its gradients.
-    FN_TRY(fn_dist_agree(s->dist, *failed != FN_OK ? *failed : next_batch(loader, last)));
-    const fn_batch *batch = *last;
-    if (micro == 1) FN_TRY(fn_reducer_begin(s->reducer, batch->count));
-    enter(s, FN_PHASE_COMPUTE);
-    *failed = run_batch(s, batch, micro == 1, &loss);
-    // While the device computes, what it computes next is on its way.
-    if (*failed == FN_OK) *failed = fn_loader_send_ahead(loader);
-    // With synchronised batch norm the others wait inside their programs: nothing can be agreed.
-    if (*failed != FN_OK && s->run->train.sync_batch_norm) fn_dist_abort(s->dist, *failed);
-    sums->loss += loss * (double)batch->count;
-    sums->samples += (double)batch->count;
-    if (micro > 1 && *failed == FN_OK)
-      *failed = fn_session_accumulate(s, s->last_program, m, batch->count);
-    fn_epoch_advance(&s->progress, s->dist->size, s->run->train.batch);
-  }
-  if (micro > 1) {
-    if (*failed == FN_OK) *failed = fn_session_take_accumulated(s, sums->samples);
-    FN_TRY(fn_reducer_begin(s->reducer, (int64_t)sums->samples));
-    for (int e = 0; e < p->entry_count; e++)
-      if (!p->entry[e].is_buffer) fn_reducer_ready(s->reducer, e);
-  }
-  enter(s, FN_PHASE_GRADIENTS);
-  const fn_status reduced = fn_reducer_finish(s->reducer);
-  if (reduced == FN_OK || !p->device) return reduced;
-  if (*failed == FN_OK) *failed = reduced; // a device is this rank's own: to be agreed
-  return FN_OK;
-}
-
-/** Norm of the gradients and, on a device, which is waited for here and nowhere else in a step, the
- *  loss, and the running statistics that ranks average. */
-static fn_status measure(fn_session *s, int64_t micro, step_sums *sums, double *norm) {
-  FN_TRY(fn_gradient_norm_wait(s->parameters, norm));
-  *norm /= fn_loss_scale(&s->progress);
-  if (!s->parameters->device) return FN_OK;
-  if (s->dist->size > 1) FN_TRY(fn_parameters_buffers_to_host(s->parameters));
-  if (micro > 1) return fn_session_loss_sum(s, &sums->loss);
-  FN_TRY(fn_program_wait(s->last_program));
-  sums->loss =
-      (double)*(const float *)fn_program_output_data(s->last_program, "loss") * sums->samples;
-  return FN_OK;
-}
-
-/** What every step ends with: loss and requests summed over ranks, running statistics of batch norm
- *  averaged, so that all ranks hold the same state after every step. */
-static fn_status agree_on_step(fn_session *s, step_sums *sums) {
-  double v[] = {isfinite(sums->loss) ? sums->loss : 0, sums->samples, sums->stop, sums->save,
-                sums->failed};
-  const int bad = isfinite(sums->loss) ? 0 : s->dist->size - s->dist->rank;
-  FN_TRY(fn_dist_sum(s->dist, v, (int64_t)(sizeof v / sizeof v[0])));
-  const int worst = fn_dist_max(s->dist, bad);
-  *sums = (step_sums){.loss = v[0],
-                      .samples = v[1],
-                      .stop = v[2],
-                      .save = v[3],
-                      .failed = v[4],
-                      .bad_rank = worst ? s->dist->size - worst + 1 : 0};
-  if (sums->failed > 0) return FN_OK; // a device that has failed has no statistics to average
-  return fn_dist_average_buffers(s->dist, s->parameters);
-}
-
-/** Whose gradient it was cannot be seen after the sum over ranks: each runs the step's last batch
- *  once more by itself. 1 + lowest rank with a gradient that is not finite; 0: none, an earlier
- *  batch of the step was bad. Collective; overwrites gradients and buffers. */
-static fn_status find_bad_gradient(fn_session *s, const fn_batch *batch, int *found) {
-  double loss;
-  const fn_dist *dist = s->dist;
-  fn_status status = run_batch(s, batch, false, &loss);
-  if (status == FN_OK) status = fn_parameters_gradients_to_host(s->parameters);
-  FN_TRY(fn_dist_agree(dist, status));
-  const int worst =
-      fn_dist_max(dist, fn_gradient_not_finite(s->parameters) ? dist->size - dist->rank : 0);
-  *found = worst ? dist->size - worst + 1 : 0;
-  return FN_OK;
-}
-
-/** Not finite: stop, or leave the weights as they are. */
-static fn_status diverged(fn_session *s, const step_sums *sums, const fn_batch *last,
-                          const char *tensor) {
-  char what[512];
-  int rank = (int)sums->bad_rank;
-  const bool loss = rank > 0;
-  if (!loss) FN_TRY(find_bad_gradient(s, last, &rank));
-  if (rank > 0)
-    snprintf(what, sizeof what, "the %s of rank %d is not finite%s", loss ? "loss" : "gradient",
-             rank - 1, loss ? "" : ", though its loss is");
-  else
-    snprintf(what, sizeof what, "the gradients summed over ranks and batches are not finite");
-  char first[300] = "";
-  if (tensor) snprintf(first, sizeof first, "; first bad gradient: %s", tensor);
-  if (strcmp(s->run->train.on_nan, "skip") == 0) {
-    fn_log(FN_WARN, "step %lld: %s%s; step skipped", (long long)s->progress.step + 1, what, first);
-    return FN_OK;
-  }
-  FN_FAIL(FN_ERR_DIVERGED,
-          "step %lld (epoch %lld): %s%s. Lower optimizer.lr, set train.clip_norm, or train.on_nan: "
-          "skip",
-          (long long)s->progress.step + 1, (long long)s->progress.epoch + 1, what, first);
-}
-
-static double weight_gradient_norm(fn_parameters *p, bool last) {
-  const fn_tensor_entry *found = NULL;
-  for (int e = 0; e < p->entry_count; e++) {
-    if (p->entry[e].is_buffer || !strstr(p->entry[e].name, "weight")) continue;
-    if (!found || last) found = &p->entry[e];
-  }
-  return found ? fn_gradient_norm_of(p, found) : 0;
-}
-
-static void tell_progress(const fn_session *s) {
-  if (!s->observer || !s->observer->progress) return;
-  const fn_progress *p = &s->progress;
-  s->observer->progress(s->observer->self,
-                        &(fn_progress_event){p->step, p->epoch, p->epoch_step, s->epoch_steps});
-}
-
-static void report_step(fn_session *s, const fn_loader *loader, const step_sums *sums, double lr,
-                        double norm, double scale, int64_t epoch_step) {
-  const double now = fn_clock(), wait = fn_loader_waited(loader);
-  double busy, exposed;
-  fn_reducer_times(s->reducer, &busy, &exposed);
-  s->since_samples += (int64_t)sums->samples;
-  tell_progress(s);
-  const bool due = s->progress.step % s->run->train.log_interval == 0;
-  if (!due && !s->stopping) return;
-  if (s->observer && s->observer->step) {
-    const fn_step_event event = {
-        .step = s->progress.step,
-        .epoch = s->progress.epoch + 1,
-        .epoch_step = epoch_step,
-        .epoch_steps = s->epoch_steps,
-        .epochs = s->run->train.epochs,
-        .loss = sums->samples > 0 ? sums->loss / sums->samples : (double)NAN,
-        .lr = lr,
-        .gradient_norm = norm,
-        .gradient_first = weight_gradient_norm(s->parameters, false) / scale,
-        .gradient_last = weight_gradient_norm(s->parameters, true) / scale,
-        .seconds = now - s->since_clock,
-        .samples = s->since_samples,
-        .input_wait = wait - s->since_wait,
-        .exposed_communication = exposed - s->since_exposed,
-        .memory_peak = fn_memory_peak(),
-    };
-    s->observer->step(s->observer->self, &event);
-  }
-  s->since_clock = now;
-  s->since_wait = wait;
-  s->since_exposed = exposed;
-  s->since_samples = 0;
-}
-
-/** Whether this rank wants the run to end after this step: a signal or, on rank 0, a limit that the
- *  next step, with the validation that may follow it, and a save would miss. */
-static bool wants_stop(fn_session *s) {
-  if (fn_stop_requested()) return true;
-  if (s->dist->rank != 0) return false;
-  if (s->options->stop && s->options->stop(s->options->self)) return true;
-  const bool epoch_ends = s->progress.epoch_step + 2 >= s->epoch_steps;
-  return fn_limits_reached(&s->limits, s->longest_step + fn_saver_foretell(s->saver) +
-                                           (epoch_ends ? s->longest_validation : 0));
-}
-
-static fn_status step(fn_session *s, fn_loader *loader, int64_t micro, int64_t epoch_step,
-                      step_sums *sums) {
-  const fn_run *run = s->run;
-  fn_parameters *p = s->parameters;
-  double norm = NAN;
-  *sums = (step_sums){0};
-  fn_status failed = fn_session_noted(s);
-  if (failed == FN_OK) failed = fn_session_keep_buffers(s);
-  const fn_batch *last = NULL;
-  FN_TRY(gradients(s, loader, micro, sums, &last, &failed));
-  if (failed == FN_OK) failed = measure(s, micro, sums, &norm);
-  enter(s, FN_PHASE_AGREE);
-  sums->failed = failed != FN_OK;
-  sums->stop = wants_stop(s);
-  sums->save = fn_save_requested() || (s->saver && fn_saver_retry_due(s->saver));
-  FN_TRY(agree_on_step(s, sums));
-  if (sums->failed > 0) return fn_dist_agree(s->dist, failed);
-  const int64_t total = run->train.epochs * s->epoch_steps;
-  const double lr = fn_schedule_rate(run, &s->schedule, s->progress.step, s->progress.epoch, total);
-  const double loss_scale = fn_loss_scale(&s->progress);
-  if (sums->bad_rank == 0 && fn_loss_scale_update(&s->progress, isfinite(norm))) {
-    fn_log(FN_DETAIL, "step %lld: gradients exceed f16; step left out, loss scale lowered to %g",
-           (long long)s->progress.step + 1, s->progress.loss_scale);
-  } else if (sums->bad_rank > 0 || !isfinite(norm)) {
-    // A device that fails now fails again in what follows, which is agreed on.
-    if (!isfinite(norm)) (void)fn_parameters_gradients_to_host(p);
-    FN_TRY(diverged(s, sums, last, isfinite(norm) ? NULL : fn_gradient_not_finite(p)));
-    fn_session_note(s, fn_session_restore_buffers(s));
-    sums->loss = sums->samples = 0; // does not count in the epoch's mean
-  } else {
-    const double clip = run->train.clip_norm;
-    // torch.nn.utils.clip_grad_norm_: scale by max_norm / (norm + 1e-6) when above
-    const double scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1;
-    fn_status updated = fn_optimizer_step(s->optimizer, lr, scale / loss_scale);
-    if (updated == FN_OK) updated = fn_session_average(s);
-    fn_session_note(s, updated);
-  }
-  s->progress.step++;
-  s->progress.epoch_step++;
-  s->progress.samples += (int64_t)sums->samples;
-  s->progress.loss_sum += sums->loss;
-  s->progress.loss_count += sums->samples;
-  s->stopping = sums->stop > 0;
-  report_step(s, loader, sums, lr, norm, loss_scale, epoch_step);
-  return FN_OK;
-}
 
 /* ---- one epoch
  * ------------------------------------------------------------------------------------- */
 
 /** Between steps: save when asked or due; true in *stop when the run is to end here. */
-static fn_status after_step(fn_session *s, const step_sums *sums, int64_t steps_this_start,
-                            bool last_of_epoch, bool *stop) {
+static fn_status after_step(fn_session *s, bool asked, int64_t steps_this_start, bool last_of_epoch,
+                            bool *stop) {
   const fn_run *run = s->run;
   if (s->saver) fn_saver_poll(s->saver);
   if (run->train.stop_after_steps > 0 && steps_this_start >= run->train.stop_after_steps)
     s->stopping = true;
   *stop = s->stopping;
   if (last_of_epoch) return FN_OK; // the end of the epoch asks again, and saves
-  int due = sums->save > 0;
+  int due = asked;
   if (run->checkpoint.every_minutes > 0)
     due |= fn_clock() - s->last_save > 60 * run->checkpoint.every_minutes;
   if (run->checkpoint.every_minutes > 0) due = fn_dist_max(s->dist, due); // clocks differ
   if (!due && !s->stopping) return FN_OK;
+  FN_TRY(fn_step_settle(s));
   fn_save_done();
   return fn_session_save(s, false);
 }
@@ -338,14 +77,13 @@ static fn_status run_steps(fn_session *s, const epoch_plan *plan, fn_loader *loa
   int64_t batch = plan->first;
   while (batch < plan->batches && !*stopped) {
     int64_t micro = plan->batches - batch < accumulate ? plan->batches - batch : accumulate;
-    step_sums sums;
-    const double start = fn_clock();
-    FN_TRY(step(s, loader, micro, s->progress.epoch_step + 1, &sums));
-    s->longest_step = fmax(s->longest_step, fn_clock() - start);
+    bool save;
+    FN_TRY(fn_step_take(s, loader, micro, &save));
     batch += micro;
     (*steps_this_start)++;
-    FN_TRY(after_step(s, &sums, *steps_this_start, batch >= plan->batches, stopped));
+    FN_TRY(after_step(s, save, *steps_this_start, batch >= plan->batches, stopped));
   }
+  FN_TRY(fn_step_settle(s));
   *complete = batch >= plan->batches;
   return FN_OK;
 }
@@ -353,7 +91,7 @@ static fn_status run_steps(fn_session *s, const epoch_plan *plan, fn_loader *loa
 /** Requests up to now, those during validation and in the epoch's last step included. Collective.
  */
 static fn_status agree_on_requests(fn_session *s, bool *save) {
-  double asked[] = {wants_stop(s), fn_save_requested()};
+  double asked[] = {fn_step_wants_stop(s), fn_save_requested()};
   FN_TRY(fn_dist_sum(s->dist, asked, 2));
   s->stopping |= asked[0] > 0;
   *save = asked[1] > 0;
@@ -394,7 +132,7 @@ static fn_status end_of_epoch(fn_session *s, double seconds) {
       progress->loss_count > 0 ? progress->loss_sum / progress->loss_count : (double)NAN;
   fn_draw_training(s);
   const double start = fn_clock();
-  if (s->validation) enter(s, FN_PHASE_VALIDATE);
+  if (s->validation) fn_step_enter(s, FN_PHASE_VALIDATE);
   fn_validation validation = {.loss = NAN, .accuracy = NAN, .auc = NAN, .f1 = NAN};
   if (s->validation) FN_TRY(fn_validate(s, &validation));
   progress->validation_loss = validation.loss;
@@ -546,7 +284,7 @@ static void announce(const fn_session *s, bool resumed) {
            s->dist->size > 1 ? "s" : "", fn_threads_get(), fn_threads_get() > 1 ? "s" : "",
            (long long)s->epoch_steps);
   s->observer->start(s->observer->self, s->run, summary, resumed ? s->progress.step : 0);
-  tell_progress(s);
+  fn_step_tell_progress(s);
 }
 
 /** Where the ranks are, once, before anything takes long. Collective. */

@@ -302,6 +302,29 @@ static fn_status sum_squares(fn_device *device, fn_stream stream, const float *x
   return launch_on(cuda, stream, FN_GPU_sum_squares_finish, 1, FN_GPU_THREADS, &sum);
 }
 
+static fn_status add_scaled_if(fn_device *device, fn_stream stream, const fn_judgement *judgement,
+                               fn_step_verdict verdict, float *sum, const float *x, float keep,
+                               float factor, int64_t count) {
+  fn_add_scaled_args args = fn_gpu_add_scaled_args(sum, x, keep, factor, count);
+  args.judgement = judgement;
+  args.verdict = verdict;
+  return launch_on(cuda_of(device), stream, FN_GPU_add_scaled, fn_gpu_flat_blocks(count),
+                   FN_GPU_THREADS, &args);
+}
+
+static fn_status copy_if(fn_device *device, fn_stream stream, const fn_judgement *judgement,
+                         fn_step_verdict verdict, float *y, const float *x, int64_t count) {
+  fn_scale_args args = fn_gpu_scale_args(y, FN_F32, x, FN_F32, 1, count);
+  args.judgement = judgement;
+  args.verdict = verdict;
+  return launch_on(cuda_of(device), stream, FN_GPU_scale, fn_gpu_flat_blocks(count), FN_GPU_THREADS,
+                   &args);
+}
+
+static fn_status judge(fn_device *device, fn_stream stream, const fn_step_facts *facts) {
+  return launch_on(cuda_of(device), stream, FN_GPU_judge, 1, FN_GPU_THREADS, facts);
+}
+
 static fn_status update(fn_device *device, fn_stream stream, const fn_update *u) {
   return launch_on(cuda_of(device), stream, FN_GPU_update, fn_gpu_flat_blocks(u->count),
                    FN_GPU_THREADS, u);
@@ -421,6 +444,9 @@ fn_cuda fn_cuda_device = {
                             .from_bf16 = from_bf16,
                             .sum_squares = sum_squares,
                             .update = update,
+                            .judge = judge,
+                            .add_scaled_if = add_scaled_if,
+                            .copy_if = copy_if,
                             .convert = convert,
                             .capture_begin = capture_begin,
                             .capture_end = capture_end,

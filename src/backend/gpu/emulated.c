@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@ static struct {
   fn_status status;              /**< first failure: sticks */
   char message[1024];
   bool opened;
+  FILE *trace;     /**< of FIELDNET_EMULATED_TRACE; NULL: none */
   double *partial; /**< scratch of sum_squares, allocated at its first call */
 } e = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -72,6 +74,8 @@ static fn_status step(bool *any) {
 static fn_status run_until(bool (*done)(const void *what), const void *what) {
   FN_TRY(state());
   FN_CHECK(!e.capture, FN_ERR_INTERNAL, "the host waits while a run is being recorded");
+  const fn_emulated_queue *compute = &e.stream[FN_STREAM_COMPUTE];
+  const int64_t before = e.performed;
   while (!done(what)) {
     bool any;
     FN_TRY(step(&any));
@@ -79,6 +83,9 @@ static fn_status run_until(bool (*done)(const void *what), const void *what) {
       return stick(fn_error_set(FN_ERR_INTERNAL, __FILE__, __LINE__,
                                 "streams wait for each other for ever"));
   }
+  if (e.trace && e.performed > before)
+    fprintf(e.trace, "wait %lld %lld\n", (long long)(e.performed - before),
+            (long long)(compute->count - compute->first));
   return stick(fn_emulated_guards());
 }
 
@@ -263,6 +270,7 @@ static fn_status synchronize(fn_device *device, fn_stream stream) {
  */
 
 static fn_status put_kernel(fn_stream stream, int id, int64_t blocks, const void *args) {
+  if (e.trace && id == FN_GPU_update) fprintf(e.trace, "update\n");
   return put(stream, &(fn_emulated_operation){.kind = FN_EMULATED_KERNEL,
                                               .kernel = fn_gpu_kernel_at(id),
                                               .count = blocks,
@@ -281,6 +289,43 @@ static fn_status add_scaled(fn_device *device, fn_stream stream, float *sum, con
   FN_TRY(inside(x, count, "what is added"));
   const fn_add_scaled_args args = fn_gpu_add_scaled_args(sum, x, keep, factor, count);
   return put_kernel(stream, FN_GPU_add_scaled, fn_gpu_flat_blocks(count), &args);
+}
+
+static fn_status judged(const fn_judgement *judgement) {
+  return fn_emulated_inside(FN_EMULATED_DEVICE, judgement, sizeof *judgement, "judgement");
+}
+
+static fn_status add_scaled_if(fn_device *device, fn_stream stream, const fn_judgement *judgement,
+                               fn_step_verdict verdict, float *sum, const float *x, float keep,
+                               float factor, int64_t count) {
+  (void)device;
+  FN_TRY(judged(judgement));
+  FN_TRY(inside(sum, count, "sum"));
+  FN_TRY(inside(x, count, "what is added"));
+  fn_add_scaled_args args = fn_gpu_add_scaled_args(sum, x, keep, factor, count);
+  args.judgement = judgement;
+  args.verdict = verdict;
+  return put_kernel(stream, FN_GPU_add_scaled, fn_gpu_flat_blocks(count), &args);
+}
+
+static fn_status copy_if(fn_device *device, fn_stream stream, const fn_judgement *judgement,
+                         fn_step_verdict verdict, float *y, const float *x, int64_t count) {
+  (void)device;
+  FN_TRY(judged(judgement));
+  FN_TRY(inside(y, count, "copy"));
+  FN_TRY(inside(x, count, "what is copied"));
+  fn_scale_args args = fn_gpu_scale_args(y, FN_F32, x, FN_F32, 1, count);
+  args.judgement = judgement;
+  args.verdict = verdict;
+  return put_kernel(stream, FN_GPU_scale, fn_gpu_flat_blocks(count), &args);
+}
+
+static fn_status judge(fn_device *device, fn_stream stream, const fn_step_facts *facts) {
+  (void)device;
+  FN_TRY(judged(facts->judgement));
+  FN_TRY(inside(facts->gradient, facts->count, "gradients"));
+  if (facts->loss) FN_TRY(inside(facts->loss, 1, "loss"));
+  return put_kernel(stream, FN_GPU_judge, 1, facts);
 }
 
 static fn_status to_bf16(fn_device *device, fn_stream stream, uint16_t *y, const float *x,
@@ -317,6 +362,7 @@ static fn_status update(fn_device *device, fn_stream stream, const fn_update *u)
   (void)device;
   FN_TRY(inside(u->weight, u->count, "weights"));
   FN_TRY(inside(u->gradient, u->count, "gradients"));
+  if (u->judgement) FN_TRY(judged(u->judgement));
   for (int s = 0; s < 3; s++)
     if (u->state[s]) FN_TRY(inside(u->state[s], u->count, "state of the optimizer"));
   return put_kernel(stream, FN_GPU_update, fn_gpu_flat_blocks(u->count), u);
@@ -427,6 +473,9 @@ fn_gpu_platform fn_emulated_platform = {
                .from_bf16 = from_bf16,
                .sum_squares = sum_squares,
                .update = update,
+               .judge = judge,
+               .add_scaled_if = add_scaled_if,
+               .copy_if = copy_if,
                .convert = convert,
                .capture_begin = capture_begin,
                .capture_end = capture_end,
@@ -474,6 +523,12 @@ static fn_status open_device(const fn_backend *backend, const fn_device_choice *
   FN_TRY(number("FIELDNET_EMULATED_DEVICES", choice->node_size, &devices));
   int index;
   FN_TRY(fn_gpu_choose_device(choice, (int)devices, &index));
+  const char *trace = getenv("FIELDNET_EMULATED_TRACE");
+  if (trace && *trace) {
+    e.trace = fopen(trace, "w");
+    FN_CHECK(e.trace, FN_ERR_CONFIG, "%s: cannot be written: %s", trace, strerror(errno));
+    setvbuf(e.trace, NULL, _IOLBF, 0);
+  }
   fn_gpu_executor_shuffle((uint64_t)seed);
   e.order = fn_random_stream((uint64_t)seed, FN_RANDOM_TEST, 0, 0);
   e.lost_after = lost;

@@ -8,6 +8,7 @@
 #include "backend/gpu/kernels/conv.h"
 #include "backend/gpu/kernels/convert.h"
 #include "backend/gpu/kernels/flat.h"
+#include "backend/gpu/kernels/judge.h"
 #include "backend/gpu/kernels/map.h"
 #include "backend/gpu/kernels/norm.h"
 #include "backend/gpu/kernels/pool.h"

@@ -8,6 +8,11 @@
 #include "backend/gpu/kernels/tree.h"
 #include "backend/update.h"
 
+/** Whether a kernel that waits for a verdict is to run; without a judgement always. */
+FN_DEVICE bool fn_is_judged(const fn_judgement *judgement, fn_step_verdict verdict) {
+  return !judgement || judgement->verdict == verdict;
+}
+
 /** sum := keep sum + factor x; with keep 0 the old sum is not read. */
 typedef struct fn_add_scaled_args {
   float *sum;
@@ -15,12 +20,15 @@ typedef struct fn_add_scaled_args {
   float keep, factor;
   int64_t count; /**< elements */
   int width;     /**< 4 where both arrays are aligned */
+  const fn_judgement *judgement;
+  fn_step_verdict verdict; /**< that lets it run; without a judgement any */
 } fn_add_scaled_args;
 
 FN_DEVICE void fn_add_scaled_body(const fn_add_scaled_args *a, fn_thread t, void *shared,
                                   int phase) {
   (void)shared;
   (void)phase;
+  if (!fn_is_judged(a->judgement, a->verdict)) return;
   const int64_t turns = (a->count + a->width - 1) / a->width;
   for (int64_t i = fn_thread_first(t); i < turns; i += fn_thread_stride(t)) {
     const int64_t at = i * a->width;
@@ -47,11 +55,14 @@ typedef struct fn_scale_args {
   float factor;
   int64_t count; /**< elements */
   int width;     /**< 4 where both arrays are aligned */
+  const fn_judgement *judgement;
+  fn_step_verdict verdict; /**< that lets it run; without a judgement any */
 } fn_scale_args;
 
 FN_DEVICE void fn_scale_body(const fn_scale_args *a, fn_thread t, void *shared, int phase) {
   (void)shared;
   (void)phase;
+  if (!fn_is_judged(a->judgement, a->verdict)) return;
   const int64_t turns = (a->count + a->width - 1) / a->width;
   for (int64_t i = fn_thread_first(t); i < turns; i += fn_thread_stride(t)) {
     const int64_t at = i * a->width;
@@ -131,8 +142,11 @@ typedef fn_update fn_update_args;
 FN_DEVICE void fn_update_body(const fn_update_args *a, fn_thread t, void *shared, int phase) {
   (void)shared;
   (void)phase;
+  if (!fn_is_judged(a->judgement, FN_STEP_TAKEN)) return;
+  fn_update u = *a;
+  if (a->judgement) u.scale = a->judgement->scale;
   for (int64_t i = fn_thread_first(t); i < a->count; i += fn_thread_stride(t))
-    fn_update_element(a, i);
+    fn_update_element(&u, a, i);
 }
 
 #endif
