@@ -352,14 +352,15 @@ static fn_status run_plainly(fn_program *p, const fn_run_context *context, int f
   return FN_OK;
 }
 
+/** What a call before could not create, this one does. */
 static fn_status create_timers(fn_program *p) {
   fn_device *d = p->device;
+  device_part *part = p->part;
   FN_CHECK(d->timer_create, FN_ERR_UNSUPPORTED, "%s has no clock to time kernels by", d->info.name);
-  if (p->part->timer) return FN_OK;
-  fn_event **timer = p->part->timer = calloc((size_t)p->step_count + 1, sizeof *timer);
-  FN_CHECK(timer, FN_ERR_MEMORY, "out of memory");
+  if (!part->timer) part->timer = calloc((size_t)p->step_count + 1, sizeof *part->timer);
+  FN_CHECK(part->timer, FN_ERR_MEMORY, "out of memory");
   for (int s = 0; s <= p->step_count; s++)
-    FN_TRY(d->timer_create(d, &timer[s]));
+    if (!part->timer[s]) FN_TRY(d->timer_create(d, &part->timer[s]));
   return FN_OK;
 }
 
