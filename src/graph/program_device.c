@@ -86,13 +86,14 @@ void fn_program_release(const fn_program *p, void *memory, size_t bytes) {
 /* ---- create and destroy ------------------------------------------------------------------------
  */
 
+/** What a call before had no memory for, this one makes. */
 static fn_status create_buffers(fn_device *d, transfer *t) {
   const size_t bytes = t->bytes;
   for (int i = 0; i < 2; i++) {
-    FN_TRY(d->allocate_pinned(d, bytes, &t->pinned[i]));
-    FN_TRY(d->allocate(d, bytes, &t->staging[i]));
-    FN_TRY(d->event_create(d, &t->arrived[i]));
-    FN_TRY(d->event_create(d, &t->consumed[i]));
+    if (!t->pinned[i]) FN_TRY(d->allocate_pinned(d, bytes, &t->pinned[i]));
+    if (!t->staging[i]) FN_TRY(d->allocate(d, bytes, &t->staging[i]));
+    if (!t->arrived[i]) FN_TRY(d->event_create(d, &t->arrived[i]));
+    if (!t->consumed[i]) FN_TRY(d->event_create(d, &t->consumed[i]));
     memset(t->pinned[i], 0, bytes);
   }
   t->ready = true;
