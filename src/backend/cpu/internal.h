@@ -36,8 +36,10 @@ fn_status fn_cpu_prepare_reorder(const fn_backend *backend, fn_kernel *kernel);
 /** First member of every kernel's state. */
 typedef struct fn_cpu_state {
   void *workspace; /**< of the last run */
-  /** The main primitive alone; NULL when the kernel has none. */
+  /** The kernel's own primitive of the library alone; NULL when it has none. */
   fn_status (*primitive)(const fn_kernel *kernel, void *workspace);
+  /** Where a kernel of ours runs in its place: seconds of the library's; may be NULL. */
+  fn_status (*time_library)(const fn_kernel *kernel, double *seconds);
   void (*release)(struct fn_cpu_state *state); /**< before the state is freed; may be NULL */
 } fn_cpu_state;
 

@@ -210,7 +210,7 @@ fn_status fn_cpu_patch_data_prepare(fn_kernel *kernel) {
     const int64_t count = t->shape.dim[0] * fn_tensor_sample_count(&t->shape, t->block);
     s->copy_at[a] = fn_cpu_carve(kernel, (size_t)count * 4);
   }
-  s->base.primitive = multiply_all;
+  s->base.time_library = fn_cpu_conv_time_library;
   kernel->run = run;
   return FN_OK;
 }

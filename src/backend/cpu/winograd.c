@@ -213,7 +213,7 @@ bool fn_cpu_winograd_fits(const fn_node *node) {
  */
 
 typedef struct state {
-  wino_state base;
+  fn_cpu_state base;
   winograd w;
   int64_t block; /**< tiles */
   int threads;   /**< with scratch of their own */
@@ -277,7 +277,7 @@ static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
   const fn_node *node = kernel->node;
   const fn_conv_attrs *attrs = node->attrs;
   const bool forward = node->op == &fn_op_conv;
-  char *memory = s->base.base.workspace = context->workspace;
+  char *memory = s->base.workspace = context->workspace;
   const int64_t kernel_cells = w->kernel;
   const int64_t along = kernel->input[1].shape.dim[1] * kernel_cells;
   const wino_weights plain = {.data = kernel->input[1].data,
@@ -328,41 +328,12 @@ static fn_status prepare_sums(fn_kernel *kernel, const winograd *shape) {
   return FN_OK;
 }
 
-/* ---- the direct sum beside it ------------------------------------------------------------------
- */
-
-static void release(fn_cpu_state *base) {
-  wino_state *s = (wino_state *)base;
-  if (s->direct.destroy) s->direct.destroy(&s->direct);
-  free(s->memory);
-}
-
-/** oneDNN's primitive for the same convolution, made when it is asked for the first time. */
-static fn_status direct_alone(const fn_kernel *kernel, void *workspace) {
-  (void)workspace;
-  wino_state *s = kernel->state;
-  if (!s->memory) {
-    s->direct = (fn_kernel){.node = kernel->node,
-                            .input = kernel->input,
-                            .output = kernel->output,
-                            .backend = kernel->backend};
-    FN_TRY(s->prepare_direct(&s->direct));
-    s->memory = aligned_alloc(64, (s->direct.workspace + 64) / 64 * 64);
-    FN_CHECK(s->memory, FN_ERR_MEMORY, "out of memory for a direct convolution");
-    FN_TRY(s->direct.run(&s->direct, &(fn_run_context){.workspace = s->memory}));
-  }
-  return ((fn_cpu_state *)s->direct.state)->primitive(&s->direct, s->memory);
-}
-
-fn_status fn_cpu_winograd_prepare(fn_kernel *kernel, fn_status (*prepare_direct)(fn_kernel *)) {
+fn_status fn_cpu_winograd_prepare(fn_kernel *kernel) {
   winograd w;
   shape_of(kernel->node, &w);
   FN_TRY(kernel->node->op == &fn_op_conv_weight ? fn_wino_prepare_weight(kernel, &w)
                                                 : prepare_sums(kernel, &w));
-  wino_state *s = kernel->state;
-  s->prepare_direct = prepare_direct;
-  s->base.release = release;
-  s->base.primitive = direct_alone;
+  ((fn_cpu_state *)kernel->state)->time_library = fn_cpu_conv_time_library;
   fn_log(FN_DEBUG, "%s: tiles of %d x %d x %d, %d + %d phases", kernel->node->op->name,
          w.axis[0].points, w.axis[1].points, w.axis[2].points, w.in_phases,
          w.groups * w.out_phases);

@@ -130,14 +130,6 @@ void fn_wino_product_back(int64_t rows, int64_t columns, int64_t depth, const fl
                           int64_t a_stride, const float *b, int64_t b_stride, float *c,
                           int64_t c_stride, int64_t a_next, int64_t b_next);
 
-/** First member of the states of such kernels. */
-typedef struct wino_state {
-  fn_cpu_state base;
-  fn_status (*prepare_direct)(fn_kernel *kernel);
-  fn_kernel direct; /**< oneDNN's, to be timed beside */
-  void *memory;     /**< its workspace */
-} wino_state;
-
 /** A weight gradient: its state starts with wino_state. */
 fn_status fn_wino_prepare_weight(fn_kernel *kernel, const winograd *shape);
 

@@ -9,7 +9,7 @@
 enum { TILES = 48, ROWS = 4 * WINO_ROWS }; // per block; rows of the sums per piece of work
 
 typedef struct wino_weight_state {
-  wino_state base;
+  fn_cpu_state base;
   winograd w;
   int64_t in_spread, out_spread, sum_spread; /**< floats between elements */
   size_t in_at, out_at, sum_at, cells_at, bias_at;
@@ -95,7 +95,7 @@ static void add_all(const job *j) {
 static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
   wino_weight_state *s = kernel->state;
   const winograd *w = &s->w;
-  char *memory = s->base.base.workspace = context->workspace;
+  char *memory = s->base.workspace = context->workspace;
   const job j = {.s = s,
                  .x = &kernel->input[0],
                  .y = &kernel->input[1],
