@@ -190,10 +190,12 @@ typedef float fn_lane8 __attribute__((vector_size(32), aligned(4), may_alias));
 
 /** Keep a value that is used several times in a register: gcc likes to read it from memory at every
  *  use, which costs more than the arithmetic. */
-#if defined __AVX__
-#define FN_KEEP(lane8) __asm__("" : "+x"(lane8))
+#if defined __AVX512F__
+#define FN_KEEP(vector) __asm__("" : "+v"(vector))
+#elif defined __AVX__
+#define FN_KEEP(vector) __asm__("" : "+x"(vector))
 #else
-#define FN_KEEP(lane8) (void)(lane8)
+#define FN_KEEP(vector) (void)(vector)
 #endif
 
 /** What comparing fn_lane8 gives: all bits of a lane set, or none. */

@@ -29,17 +29,18 @@ enum {
 static const double worth_sum = WINO_LANES > 8 ? 0.6 : 0.85;
 static const double worth_weight = WINO_LANES > 8 ? 0.8 : 0.95;
 
-double fn_wino_cost(const winograd *w) {
+/** Cost of the whole convolution, transforms included, in products of two numbers. */
+static double cost_of(const winograd *w) {
   const double in = (double)(w->in_phases * w->in_width), out = (double)w->columns;
   const double tile = in * out + TRANSFORM * (in + out);
   return w->groups * w->elements * ((double)(w->samples * w->tiles) * tile + TRANSFORM * in * out);
 }
 
 static const struct filter {
-  int points, step, taps;
+  int points, step;
 } filters[] = {
-    [WINO_NONE] = {1, 1, 1}, [WINO_2_3] = {4, 2, 3}, [WINO_4_3] = {6, 4, 3},
-    [WINO_3_2] = {4, 3, 2},  [WINO_4_2] = {5, 4, 2},
+    [WINO_NONE] = {1, 1}, [WINO_2_3] = {4, 2}, [WINO_4_3] = {6, 4},
+    [WINO_3_2] = {4, 3},  [WINO_4_2] = {5, 4},
 };
 
 static bool strided(const wino_axis *a) {
@@ -111,7 +112,8 @@ static bool set_ways(winograd *w, bool data, int ways) {
   return true;
 }
 
-void fn_wino_shape(winograd *w, const conv_values *v, const fn_conv_geometry *geometry) {
+/** Fill everything from the operator's shapes and geometry. Chooses the filters of the axes. */
+static void find_shape(winograd *w, const conv_values *v, const fn_conv_geometry *geometry) {
   const bool data = v->role == CONV_DATA;
   const fn_shape *in = data ? &v->y->shape : &v->x->shape;
   const fn_shape *out = data ? &v->x->shape : &v->y->shape;
@@ -139,8 +141,8 @@ void fn_wino_shape(winograd *w, const conv_values *v, const fn_conv_geometry *ge
   int best = 0;
   double least = (double)INFINITY;
   for (int ways = 0; ways < 1 << 2 * FN_MAX_SPATIAL; ways++) {
-    if (!set_ways(w, data, ways) || fn_wino_cost(w) >= least) continue;
-    least = fn_wino_cost(w);
+    if (!set_ways(w, data, ways) || cost_of(w) >= least) continue;
+    least = cost_of(w);
     best = ways;
   }
   set_ways(w, data, best);
@@ -186,7 +188,7 @@ static bool possible(const conv_values *v, const fn_conv_geometry *g) {
 static void shape_of(const fn_node *node, winograd *w) {
   conv_values v;
   fn_cpu_conv_ports(node, &v);
-  fn_wino_shape(w, &v, &((const fn_conv_attrs *)node->attrs)->geometry);
+  find_shape(w, &v, &((const fn_conv_attrs *)node->attrs)->geometry);
 }
 
 bool fn_cpu_winograd_fits(const fn_node *node) {
@@ -206,7 +208,7 @@ bool fn_cpu_winograd_fits(const fn_node *node) {
   const int overlap = v.role == CONV_DATA ? w.out_phases * w.groups : 1;
   const double direct = (double)(w.samples * fn_space(cells)) * w.kernel / overlap *
                         (double)(v.x->shape.dim[1] * v.y->shape.dim[1]);
-  return fn_wino_cost(&w) < (v.role == CONV_WEIGHT ? worth_weight : worth_sum) * direct;
+  return cost_of(&w) < (v.role == CONV_WEIGHT ? worth_weight : worth_sum) * direct;
 }
 
 /* ---- running -----------------------------------------------------------------------------------

@@ -77,13 +77,8 @@ typedef struct wino_place {
   int64_t sample, cell[FN_MAX_SPATIAL]; /**< first result */
 } wino_place;
 
-/** Fill everything from the operator's shapes and geometry. Chooses the filters of the axes. */
-void fn_wino_shape(winograd *w, const conv_values *v, const fn_conv_geometry *geometry);
 /** By address: returned in registers it would wait for all stores before. */
 void fn_wino_place(const winograd *w, int group, int64_t tile, wino_place *at);
-
-/** Cost of the whole convolution, transforms included, in products of two numbers. */
-double fn_wino_cost(const winograd *w);
 
 /** Elements of channel group `group` of a tile of in: those of phase q to[q in_width + e spread].
  */
