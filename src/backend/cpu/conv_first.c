@@ -6,7 +6,7 @@
  * threads. */
 #include "backend/cpu/conv.h"
 
-enum { PIECES = 64, TILE = 4, HALF = 8, KERNEL_MOST = 64 };
+enum { PIECES = 128, TILE = 4, HALF = 8, KERNEL_MOST = 64 };
 
 typedef struct first_state {
   fn_cpu_state base;
