@@ -22,6 +22,7 @@ static fn_status create(fn_judge *j) {
   if (!d) return FN_OK;
   FN_TRY(d->allocate(d, sizeof *j->place, &memory));
   j->place = memory;
+  FN_TRY(d->clear(d, FN_STREAM_COMPUTE, memory, sizeof *j->place)); // squares nobody asks for
   FN_TRY(d->allocate_pinned(d, sizeof *j->pinned, &memory));
   j->pinned = memory;
   FN_TRY(d->event_create(d, &j->judged));
