@@ -206,6 +206,25 @@ static void check_guards(const float *x, int64_t count) {
     assert_true(x[count + i] == -12345);
 }
 
+/** A pass that only copies leaves the sign of zero. */
+static void negative_zeros(void **state) {
+  (void)state;
+  for (int width = 1; width <= 4; width += 3) {
+    float values[8] = {-0.0f, 0.0f, 1, -0.0f, -2, 0.0f, -0.0f, -0.0f}, bits[8];
+    memcpy(bits, values, sizeof bits);
+    const fn_cells cells = {values, FN_F32, 4, 4};
+    const fn_finish_args args = {.x = cells,
+                                 .y = cells,
+                                 .slope = 1,
+                                 .width = width,
+                                 .count = 8 / width,
+                                 .channels = fn_gpu_divider(4 / width),
+                                 .cells = fn_gpu_divider(1)};
+    require(fn_gpu_launch(&platform, finish, 1, &args));
+    assert_memory_equal(values, bits, sizeof bits);
+  }
+}
+
 static void scaled_sums(void **state) {
   (void)state;
   const int64_t counts[] = {1, 3, 4, 257, 4099};
@@ -616,12 +635,13 @@ int main(void) {
   fn_threads_set(1); // the plain kernels lose more to threads than they win on small shapes
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(grids_and_orders), cmocka_unit_test(synchronised),
-      cmocka_unit_test(orders_differ),    cmocka_unit_test(scaled_sums),
-      cmocka_unit_test(bf16_and_back),    cmocka_unit_test(sums_of_squares),
-      cmocka_unit_test(optimizer_steps),  cmocka_unit_test(inputs),
-      cmocka_unit_test(several_inputs),   cmocka_unit_test(binary16),
-      cmocka_unit_test(divisions),        cmocka_unit_test(random_bits),
-      cmocka_unit_test(all_kernels_ran),  cmocka_unit_test(suite_on_gpu),
+      cmocka_unit_test(orders_differ),    cmocka_unit_test(negative_zeros),
+      cmocka_unit_test(scaled_sums),      cmocka_unit_test(bf16_and_back),
+      cmocka_unit_test(sums_of_squares),  cmocka_unit_test(optimizer_steps),
+      cmocka_unit_test(inputs),           cmocka_unit_test(several_inputs),
+      cmocka_unit_test(binary16),         cmocka_unit_test(divisions),
+      cmocka_unit_test(random_bits),      cmocka_unit_test(all_kernels_ran),
+      cmocka_unit_test(suite_on_gpu),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
