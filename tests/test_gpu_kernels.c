@@ -12,6 +12,7 @@
 #include "backend/gpu/strides.h"
 #include "backend/update.h"
 #include "data/parts.h"
+#include "graph/graph.h"
 #include "ops/random.h"
 
 /* ---- a platform that changes grids
@@ -204,6 +205,30 @@ static float *guarded(int64_t count, int shift, float **memory) {
 static void check_guards(const float *x, int64_t count) {
   for (int i = 0; i < GUARDS; i++)
     assert_true(x[count + i] == -12345);
+}
+
+/** Strides and windows beyond 32 bits are refused, not cut off. */
+static void huge_windows(void **state) {
+  (void)state;
+  const int64_t edge = 2048, pair[3] = {1, 1, 2}, whole[3] = {edge, edge, edge};
+  const fn_shape cells = {5, {1, 1, edge, edge, edge}};
+  const fn_conv_geometry far = {.stride = {1, 1, INT64_C(1) << 32}};
+  for (int k = 0; k < 3; k++) {
+    fn_graph *graph = NULL;
+    require(fn_graph_create(&(fn_graph_options){0}, &graph));
+    fn_value *x = fn_input(graph, "x", &cells);
+    const fn_value *y = k == 0   ? fn_max_pool(graph, x, pair, &far)
+                        : k == 1 ? fn_average_pool(graph, x, whole, NULL)
+                                 : fn_average_pool(graph, x, pair, NULL);
+    require(fn_graph_status(graph));
+    fn_tensor in = {.shape = x->shape, .block = 1}, out = {.shape = y->shape, .block = 1};
+    fn_kernel kernel = {.node = y->node, .input = &in, .output = &out};
+    assert_int_equal(prepare(&host_backend, &kernel), k < 2 ? FN_ERR_UNSUPPORTED : FN_OK);
+    if (k < 2) assert_non_null(strstr(fn_error_message(), "2^31"));
+    kernel.destroy(&kernel);
+    fn_error_clear();
+    fn_graph_destroy(graph);
+  }
 }
 
 /** A pass that only copies leaves the sign of zero. */
@@ -636,12 +661,12 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(grids_and_orders), cmocka_unit_test(synchronised),
       cmocka_unit_test(orders_differ),    cmocka_unit_test(negative_zeros),
-      cmocka_unit_test(scaled_sums),      cmocka_unit_test(bf16_and_back),
-      cmocka_unit_test(sums_of_squares),  cmocka_unit_test(optimizer_steps),
-      cmocka_unit_test(inputs),           cmocka_unit_test(several_inputs),
-      cmocka_unit_test(binary16),         cmocka_unit_test(divisions),
-      cmocka_unit_test(random_bits),      cmocka_unit_test(all_kernels_ran),
-      cmocka_unit_test(suite_on_gpu),
+      cmocka_unit_test(huge_windows),     cmocka_unit_test(scaled_sums),
+      cmocka_unit_test(bf16_and_back),    cmocka_unit_test(sums_of_squares),
+      cmocka_unit_test(optimizer_steps),  cmocka_unit_test(inputs),
+      cmocka_unit_test(several_inputs),   cmocka_unit_test(binary16),
+      cmocka_unit_test(divisions),        cmocka_unit_test(random_bits),
+      cmocka_unit_test(all_kernels_ran),  cmocka_unit_test(suite_on_gpu),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
