@@ -573,6 +573,7 @@ fn_status fn_gpu_time_call(const fn_kernel *kernel, void *workspace, int repeats
   if (!call_of(kernel, workspace, &call, &at)) return FN_OK;
   fn_gpu_platform *platform = ((const fn_gpu_state *)kernel->state)->platform;
   fn_device *d = &platform->device;
+  FN_CHECK(d->timer_create, FN_ERR_UNSUPPORTED, "%s has no clock to time calls by", d->info.name);
   fn_event *timer[2] = {NULL, NULL};
   fn_status status = d->timer_create(d, &timer[0]);
   if (status == FN_OK) status = d->timer_create(d, &timer[1]);
