@@ -235,9 +235,8 @@ static fn_status swap_axes(fn_gpu_platform *platform, const fn_shape *w, bool pa
 
 /** Whether four channels can be read and written at once. */
 static bool in_fours(const fn_cells *t) {
-  const size_t four = 4 * fn_dtype_size((fn_dtype)t->dtype);
-  return !t->data ||
-         (t->pitch % 4 == 0 && t->batch_stride % 4 == 0 && (uintptr_t)t->data % four == 0);
+  return !t->data || (t->pitch % FN_GPU_WIDTH == 0 && t->batch_stride % FN_GPU_WIDTH == 0 &&
+                      fn_gpu_aligned(t->data, (fn_dtype)t->dtype));
 }
 
 /** Sizes of the pass that ends a convolution or copies a tensor [N, C, s...]. */
