@@ -222,7 +222,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
                .to = d,
                .alpha = *(const float *)alpha};
   if (*(const float *)beta != 0 || !has_epilogue(&p.how)) return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (adds_bias(&p.how) && !p.how.bias) return CUBLAS_STATUS_INVALID_VALUE;
+  if (adds_bias(&p.how) && (!p.how.bias || (uintptr_t)p.how.bias % 16 != 0)) // read in such words
+    return CUBLAS_STATUS_INVALID_VALUE;
   write_log(&p.how);
   return standin_put(stream, multiply, &p, sizeof p) == cudaSuccess
              ? CUBLAS_STATUS_SUCCESS

@@ -99,15 +99,24 @@ static fn_status layout(const fn_cublaslt *lt, const fn_tensor *t, int64_t rows,
   return FN_OK;
 }
 
+/** Bytes that an operand is sure to be aligned to. */
+static uint32_t alignment_of(const fn_tensor *t) {
+  const uintptr_t bits = (uintptr_t)t->data | 256;
+  return (uint32_t)(bits & (~bits + 1));
+}
+
 static float slope_of(const fn_gpu_call *call) {
   return (float)((const fn_matmul_attrs *)call->node->attrs)->slope;
 }
 
-/** Whether cuBLASLt has an epilogue for bias and activation of the call. */
+/** Whether cuBLASLt has an epilogue for bias and activation of the call. It reads a bias in words
+ *  of 16 bytes, and its choice of an algorithm does not always heed an address that is none. */
 static bool has_epilogue(const fn_gpu_call *call) {
+  enum { WORD = 16 };
+  const fn_tensor *bias = &call->input[2];
   const float slope = slope_of(call);
-  return (slope == 0 || slope == 1) &&
-         (!call->present_in[2] || call->output[0].dtype == call->input[2].dtype);
+  const bool fits = bias->dtype == call->output[0].dtype && alignment_of(bias) >= WORD;
+  return (slope == 0 || slope == 1) && (!call->present_in[2] || fits);
 }
 
 static fn_status set_bias(const fn_cublaslt *lt, product *p, const void *bias) {
@@ -167,12 +176,6 @@ static fn_status describe(fn_cuda *cuda, const fn_gpu_call *call, product *p) {
   return layout(lt, y, y_rows, (int32_t)batch, false, &p->y);
 }
 
-/** Bytes that an operand is sure to be aligned to. */
-static uint32_t alignment_of(const fn_tensor *t) {
-  const uintptr_t bits = (uintptr_t)t->data | 256;
-  return (uint32_t)(bits & (~bits + 1));
-}
-
 /** The first algorithm of the heuristic: the same in every run, with sums in float32. */
 static fn_status choose(fn_cuda *cuda, fn_gpu_call *call, product *p) {
   enum { WORKSPACE = 32 << 20 };
@@ -202,10 +205,7 @@ static fn_status choose(fn_cuda *cuda, fn_gpu_call *call, product *p) {
   const fn_tensor *operand[] = {&call->input[1], &call->input[0], &call->output[0],
                                 &call->output[0]};
   for (int i = 0; i < 4 && status == FN_OK; i++) {
-    uint32_t bytes = alignment_of(operand[i]);
-    // There is no word for the bias: it is read beside the result.
-    if (i == 3 && call->finish && call->present_in[2] && alignment_of(&call->input[2]) < bytes)
-      bytes = alignment_of(&call->input[2]);
+    const uint32_t bytes = alignment_of(operand[i]);
     status = check(
         lt,
         lt->cublasLtMatmulPreferenceSetAttribute(preference, alignment[i], &bytes, sizeof bytes),
