@@ -215,8 +215,8 @@ static void bad_original_files_are_refused(void **state) {
   add_dataset(path, "gr_seed0009", H5T_IEEE_F32LE, 2, flat, true);
   refused(path, "expected 3 axes");
   write_cubes(path, &spec);
-  add_dataset(path, "gr_seed0009", H5T_STD_I32LE, 3, size, true);
-  refused(path, "found type <i4");
+  add_dataset(path, "gr_seed0009", H5T_STD_B32LE, 3, size, true);
+  refused(path, "expected numbers, found type not numeric");
   write_cubes(path, &spec);
   add_dataset(path, "gr_seed0009", H5T_IEEE_F32LE, 3, size, false);
   refused(path, "gr_seed0009 was created but never written");
