@@ -291,7 +291,7 @@ static void print_head(const bench *b) {
     fprintf(b->out, "chunks [%lld, %lld, %lld, %lld]", (long long)info->chunk[0],
             (long long)info->chunk[1], (long long)info->chunk[2], (long long)info->chunk[3]);
   else
-    fprintf(b->out, "%s", info->direct ? "contiguous" : "not in one piece as float32");
+    fprintf(b->out, "%s", info->direct ? "contiguous" : "not in one piece as in memory");
   fprintf(b->out, ", filter %s\n", info->filter);
   fprintf(b->out, "%d rank%s, %s in random order, of which %s are timed, %lld turns\n",
           b->dist->size, b->dist->size == 1 ? "" : "s",
