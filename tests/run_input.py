@@ -350,6 +350,24 @@ def cubes_are_tested():
     check(found[0] == found[1] and found[0].count("\n") > 2 * EDGE, "scores of cubes")
 
 
+def made_narrow():
+    """What converts a sample writes what a first layer of 16 bits reads: no kernel casts it."""
+    for way, first, casts in ("device", "false", 0), ("host", "false", 1), ("device", "true", 0), ("host", "true", 0):
+        done = run(1, "describe", "half.yaml", "--backend", "emulated", "--assume", "sm_90", "--set", f"data.convert={way}",
+                   "--set", "compute.precision=bf16", "--set", f"compute.first_layer_f32={first}")
+        check(done.code == 0, f"describe, {way}", done.output)
+        found = len(re.findall(r"^ *\d+ +unary +input +bf16 ", done.output, re.M))
+        check(found == casts, f"first_layer_f32: {first}, convert: {way}: {found} casts of the input", done.output)
+    for ranks, precision in (1, "bf16"), (2, "f16"):
+        for way in "host", "device":
+            train(ranks, "half", f"narrow_{precision}_{way}", way, compute__precision=precision, compute__first_layer_f32="false")
+        same_cubes(f"narrow_{precision}_host", f"narrow_{precision}_device")
+    for mode in "synthetic", "full":
+        done = run(1, "bench", "half.yaml", "--mode", mode, "--steps", "3", "--warmup", "1", "--set", "compute.precision=bf16",
+                   "--set", "compute.first_layer_f32=false")
+        check(done.code == 0, f"bench {mode} with a narrow input", done.output)
+
+
 def says_bytes():
     """bench tells what a sample takes: 3 x 12^3 float64 and 12^3 float32 there, 3 x 8^3 float16 back."""
     for way, bytes in ("device", 12 ** 3 * (3 * 8 + 4) + 3 * 8 ** 3 * 2), ("host", 12 ** 3 * 4 * 4 + 3 * 8 ** 3 * 4):
@@ -374,5 +392,6 @@ with folder():
     falls_back()
     tests_and_predicts()
     cubes()
+    made_narrow()
     says_bytes()
 finish()
