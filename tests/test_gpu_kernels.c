@@ -515,7 +515,7 @@ static void inputs_of_their_own(void **state) {
   for (int n = 0; n < SAMPLES; n++) {
     uint16_t *row = raw + n * STEP;
     for (int i = 0; i < CHANNELS * CELLS; i++)
-      row[i] = fn_to_bf16((float)(n * 100 + i) - 60);
+      row[i] = fn_bf16_from_f32((float)(n * 100 + i) - 60);
     // Axis a of the sample is axis permutation[a] of the file, which may run backwards.
     fn_raw_own own = {.shift = how[n].shift, .mul = how[n].mul};
     for (int a = 0; a < 2; a++) {

@@ -1,6 +1,7 @@
 /* Values of every numeric type and byte order to native float32. */
 #include <string.h>
 
+#include "base/bf16.h"
 #include "field/array.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
@@ -62,7 +63,7 @@ BOTH_ORDERS(u8, 64, u_of)
 BOTH_ORDERS(f2, 16, half_of)
 BOTH_ORDERS(f4_any, 32, float_of)
 BOTH_ORDERS(f8, 64, double_of)
-CONVERT(bf2, 16, float_of((uint32_t)raw << 16))
+CONVERT(bf2, 16, fn_bf16_to_f32(raw))
 
 static void f4_native(const unsigned char *in, int64_t count, void *out, int64_t stride) {
   if (stride == 1) {
