@@ -123,16 +123,6 @@ said "^trial [0-9]* finished" 4
 same_trials one shared "two jobs" 0 1 2 3
 
 # Stopped by signal, by halt file and by the time limit: all groups stop, and are gone on with to the same end.
-wait_for() { # WHAT COMMAND...
-  local what=$1 i
-  shift
-  for i in $(seq 600); do
-    "$@" && return
-    sleep 0.05
-  done
-  fail "waited in vain for $what"
-}
-rows_beyond() { [ -f "$1/steps.csv" ] && [ "$(wc -l <"$1/steps.csv")" -gt "$2" ]; }
 sweep long 100
 expect 0 "long" work 4 long --group 2
 for ranks in 0-1 2-3; do
