@@ -130,6 +130,18 @@ def wait_for(into, condition, what):
     return check(False, what, str(seen)) or seen
 
 
+def freeze(pid):
+    """Stop a process, and wait until none of its threads is on its way any more, writing a file perhaps."""
+    os.kill(pid, signal.SIGSTOP)
+    moving = True
+    while moving:
+        time.sleep(0.01)
+        moving = False
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat") as file:
+                moving = moving or file.read().rpartition(")")[2].split()[0] != "T"
+
+
 def check_while_running():
     process = start(*train("live", "train.epochs=100000", "train.log_interval=5"))
     try:
@@ -158,14 +170,14 @@ def check_while_running():
                 check(seen["state"] == expected and not seen["note"], f"silent for {silent} s on {machine}, clock {wrong} s ahead",
                       table("far"))
 
-        os.kill(process.pid, signal.SIGSTOP)  # still there, and holds its lock
+        freeze(process.pid)  # still there, and holds its lock
         with open("live/status.json") as file:
             told = json.load(file)
         last = time.time() - 500
         write_text("live/status.json", json.dumps(dict(told, updated=last)))
         os.utime("live/status.json", (last, last))
         seen = status("live")[0]
-        check(seen["state"] == "running" and "no sign of life for 8 min" in seen["note"], "a stopped process", str(seen))
+        check(seen["state"] == "running" and "no sign of life for 8 min" in str(seen["note"]), "a stopped process", str(seen))
         write_text("live/status.json", json.dumps(dict(told, updated=time.time(), stepped=time.time() - 700,
                                                        started=time.time() - 900)))
         check("no step for 11 min" in table("live"), "a run that hangs", table("live"))

@@ -472,7 +472,7 @@ static void survive(int kills, int trials) {
 
 static void kills_lose_nothing(void **state) {
   (void)state;
-  const char *many = getenv("SWEEP_KILLS"); // run_sweep_kills_slow.sh
+  const char *many = getenv("SWEEP_KILLS"); // run_sweep_store_slow.sh
   const int kills = many ? atoi(many) : 60;
   survive(kills, 5 * kills / 2);
 }
