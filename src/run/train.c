@@ -169,8 +169,9 @@ static fn_status diverged(fn_session *s, const step_sums *sums, const fn_batch *
     return FN_OK;
   }
   FN_FAIL(FN_ERR_DIVERGED,
-          "step %lld (epoch %lld): %s%s. Lower optimizer.lr, set train.clip_norm, or train.on_nan: "
-          "skip",
+          "step %lld (epoch %lld): %s%s. Look for cells that are not finite in the fields "
+          "(fieldnet data inspect); else lower optimizer.lr, set train.clip_norm, or "
+          "train.on_nan: skip",
           (long long)s->progress.step + 1, (long long)s->progress.epoch + 1, what, first);
 }
 
