@@ -255,6 +255,8 @@ def folders():
     write_text("occupied", "a file where the folder should be\n")
     expect("run folder is a file", ["train", "folder=occupied"], CHECKPOINT, ["occupied"])
     expect("run folder below a file", ["train", "folder=occupied/run"], CHECKPOINT, ["occupied"], ranks=(1,))
+    os.makedirs("taken/resolved.yaml")
+    expect("configuration cannot be written", ["train", "folder=taken"], CHECKPOINT, ["taken/resolved.yaml"], ranks=(1, 2))
     expect("output folder is a file", ["test", "test.state=run_plain/state_1.h5", "folder=run_out",
                                        f"test.output={os.getcwd()}/occupied"], CONFIG, ["occupied"])
     check(not os.path.exists("run_out"), "a failed test left its folder")
