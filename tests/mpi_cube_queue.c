@@ -475,7 +475,7 @@ static void memory_stays_in_its_budget(void **state) {
 }
 
 int main(int argc, char **argv) {
-  alarm(240); // a rank that fails leaves the others waiting
+  alarm(900); // a rank that fails leaves the others waiting
   if (fn_dist_init(&argc, &argv, &dist) != FN_OK) {
     fprintf(stderr, "%s\n", fn_error_message());
     return 2;

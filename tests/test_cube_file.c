@@ -375,7 +375,7 @@ static void thousands_of_datasets_open_quickly(void **state) {
 }
 
 int main(void) {
-  alarm(120);
+  alarm(900);
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(both_layouts_give_the_cells_that_were_written),
       cmocka_unit_test(offsets_are_where_the_bytes_lie),
