@@ -186,7 +186,7 @@ static void too_little_memory_is_refused(void **state) {
 }
 
 int main(int argc, char **argv) {
-  alarm(120); // whoever waits in a circle is to be seen
+  alarm(900); // whoever waits in a circle is to be seen
   if (fn_dist_init(&argc, &argv, &dist) != FN_OK) return 1;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(training_in_step),     cmocka_unit_test(restart_inside_an_epoch),

@@ -164,7 +164,7 @@ static void what_cannot_be_copied_is_refused(void **state) {
 }
 
 int main(int argc, char **argv) {
-  alarm(240);
+  alarm(900);
   if (fn_dist_init(&argc, &argv, &dist) != FN_OK) return 2;
   snprintf(folder, sizeof folder, "/tmp/fieldnet_stage_XXXXXX");
   if (dist.rank == 0 && !mkdtemp(folder)) return 2;

@@ -203,7 +203,7 @@ static int broadcast_large(void) {
 }
 
 int main(int argc, char **argv) {
-  alarm(300); // a rank that fails leaves the others waiting
+  alarm(900); // a rank that fails leaves the others waiting
   if (fn_dist_init(&argc, &argv, &dist) != FN_OK) {
     fprintf(stderr, "%s\n", fn_error_message());
     return 2;

@@ -205,7 +205,7 @@ static void twenty_trials_leave_nothing(void **state) {
 }
 
 int main(int argc, char **argv) {
-  alarm(300); // a rank that fails leaves the others waiting
+  alarm(900); // a rank that fails leaves the others waiting
   if (fn_dist_init(&argc, &argv, &dist) != FN_OK) {
     fprintf(stderr, "%s\n", fn_error_message());
     return 2;

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from program import check, finish, folder, noise, run, write_npy, write_text
+from program import check, finish, folder, noise, run, write_datasets, write_npy, write_text
 
 COMMON = """
 seed: 7
@@ -26,6 +26,23 @@ FILES = {
     - leaky_relu: 0.1
     - dropout: 0.3
     - conv: {channels: out, kernel: 3}
+""",
+    "cubes.yaml": """
+seed: 7
+data:
+  kind: cubes
+  cubes: {file: cubes.h5, train_seeds: 0-1, window: 4, remove_mean: true, newton_augmentation: 0.9}
+model:
+  layers:
+    - conv: {channels: 8, kernel: 4, stride: 2}
+    - batch_norm
+    - leaky_relu: 0.1
+    - linear: {channels: out}
+loss: {name: bce_with_logits}
+train: {epochs: 1, batch: 7, log_interval: 1}
+optimizer: {name: adam, lr: 1.e-3}
+compute: {threads: 1, deterministic: true}
+report: {plots: false, tensorboard: false}
 """,
 }
 
@@ -93,6 +110,12 @@ def converts_samples():
     for way in "host", "device":
         train(1, "layers.yaml", f"convert_{way}", "cuda", data__convert=way, **values)
     same_state("convert_host", "convert_device")
+    # slices of cubes; inputs in the type of the first layer, written by who converts or by a cast
+    for precision in "f32", "bf16", "f16":
+        for way in "host", "device":
+            train(1, "cubes.yaml", f"cubes_{precision}_{way}", "cuda", data__convert=way, compute__precision=precision,
+                  compute__first_layer_f32="false")
+        same_state(f"cubes_{precision}_host", f"cubes_{precision}_device")
 
 
 def two_ranks_on_one_gpu():
@@ -121,6 +144,8 @@ with folder():
             write_npy(f"{kind}/{index}.npy", (3, 16, 16, 16), noise(10 * seed + index, 3 * 16 ** 3))
     for name, text in FILES.items():
         write_text(name, text)
+    write_datasets("cubes.h5", (16, 16, 16), ((f"{theory}_seed{seed:04d}", noise(100 + 2 * seed + i, 16 ** 3))
+                                              for seed in range(2) for i, theory in enumerate(("gr", "newton"))))
     if not has_gpu():
         os.chdir("/")
         sys.exit(77)

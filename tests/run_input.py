@@ -1,5 +1,4 @@
 """Samples converted by the device have the same bits as those of the host: every number type, order, norm, symmetry."""
-import array
 import ctypes
 import json
 import os
@@ -8,7 +7,7 @@ import re
 import struct
 import subprocess
 
-from program import check, count_of, finish, folder, hdf5_caller, noise, run, write_datasets, write_text
+from program import check, count_of, finish, folder, hdf5_caller, run, write_text
 
 LIBRARY = os.path.join(os.environ["BUILD_DIR"], "lib", "libfieldnet.so")
 FILES = 5
@@ -62,8 +61,8 @@ def write_npy(path, shape, values, kind, order="<", fortran=False):
         file.write(struct.pack(order + str(len(values)) + kind, *values))
 
 
-def write_hdf5(path, shape, values, kind, order="<", chunk=None):
-    """One dataset, in chunks and deflated where chunk is given. bfloat16 is kind "g"."""
+def write_hdf5(path, shape, values, kind, order="<", chunk=None, name="x", add=False):
+    """One dataset, in chunks and deflated where chunk is given, in a file of its own or one more. bfloat16 is kind "g"."""
     library = ctypes.CDLL(LIBRARY)
     call, handle = hdf5_caller(library), ctypes.c_int64
     end = "LE" if order == "<" else "BE"
@@ -82,16 +81,16 @@ def write_hdf5(path, shape, values, kind, order="<", chunk=None):
         data = b"".join(struct.pack(order + "H", struct.unpack("<I", struct.pack("<f", v))[0] >> 16) for v in values)
     else:
         data = struct.pack(order + str(len(values)) + kind, *values)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     sizes = (ctypes.c_uint64 * len(shape))(*shape)
-    file = call("H5Fcreate", path.encode(), 2, handle(0), handle(0))
+    file = call("H5Fopen", path.encode(), 1, handle(0)) if add else call("H5Fcreate", path.encode(), 2, handle(0), handle(0))
     space = call("H5Screate_simple", len(shape), sizes, None)
     create = handle(0)
     if chunk:
         create = handle(call("H5Pcreate", handle.in_dll(library, "H5P_CLS_DATASET_CREATE_ID_g")))
         call("H5Pset_chunk", create, len(shape), (ctypes.c_uint64 * len(shape))(*chunk))
         call("H5Pset_deflate", create, ctypes.c_uint(1))
-    dataset = call("H5Dcreate2", handle(file), b"x", handle(kind_id), handle(space), handle(0), create, handle(0))
+    dataset = call("H5Dcreate2", handle(file), name.encode(), handle(kind_id), handle(space), handle(0), create, handle(0))
     assert dataset >= 0
     assert call("H5Dwrite", handle(dataset), handle(kind_id), handle(0), handle(0), handle(0), data,
                 result=ctypes.c_int) >= 0
@@ -256,34 +255,117 @@ def tests_and_predicts():
     check(found[0] == found[1] and len(found[0]) >= FILES + 1, "tests and predictions", str([len(f) for f in found]))
 
 
-def cubes():
-    """Slices and labels through the ring, cut by the host."""
-    edge, field = 64, noise(5, 4099)
-
-    def all_cubes():
-        for seed in range(3):
-            newton = (field[seed:] * (edge ** 3 // len(field) + 2))[:edge ** 3]
-            yield f"gr_seed{seed:04d}", array.array("f", (x + 0.05 for x in newton))
-            yield f"newton_seed{seed:04d}", newton
-
-    write_datasets("cubes.h5", (edge,) * 3, all_cubes())
-    write_text("cubes.yaml", """
+CUBES = """
 seed: 3
 data:
   kind: cubes
-  cubes: {file: cubes.h5, train_seeds: 0-1, validation_seeds: 2, window: 4, slices_per_cube: 16, label_smoothing: 0.1}
-model: {name: racoon, options: {width: 2, dropout: 0.25}}
+  cubes: {file: %s.h5, train_seeds: 0-1, validation_seeds: 2, test_seeds: 3, window: 4, label_smoothing: 0.1, %s}
+model:
+  layers:
+    - conv: {channels: 4, kernel: 4, stride: 2}
+    - batch_norm: {}
+    - leaky_relu: 0.1
+    - linear: {channels: out}
 loss: {name: bce_with_logits}
-train: {epochs: 2, batch: 8, log_interval: 1}
+train: {epochs: 2, batch: 5, log_interval: 1}
 optimizer: {name: adam, lr: 1.e-3}
 compute: {threads: 1, backend: emulated}
 report: {plots: false, tensorboard: false}
-""")
-    for ranks in 1, 2:
-        train(ranks, "cubes", f"cubes{ranks}_host", "host")
-        output = train(ranks, "cubes", f"cubes{ranks}_device", "device")
-        same(f"cubes{ranks}_host", f"cubes{ranks}_device")
-        check("slices or cubes: float32, prepared and cut by the host" in output, "cubes: way", output)
+"""
+EDGE = 12
+
+
+def write_cubes(name, kind, order="<", chunk=None):
+    values = numbers(hash_of(name), 8 * EDGE ** 3, kind)
+    if kind in "bBhHiIqQ":
+        values = [v % 100 for v in values]  # a small network is to stay finite
+    write_hdf5(f"{name}.h5", (8, EDGE, EDGE, EDGE), values, kind, order, chunk, "cubes")
+    write_hdf5(f"{name}.h5", (8,), [0, 0, 1, 1, 2, 2, 3, 3], "q", name="seed", add=True)
+    write_hdf5(f"{name}.h5", (8,), [1, 0] * 4, "B", name="theory", add=True)
+
+
+def cubes():
+    """Slices and whole cubes of every type, finished by either; batches of 5 leave a short last one."""
+    slices = "slices_per_cube: 12"
+    cases = [("half", "e", "<", None, f"{slices}, remove_mean: true, newton_augmentation: 0.9", "slices: float16, turned on the device, "
+              "their cube's mean taken away on the device, Newton cubes multiplied on the device", 2 * EDGE ** 2),
+             ("bytes", "B", "<", (1, 5, 12, 12), f"{slices}, stride: 2, symmetry: all", "slices: uint8, turned on the device", 2 * EDGE ** 2),
+             ("double", "d", "<", None, f"{slices}, symmetry: none", "slices: float32 (the host converts from <f8)", 4 * EDGE ** 2),
+             ("brain", "g", ">", None, f"{slices}, compat: true", "slices: bfloat16, turned on the device", 2 * EDGE ** 2),
+             ("single", "f", "<", None, "sample: cube, remove_mean: true", "cubes: float32, their cube's mean taken away on the device",
+              4 * EDGE ** 3)]
+    for name, kind, order, chunk, how, said, size in cases:
+        write_cubes(name, kind, order, chunk)
+        write_text(f"{name}.yaml", CUBES % (name, how))
+        whole = {"train__batch": 1} if "sample: cube" in how else {}
+        for ranks in (1, 2, 3) if name == "half" else (1 + (name == "double"),):
+            train(ranks, name, f"{name}{ranks}_host", "host", **whole)
+            output = train(ranks, name, f"{name}{ranks}_device", "device", **whole)
+            same_cubes(f"{name}{ranks}_host", f"{name}{ranks}_device")
+            check(re.search(rf"{re.escape(said)}$", output, re.M), f"{name}: way", output)
+            check(output.count("per sample to the device") == 1, f"{name}: bytes", output)
+        done = run(1, "bench", f"{name}.yaml", "--mode", "io", "--steps", "3", "--warmup", "1", "--json", f"{name}.json", "--set",
+                   "data.convert=device", *(["--set", "train.batch=1"] if whole else []))
+        check(done.code == 0, f"bench {name}", done.output)
+        with open(f"{name}.json") as file:
+            found = json.load(file)["modes"]["io"]["bytes_per_sample"]
+        # Rows begin at multiples of 64; what a slice has of its own, and its label, take one each.
+        check(found == (size + 63) // 64 * 64 + 128, f"bench {name}: {found} bytes per sample")
+        done = run(1, "describe", f"{name}.yaml", "--backend", "emulated", "--assume", "sm_90")
+        check(done.code == 0 and said in done.output, f"describe {name}", done.output)
+    cubes_go_on()
+    cubes_are_tested()
+
+
+def same_cubes(a, b):
+    done = subprocess.run([os.environ["STATE_COMPARE"], f"{a}/checkpoint.h5", f"{b}/checkpoint.h5"],
+                          capture_output=True, text=True)
+    check(done.returncode == 0, f"{a} and {b}: states differ", done.stdout + done.stderr)
+    check(losses(a) == losses(b) and len(losses(a)) >= 4, f"{a} and {b}: losses", f"{losses(a)}\n{losses(b)}")
+
+
+def cubes_go_on():
+    """Stopped inside an epoch, also the other way than before; in orders of the device."""
+    for ranks, first, second in (1, "device", "device"), (2, "device", "host"), (3, "host", "device"), (2, "device", "device"):
+        into = f"half_parts{ranks}_{first}_{second}"
+        train(ranks, "half", into, first, 75, train__stop_after_steps=2)
+        train(ranks, "half", into, second)
+        same_cubes(f"half{ranks}_host", into)
+    for seed in 1, 2, 3:
+        os.environ["FIELDNET_EMULATED_ORDER"] = str(seed)
+        train(1, "half", f"half_order{seed}", "device", data__prefetch=seed)
+        same_cubes("half1_host", f"half_order{seed}")
+    del os.environ["FIELDNET_EMULATED_ORDER"]
+
+
+def cubes_are_tested():
+    """Scores of both ways, with and without the cubes' own means."""
+    found = []
+    for way in "host", "device":
+        done = run(2, "test", "brain.yaml", "--set", "folder=brain1_host", "--set", f"data.convert={way}", "--set",
+                   "test.overwrite=true", "--set", "test.saliency=1", "--set", "test.bootstrap=10")
+        check(done.code == 0, f"test {way}", done.output)
+        with open("brain1_host/test/scores.csv") as file:
+            found.append(file.read())
+    check(found[0] == found[1] and found[0].count("\n") > 2 * EDGE, "scores of cubes")
+
+
+def made_narrow():
+    """What converts a sample writes what a first layer of 16 bits reads: no kernel casts it."""
+    for way, first, casts in ("device", "false", 0), ("host", "false", 1), ("device", "true", 0), ("host", "true", 0):
+        done = run(1, "describe", "half.yaml", "--backend", "emulated", "--assume", "sm_90", "--set", f"data.convert={way}",
+                   "--set", "compute.precision=bf16", "--set", f"compute.first_layer_f32={first}")
+        check(done.code == 0, f"describe, {way}", done.output)
+        found = len(re.findall(r"^ *\d+ +unary +input +bf16 ", done.output, re.M))
+        check(found == casts, f"first_layer_f32: {first}, convert: {way}: {found} casts of the input", done.output)
+    for ranks, precision in (1, "bf16"), (2, "f16"):
+        for way in "host", "device":
+            train(ranks, "half", f"narrow_{precision}_{way}", way, compute__precision=precision, compute__first_layer_f32="false")
+        same_cubes(f"narrow_{precision}_host", f"narrow_{precision}_device")
+    for mode in "synthetic", "full":
+        done = run(1, "bench", "half.yaml", "--mode", mode, "--steps", "3", "--warmup", "1", "--set", "compute.precision=bf16",
+                   "--set", "compute.first_layer_f32=false")
+        check(done.code == 0, f"bench {mode} with a narrow input", done.output)
 
 
 def says_bytes():
@@ -310,5 +392,6 @@ with folder():
     falls_back()
     tests_and_predicts()
     cubes()
+    made_narrow()
     says_bytes()
 finish()

@@ -570,6 +570,76 @@ static void check_input(fn_raw_type type, const fn_augmentation *augmentation, i
   free(expected);
 }
 
+/* Three samples of one kernel, each with its own turn, shift and factor, as one by one without. */
+static void inputs_of_their_own(void **state) {
+  (void)state;
+  enum { CHANNELS = 2, CELLS = 25, SAMPLES = 3, STEP = 128 }; // 2 x 25 numbers, then their own
+  static const struct {
+    int permutation[2];
+    bool flip[2];
+    double shift;
+    float mul;
+  } how[SAMPLES] = {{{0, 1}, {true, false}, -0.25, 1},
+                    {{1, 0}, {false, true}, -0.0, 0.9f},
+                    {{1, 0}, {true, true}, 1.0 / 3, 0}};
+  const fn_shape shape = {4, {SAMPLES, CHANNELS, 5, 5}};
+  _Alignas(16) uint16_t raw[SAMPLES * STEP];
+  for (int n = 0; n < SAMPLES; n++) {
+    uint16_t *row = raw + n * STEP;
+    for (int i = 0; i < CHANNELS * CELLS; i++)
+      row[i] = fn_bf16_from_f32((float)(n * 100 + i) - 60);
+    // Axis a of the sample is axis permutation[a] of the file, which may run backwards.
+    fn_raw_own own = {.shift = how[n].shift, .mul = how[n].mul};
+    for (int a = 0; a < 2; a++) {
+      const int d = how[n].permutation[a];
+      const int64_t stride = d == 0 ? 5 : 1;
+      own.stride[1 + a] = how[n].flip[d] ? -stride : stride;
+      if (how[n].flip[d]) own.start += 4 * stride;
+    }
+    memcpy(row + 64, &own, sizeof own);
+  }
+  fn_raw_field field = {.data = raw,
+                        .type = FN_RAW_BF16,
+                        .spatial = 2,
+                        .channels = CHANNELS,
+                        .extent = {5, 5},
+                        .permutation = {0, 1},
+                        .factor = 1,
+                        .samples = SAMPLES,
+                        .step = STEP,
+                        .own = (const void *)(raw + 64)};
+  assert_int_equal(fn_raw_own_bytes(&field), 2 * 2 * STEP + sizeof(fn_raw_own));
+  for (int last = 0; last < 2; last++) {
+    held y[2];
+    fn_convert_args args;
+    for (int way = 0; way < 2; way++)
+      held_make(&y[way], &shape, FN_F32, last ? CHANNELS : 1, true);
+    require(fn_gpu_convert_args(&field, 0, &y[0].tensor, 0, 0, &args));
+    require(fn_gpu_launch(&platform, convert, fn_gpu_flat_blocks(args.count), &args));
+    for (int n = 0; n < SAMPLES; n++) {
+      fn_raw_field one = field;
+      one.data = raw + n * STEP;
+      one.own = NULL;
+      one.samples = 0;
+      one.shift = how[n].shift;
+      one.mul = &how[n].mul;
+      one.factors = 1;
+      memcpy(one.permutation, how[n].permutation, sizeof how[n].permutation);
+      memcpy(one.flip, how[n].flip, sizeof how[n].flip);
+      require(fn_gpu_convert_args(&one, 0, &y[1].tensor, n, 0, &args));
+      require(fn_gpu_launch(&platform, convert, fn_gpu_flat_blocks(args.count), &args));
+    }
+    for (int64_t n = 0; n < SAMPLES; n++)
+      for (int64_t c = 0; c < CHANNELS; c++)
+        for (int64_t i = 0; i < CELLS; i++) {
+          const int64_t at = held_offset(&y[0].tensor, n, c, i);
+          assert_true(held_get(&y[0].tensor, at) == held_get(&y[1].tensor, at));
+        }
+    for (int way = 0; way < 2; way++)
+      free(y[way].tensor.data);
+  }
+}
+
 /* Samples a row apart by one kernel, as one by one: rows 1 and 2 of four, three numbers between. */
 static void several_inputs(void **state) {
   (void)state;
@@ -737,9 +807,10 @@ int main(void) {
       cmocka_unit_test(judgements),       cmocka_unit_test(clipped),
       cmocka_unit_test(bf16_and_back),    cmocka_unit_test(sums_of_squares),
       cmocka_unit_test(optimizer_steps),  cmocka_unit_test(inputs),
-      cmocka_unit_test(several_inputs),   cmocka_unit_test(binary16),
-      cmocka_unit_test(divisions),        cmocka_unit_test(random_bits),
-      cmocka_unit_test(all_kernels_ran),  cmocka_unit_test(suite_on_gpu),
+      cmocka_unit_test(several_inputs),   cmocka_unit_test(inputs_of_their_own),
+      cmocka_unit_test(binary16),         cmocka_unit_test(divisions),
+      cmocka_unit_test(random_bits),      cmocka_unit_test(all_kernels_ran),
+      cmocka_unit_test(suite_on_gpu),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <math.h>
+#include <string.h>
 
 #include "graph/program.h"
 #include "ops/ops.h"
@@ -194,6 +195,61 @@ static void first_layer(void **state) {
   }
 }
 
+/* Kernels of a program in 16 bits on the emulated device, and its output after two runs that the
+ * host gave inputs to. */
+static int run_half(fn_dtype half, bool wide, bool made, float *output) {
+  enum { COUNT = 2 * 2 * 16 };
+  const fn_init init = {FN_INIT_UNIFORM, -1, 1};
+  const fn_shape shape = shape3(2, 2, 16), kernel = shape3(8, 2, 3);
+  fn_graph *graph;
+  fn_parameters *parameters;
+  fn_program *program;
+  assert_int_equal(fn_graph_create(&(fn_graph_options){.training = true}, &graph), FN_OK);
+  fn_value *x = fn_input(graph, "x", &shape), *gradient;
+  fn_value *w = fn_parameter(graph, "w", &kernel, init, FN_ROLE_WEIGHT);
+  fn_value *y = fn_conv(graph, x, w, NULL, NULL);
+  fn_value *loss = fn_mean(graph, fn_square(graph, y), FN_ALL_AXES, false);
+  assert_int_equal(fn_differentiate(graph, loss, &w, 1, &gradient), FN_OK);
+  assert_int_equal(fn_graph_apply_half(graph, half, wide), FN_OK);
+  assert_int_equal(fn_parameters_create(graph, FN_F32, &parameters), FN_OK);
+  fn_parameters_initialise(parameters, 7, -1);
+  const fn_program_options options = {
+      .backend = "emulated", .precision = half, .made_inputs = made, .replay = true};
+  if (fn_program_create(graph, parameters, &options, &(fn_program_output){"y", y}, 1, &w, &gradient,
+                        1, &program) != FN_OK)
+    fail_msg("%s", fn_error_message());
+  for (int run = 0; run < 4; run++) {
+    float *in = fn_program_input(program, "x");
+    for (int i = 0; i < COUNT; i++)
+      in[i] = (float)(i * 37 % 101 + run) / 13 - 3; // rounded in 16 bits
+    assert_int_equal(fn_program_run(program, NULL), FN_OK);
+  }
+  assert_int_equal(fn_program_run(program, NULL), FN_OK); // the same input again
+  memcpy(output, fn_program_output_data(program, "y"), 2 * 8 * 14 * sizeof *output);
+  const int kernels = fn_program_kernel_count(program);
+  fn_program_destroy(program);
+  fn_parameters_destroy(parameters);
+  fn_graph_destroy(graph);
+  return kernels;
+}
+
+/* An input that is made on a device is made in the type that a first layer of 16 bits reads: one
+ * kernel less, and the bits of the cast. First layers in f32 have no cast. */
+static void inputs_in_the_type_of_the_first_layer(void **state) {
+  (void)state;
+  static float output[2][2 * 8 * 14];
+  const fn_dtype halves[] = {FN_BF16, FN_F16};
+  for (int h = 0; h < 2; h++) {
+    for (int wide = 0; wide < 2; wide++) {
+      const int with = run_half(halves[h], wide, false, output[0]);
+      const int without = run_half(halves[h], wide, true, output[1]);
+      assert_int_equal(with - without, wide ? 0 : 1);
+      assert_memory_equal(output[0], output[1], sizeof output[0]);
+      assert_true(output[0][3] != 0);
+    }
+  }
+}
+
 int main(void) {
   static char reference[] = "reference", cpu[] = "cpu";
   const struct CMUnitTest tests[] = {
@@ -203,6 +259,7 @@ int main(void) {
       cmocka_unit_test(products_take_bias_and_activation),
       cmocka_unit_test(what_stays_f32),
       cmocka_unit_test(first_layer),
+      cmocka_unit_test(inputs_in_the_type_of_the_first_layer),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,23 +19,23 @@ static void must(fn_status status) {
 /* ---- order, written down -----------------------------------------------------------------------
  */
 
-enum { SLOTS = 3, BATCHES = 12, BYTES = 4096 };
+enum { SLOTS = 3, BATCHES = 12, BYTES = 4096, NUMBERS = BYTES / 4 - 16 };
 
 /* Batches through the ring by a caller that waits for nothing else; every slot is reclaimed before
- * it is filled, but for the one of `careless`. */
+ * it is filled, but for the one of `careless`. What a sample has of its own is the end of its row.
+ */
 static void drive(fn_recorder *recorder, int careless) {
   fn_device *device = fn_recorder_device(recorder);
   fn_ring *ring;
   void *made;
   must(device->allocate(device, BYTES, &made));
   must(fn_ring_create(device, SLOTS, BYTES, &ring));
-  const fn_raw_field field = {
-      .type = FN_RAW_F32, .channels = BYTES / sizeof(float), .factor = 1, .shift = -0.0};
+  const fn_raw_field field = {.type = FN_RAW_F32, .channels = NUMBERS, .factor = 1, .shift = -0.0};
   const fn_tensor to = {.data = made,
                         .dtype = FN_F32,
-                        .shape = {2, {1, BYTES / sizeof(float)}},
+                        .shape = {2, {1, NUMBERS}},
                         .block = 1,
-                        .batch_stride = BYTES / sizeof(float)};
+                        .batch_stride = NUMBERS};
   for (int b = 0; b < BATCHES; b++) {
     const int slot = b % SLOTS;
     if (b != careless) must(fn_ring_reclaim(ring, slot));
@@ -46,6 +46,7 @@ static void drive(fn_recorder *recorder, int careless) {
     const int before = (b - 1) % SLOTS;
     fn_raw_field moved = field;
     must(fn_ring_use(ring, before, &moved.data));
+    moved.own = (const void *)((const float *)moved.data + NUMBERS);
     must(device->convert(device, &moved, &to, 0, 0));
     must(fn_ring_used(ring, before));
   }

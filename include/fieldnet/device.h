@@ -140,6 +140,15 @@ typedef enum fn_raw_norm {
   FN_RAW_LOG1P, /**< log(1 + x + shift) */
 } fn_raw_norm;
 
+/** What a sample has of its own where others of its batch differ, in the device's memory. */
+typedef struct fn_raw_own {
+  /** Numbers from the sample's first one on: to its first cell, and from cell to cell along its
+   *  axes, of which the last are the last. */
+  int64_t start, stride[FN_MAX_SPATIAL];
+  double shift; /**< of the norm */
+  float mul;    /**< random factor, or the cube's */
+} fn_raw_own;
+
 /** One field of a sample as it lies in a file, [channels, extent...] in C order and in the byte
  *  order of the machine, and what is to become of it. */
 typedef struct fn_raw_field {
@@ -157,6 +166,9 @@ typedef struct fn_raw_field {
   int factors; /**< entries of add and mul: 1 or channels */
   /** Samples of which all this is true, `step` numbers apart; 0 counts as 1. */
   int64_t samples, step;
+  /** Not NULL: the first sample's, further ones as far apart as their numbers. It stands for
+   *  permutation, flip, shift and mul; extent is along the sample's axes. */
+  const fn_raw_own *own;
 } fn_raw_field;
 /** Bytes from the first number of the first sample to behind the last one of the last. */
 static inline size_t fn_raw_field_bytes(const fn_raw_field *field) {
@@ -165,6 +177,12 @@ static inline size_t fn_raw_field_bytes(const fn_raw_field *field) {
     numbers *= field->extent[d];
   if (field->samples > 1) numbers += (field->samples - 1) * field->step;
   return (size_t)numbers * fn_raw_bytes(field->type);
+}
+/** The same of field.own, in bytes from it on; 0 without. */
+static inline size_t fn_raw_own_bytes(const fn_raw_field *field) {
+  const size_t more = field->samples > 1 ? (size_t)(field->samples - 1) : 0;
+  return field->own ? more * (size_t)field->step * fn_raw_bytes(field->type) + sizeof *field->own
+                    : 0;
 }
 
 typedef struct fn_tensor fn_tensor;

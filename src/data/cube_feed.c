@@ -16,6 +16,7 @@ struct fn_cube_feed {
   int32_t *position; /**< of the cube of each sample in the queue's list, shape [count] */
   int64_t count;
   int64_t *cube;      /**< the queue's list: cubes of the file, shape [cubes] */
+  double *mean;       /**< to be taken away from each, when it is there; shape [cubes] */
   atomic_llong *left; /**< samples still to be cut from each, shape [cubes] */
   int64_t cubes;
   fn_cube_queue *queue;
@@ -38,8 +39,9 @@ static fn_status list_cubes(fn_cube_feed *feed) {
   int32_t *place = malloc((size_t)files * sizeof *place);
   feed->position = malloc((size_t)(feed->count + 1) * sizeof *feed->position);
   feed->cube = malloc((size_t)files * sizeof *feed->cube);
+  feed->mean = malloc((size_t)files * sizeof *feed->mean);
   feed->left = calloc((size_t)files, sizeof *feed->left);
-  if (!place || !feed->position || !feed->cube || !feed->left) {
+  if (!place || !feed->position || !feed->cube || !feed->mean || !feed->left) {
     free(place);
     FN_FAIL(FN_ERR_MEMORY, "no memory for the order of %lld samples", (long long)feed->count);
   }
@@ -151,6 +153,13 @@ static fn_status prepare(fn_cube_feed *feed, const int64_t *list) {
   return list_cubes(feed);
 }
 
+/** What is done to a cube once, on the reading thread. */
+static void measure(void *user, int64_t position, int64_t cube, void *cells) {
+  (void)cube;
+  const fn_cube_feed *feed = user;
+  feed->mean[position] = fn_cubes_mean(feed->dataset, cells);
+}
+
 static fn_status start(fn_cube_feed *feed, int64_t batch) {
   fn_dataset *dataset = feed->dataset;
   int64_t least, resident = 1;
@@ -160,8 +169,8 @@ static fn_status start(fn_cube_feed *feed, int64_t batch) {
   dataset->cubes->announced = true;
   const fn_cube_queue_options options = {.path = fn_cube_path_named(dataset->run->data.read),
                                          .resident = resident,
-                                         .prepare = fn_cubes_prepare,
-                                         .user = dataset};
+                                         .prepare = measure,
+                                         .user = feed};
   return fn_cube_queue_create(dataset->cubes->file, dataset->cubes->comm, feed->cube, feed->cubes,
                               &options, &feed->queue);
 }
@@ -196,15 +205,16 @@ void fn_cube_feed_destroy(fn_cube_feed *feed) {
   free(feed->list);
   free(feed->position);
   free(feed->cube);
+  free(feed->mean);
   free(feed->left);
   free(feed);
 }
 
-fn_status fn_cube_feed_sample(fn_cube_feed *feed, int64_t index, float *input, float *target) {
+fn_status fn_cube_feed_sample(fn_cube_feed *feed, int64_t index, const fn_cube_room *room) {
   const int64_t position = feed->position[index];
-  const float *cells;
+  const void *cells;
   FN_TRY(fn_cube_queue_get(feed->queue, position, &cells));
-  fn_cubes_cut(feed->dataset, feed->epoch, feed->list[index], cells, input, target);
+  fn_cubes_cut(feed->dataset, feed->epoch, feed->list[index], cells, feed->mean[position], room);
   if (atomic_fetch_sub(&feed->left[position], 1) == 1) fn_cube_queue_release(feed->queue, position);
   return FN_OK;
 }

@@ -5,7 +5,7 @@
 #ifndef FN_DATA_CUBE_FEED_H
 #define FN_DATA_CUBE_FEED_H
 
-#include "data/dataset.h"
+#include "data/cubes.h"
 
 typedef struct fn_cube_feed fn_cube_feed;
 
@@ -21,7 +21,7 @@ fn_status fn_cube_feed_create(fn_dataset *dataset, fn_status so_far, int64_t epo
                               fn_cube_feed **feed);
 /** Sample list[index]; each is asked for once, in about the order of the list. Waits for its cube.
  *  Thread-safe, not collective. */
-fn_status fn_cube_feed_sample(fn_cube_feed *feed, int64_t index, float *input, float *target);
+fn_status fn_cube_feed_sample(fn_cube_feed *feed, int64_t index, const fn_cube_room *room);
 /** Collective; nobody may be in fn_cube_feed_sample(). */
 void fn_cube_feed_destroy(fn_cube_feed *feed);
 /** Success of all ranks of the data set's communicator, or the failure of the lowest that failed.

@@ -25,7 +25,8 @@ typedef struct fn_cubes {
   bool announced;    /**< how cubes are read was said */
   /* the cube read last, for samples asked for one by one */
   pthread_mutex_t lock;
-  float *cells;
+  void *cells;    /**< of the file's info.type */
+  double mean;    /**< to be taken away */
   int64_t cached; /**< index into the file's cubes; -1: none */
 } fn_cubes;
 
@@ -36,20 +37,15 @@ void fn_cubes_destroy(fn_cubes *cubes);
 /** Bytes of one cube in memory. */
 int64_t fn_cubes_bytes(const fn_dataset *dataset);
 void fn_cubes_print(const fn_dataset *dataset, const char *title);
-/** fn_dataset_sample() of cubes: reads the whole cube unless it was the last one asked for. */
-fn_status fn_cubes_sample(fn_dataset *dataset, int64_t epoch, int64_t sample, float *input,
-                          float *target);
+/** One sample: reads the whole cube unless it was the last one asked for. Thread-safe. */
+fn_status fn_cubes_sample(fn_dataset *dataset, int64_t epoch, int64_t sample,
+                          const fn_cube_room *room);
 
-/** What is done to a cube once, before samples are cut from it: its own mean taken away, Newton
- *  cubes multiplied. An fn_cube_queue_options.prepare; user is the data set. */
-void fn_cubes_prepare(void *dataset, int64_t file_cube, float *cells);
-/** Cut one sample from its prepared cube; target may be NULL. Thread-safe. */
-void fn_cubes_cut(const fn_dataset *dataset, int64_t epoch, int64_t sample, const float *cells,
-                  float *input, float *target);
-
-/** Copy a square with rows `row` and columns `column` elements apart, from in[first]: out is dense,
- *  shape [n, n]. */
-void fn_copy_square(const float *in, int64_t first, int64_t row, int64_t column, int64_t n,
-                    float *out);
+/** The mean that data.cubes.remove_mean takes away from a cube, summed in double precision; 0
+ *  without it. cells: of the file's info.type. */
+double fn_cubes_mean(const fn_dataset *dataset, const void *cells);
+/** Cut one sample from its cube. Thread-safe. */
+void fn_cubes_cut(const fn_dataset *dataset, int64_t epoch, int64_t sample, const void *cells,
+                  double mean, const fn_cube_room *room);
 
 #endif

@@ -20,8 +20,8 @@ struct fn_cube_queue {
   bool lock_step; // rounds are agreed over the ranks; else MPI is not called by the thread
   int64_t *list;
   int64_t count;
-  int64_t cells;     // of a cube
-  fn_cube_ring ring; // shape [slots, cells]
+  int64_t bytes; // of a cube
+  fn_cube_ring ring;
   size_t memory_bytes;
   pthread_t thread;
   bool started;
@@ -99,7 +99,7 @@ static void fill_round(fn_cube_queue *q, int64_t next, int count, fn_cube_round 
   pthread_mutex_unlock(&q->lock);
 }
 
-static fn_status read_round(fn_cube_queue *q, fn_cube_round *round) {
+static fn_status read_round(fn_cube_queue *q, int64_t next, fn_cube_round *round) {
   const double start = fn_clock();
   int64_t cubes = 0;
   FN_TRY(fn_cube_reader_round(q->reader, round));
@@ -108,12 +108,12 @@ static fn_status read_round(fn_cube_queue *q, fn_cube_round *round) {
     if (round->cube[i] < 0) continue;
     cubes++;
     if (q->options.prepare)
-      q->options.prepare(q->options.user, round->cube[i],
-                         q->ring.memory + round->slot[i] * q->cells);
+      q->options.prepare(q->options.user, next + i, round->cube[i],
+                         q->ring.memory + round->slot[i] * q->bytes);
   }
   pthread_mutex_lock(&q->lock);
   q->figures.cubes += cubes;
-  q->figures.bytes += cubes * q->cells * (int64_t)sizeof(float);
+  q->figures.bytes += cubes * q->bytes;
   if (cubes) q->figures.reading += seconds;
   pthread_mutex_unlock(&q->lock);
   return FN_OK;
@@ -153,7 +153,7 @@ static void *read_ahead(void *argument) {
     if (room == WANTS_NO_MORE && status == FN_OK) break;
     if (status == FN_OK) {
       fill_round(q, next, room < batch ? room : batch, &round);
-      status = read_round(q, &round);
+      status = read_round(q, next, &round);
       if (q->lock_step) status = fn_cube_agree(q->comm, status);
     }
     publish(q, next, &round, status);
@@ -176,9 +176,9 @@ static fn_status check_path(const fn_cube_file_info *info, fn_cube_path path, bo
            "data.read: %s needs MPI_THREAD_MULTIPLE, which this MPI library does not give",
            fn_cube_path_name(path));
   FN_CHECK(path != FN_CUBES_DIRECT || info->direct, FN_ERR_CONFIG,
-           "data.read: %s needs cubes that lie in one piece as float32, but %s is chunked, "
-           "compressed (filter: %s) or of another type",
-           fn_cube_path_name(path), info->path, info->filter);
+           "data.read: %s needs cubes that lie in one piece as they are in memory, but %s is "
+           "chunked, compressed (filter: %s) or holds %s, which is converted",
+           fn_cube_path_name(path), info->path, info->filter, info->stored);
   return FN_OK;
 }
 
@@ -202,7 +202,7 @@ static fn_status copy_list(fn_cube_queue *q, const fn_cube_file_info *info, cons
     q->slot[i] = NOT_READ;
   for (int64_t i = 0; i < q->ring.slots; i++)
     q->free[q->free_count++] = (int32_t)(q->ring.slots - 1 - i);
-  q->memory_bytes = (size_t)q->ring.slots * (size_t)q->cells * sizeof *q->ring.memory;
+  q->memory_bytes = (size_t)q->ring.slots * (size_t)q->bytes;
   if (q->ring.slots && fn_pages_allocate(q->memory_bytes, (void **)&q->ring.memory) != FN_OK)
     return fn_error_context(FN_ERR_MEMORY, "%lld cubes read ahead", (long long)q->ring.slots);
   return FN_OK;
@@ -215,7 +215,7 @@ static fn_status agree(const fn_cube_queue *q, fn_status status) {
 static fn_status set_up(fn_cube_queue *q, fn_cube_file *file, const int64_t *list, int64_t count,
                         fn_cube_path path) {
   const fn_cube_file_info *info = fn_cube_file_get_info(file);
-  q->cells = info->size[0] * info->size[1] * info->size[2];
+  q->bytes = fn_cube_file_bytes(file);
   FN_TRY(agree(q, copy_list(q, info, list, count)));
   FN_TRY(fn_cube_reader_create(file, q->comm, path, q->lock_step, q->ring, &q->reader));
   fn_cube_reader_figures(q->reader, &q->figures);
@@ -280,7 +280,7 @@ fn_status fn_cube_queue_destroy(fn_cube_queue *q) {
 /* ---- the consumer's side -----------------------------------------------------------------------
  */
 
-fn_status fn_cube_queue_get(fn_cube_queue *q, int64_t position, const float **cells) {
+fn_status fn_cube_queue_get(fn_cube_queue *q, int64_t position, const void **cells) {
   *cells = NULL;
   FN_CHECK(position >= 0 && position < q->count, FN_ERR_INTERNAL,
            "cube %lld of a queue of %lld was asked for", (long long)position, (long long)q->count);
@@ -299,7 +299,7 @@ fn_status fn_cube_queue_get(fn_cube_queue *q, int64_t position, const float **ce
     fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "%s", q->message);
     return status;
   }
-  *cells = q->ring.memory + slot * q->cells;
+  *cells = q->ring.memory + slot * q->bytes;
   return FN_OK;
 }
 

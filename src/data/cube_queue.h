@@ -32,8 +32,8 @@ typedef struct fn_cube_queue fn_cube_queue;
 typedef struct fn_cube_queue_options {
   fn_cube_path path;
   int64_t resident; /**< cubes held at most, >= needed by the consumer at once, see below */
-  /** Called once per cube on the I/O thread, before anyone sees the cells; may be NULL. */
-  void (*prepare)(void *user, int64_t cube, float *cells);
+  /** Called once per list position on the I/O thread, before anyone sees the cells; may be NULL. */
+  void (*prepare)(void *user, int64_t position, int64_t cube, void *cells);
   void *user;
 } fn_cube_queue_options;
 
@@ -55,10 +55,10 @@ fn_status fn_cube_queue_create(fn_cube_file *file, MPI_Comm comm, const int64_t 
  *  creation. Nothing may be borrowed. */
 fn_status fn_cube_queue_destroy(fn_cube_queue *queue);
 
-/** The cells of list position `position`, float32 [D, H, W]; waits until they are read. They stay
- *  until fn_cube_queue_release(position). Thread-safe, not collective. An error of any rank's
- *  reading is every rank's error: the first one in time, naming rank, file and cube. */
-fn_status fn_cube_queue_get(fn_cube_queue *queue, int64_t position, const float **cells);
+/** The cells of list position `position`, of the file's info.type, [D, H, W]; waits until they are
+ *  read. They stay until fn_cube_queue_release(position). Thread-safe, not collective. An error of
+ *  any rank's reading is every rank's error: the first one in time, naming rank, file and cube. */
+fn_status fn_cube_queue_get(fn_cube_queue *queue, int64_t position, const void **cells);
 /** No one will ask for this position again. Thread-safe. */
 void fn_cube_queue_release(fn_cube_queue *queue, int64_t position);
 

@@ -42,12 +42,11 @@ struct fn_cube_reader {
   hid_t hdf5, dataset, transfer; // of the collective path; guarded by the HDF5 lock
   bool wide;                     // the packed dataset holds float64
   double *scratch64;             // one cube, when wide
-  float *scratch;                // slabs of a round, original layout
-  int64_t scratch_bytes;
-  MPI_Datatype plane; // H * W floats
-  int64_t *wanted;    // cube of every rank in this round, or -1
-  hid_t *part;        // its dataset, original layout
-  int *counts;        // 4 x size: counts and places of MPI_Alltoallv, in planes
+  char *scratch;                 // slabs of a round, original layout
+  MPI_Datatype plane;            // H * W cells
+  int64_t *wanted;               // cube of every rank in this round, or -1
+  hid_t *part;                   // its dataset, original layout
+  int *counts;                   // 4 x size: counts and places of MPI_Alltoallv, in planes
   int64_t collective, independent;
   char cause[160];
 };
@@ -230,20 +229,20 @@ static int order_rows(const fn_cube_reader *r, fn_cube_round *round, int64_t *ro
   return rows;
 }
 
-static float *cells_of(const fn_cube_reader *r, const fn_cube_round *round, int i) {
-  return r->ring.memory + round->slot[i] * r->file->cells;
+static char *cells_of(const fn_cube_reader *r, const fn_cube_round *round, int i) {
+  return r->ring.memory + round->slot[i] * fn_cube_file_bytes(r->file);
 }
 
 /** What is left to do on this rank with cubes that were read, in the order of the round. */
 static fn_status check_round(fn_cube_reader *r, const fn_cube_round *round, const int *again) {
   for (int i = 0; i < round->count; i++) {
     if (round->cube[i] < 0) continue;
-    float *cells = cells_of(r, round, i);
+    char *cells = cells_of(r, round, i);
     // Converted here: HDF5 does not read collectively when it has to convert.
     for (int64_t c = 0; r->wide && c < r->file->cells; c++)
-      cells[c] = (float)r->scratch64[c];
+      ((float *)(void *)cells)[c] = (float)r->scratch64[c];
     if (again[i] >= 0)
-      memcpy(cells, cells_of(r, round, again[i]), (size_t)r->file->cells * sizeof *cells);
+      memcpy(cells, cells_of(r, round, again[i]), (size_t)fn_cube_file_bytes(r->file));
     FN_TRY(fn_cube_check_cells(r->file, round->cube[i], 0, cells, r->file->cells));
   }
   return FN_OK;
@@ -262,9 +261,11 @@ static fn_status round_packed(fn_cube_reader *r, fn_cube_round *round) {
   select_rows(space, row, rows, size);
   select_rows(memory, r->wide ? &first : slot, rows, size);
   void *to = r->wide ? (void *)r->scratch64 : (void *)r->ring.memory;
-  const hid_t type = r->wide ? H5T_NATIVE_DOUBLE : H5T_NATIVE_FLOAT;
+  const hid_t type =
+      r->wide ? H5Tcopy(H5T_NATIVE_DOUBLE) : fn_cube_memory_type(r->info, r->dataset);
   const herr_t result =
       read_selected(r, r->dataset, type, memory, space, rows ? to : NULL, why, sizeof why);
+  H5Tclose(type);
   H5Sclose(space);
   H5Sclose(memory);
   fn_hdf5_unlock();
@@ -310,7 +311,8 @@ static fn_status read_parts(fn_cube_reader *r) {
   const hsize_t count[3] = {planes ? (hsize_t)planes : 1, (hsize_t)cells[1], (hsize_t)cells[2]};
   char why[512] = "", text[512] = "";
   int64_t failed = -1;
-  float *to = r->scratch;
+  const int64_t bytes = planes * cells[1] * cells[2] * (int64_t)fn_raw_bytes(r->info->type);
+  char *to = r->scratch;
   for (int i = 0; i < r->size; i++) {
     if (r->wanted[i] < 0) continue;
     const hid_t space = H5Dget_space(r->part[i]), memory = H5Screate_simple(3, count, NULL);
@@ -320,8 +322,10 @@ static fn_status read_parts(fn_cube_reader *r) {
       H5Sselect_none(space);
       H5Sselect_none(memory);
     }
-    const herr_t result = read_selected(r, r->part[i], H5T_NATIVE_FLOAT, memory, space,
-                                        planes ? to : NULL, text, sizeof text);
+    const hid_t type = fn_cube_memory_type(r->info, r->part[i]);
+    const herr_t result =
+        read_selected(r, r->part[i], type, memory, space, planes ? to : NULL, text, sizeof text);
+    H5Tclose(type);
     H5Sclose(space);
     H5Sclose(memory);
     // After a failure the others still need this rank to take part.
@@ -329,7 +333,7 @@ static fn_status read_parts(fn_cube_reader *r) {
       failed = r->wanted[i];
       memcpy(why, text, sizeof why);
     }
-    to += planes * cells[1] * cells[2];
+    to += bytes;
   }
   FN_TRY(fn_cube_check_length(r->file));
   FN_CHECK(failed < 0, FN_ERR_DATA, "cannot read cube %s of %s: %s", r->info->cube[failed].name,
@@ -338,7 +342,7 @@ static fn_status read_parts(fn_cube_reader *r) {
 }
 
 /** Every rank sends each other rank its slab of that rank's cube. */
-static fn_status exchange(fn_cube_reader *r, int64_t cube, float *cells) {
+static fn_status exchange(fn_cube_reader *r, int64_t cube, char *cells) {
   const int64_t mine = slab_start(r, r->rank + 1) - slab_start(r, r->rank);
   int *send = r->counts, *from = send + r->size, *receive = from + r->size, *to = receive + r->size;
   for (int i = 0, sent = 0; i < r->size; i++) {
@@ -353,7 +357,7 @@ static fn_status exchange(fn_cube_reader *r, int64_t cube, float *cells) {
       "exchanging slabs of cubes");
 }
 
-static fn_status round_original(fn_cube_reader *r, int64_t cube, float *cells) {
+static fn_status round_original(fn_cube_reader *r, int64_t cube, char *cells) {
   MPI_Request request = MPI_REQUEST_NULL;
   const char *doing = "telling which cubes to read";
   FN_TRY(check_mpi(
@@ -416,20 +420,31 @@ static fn_status open_locked(fn_cube_reader *r) {
   return FN_OK;
 }
 
+/** MPI's name of as many bytes as a cell has. */
+static MPI_Datatype cell_of(fn_raw_type type) {
+  switch (fn_raw_bytes(type)) {
+    case 1: return MPI_UINT8_T;
+    case 2: return MPI_UINT16_T;
+    default: return MPI_UINT32_T;
+  }
+}
+
 static fn_status allocate(fn_cube_reader *r) {
   const int64_t plane = r->info->size[1] * r->info->size[2];
   const int64_t slab = (slab_start(r, r->rank + 1) - slab_start(r, r->rank)) * plane;
   FN_CHECK(plane <= INT32_MAX, FN_ERR_UNSUPPORTED, "%s: a plane of %lld cells is too large",
            r->info->path, (long long)plane);
   if (r->wide) r->scratch64 = malloc((size_t)r->file->cells * sizeof *r->scratch64);
-  if (!r->info->packed) r->scratch = malloc((size_t)(r->size * slab + 1) * sizeof *r->scratch);
+  if (!r->info->packed)
+    r->scratch = malloc((size_t)(r->size * slab + 1) * fn_raw_bytes(r->info->type));
   r->wanted = calloc((size_t)r->size, sizeof *r->wanted);
   r->part = calloc((size_t)r->size, sizeof *r->part);
   r->counts = calloc(4 * (size_t)r->size, sizeof *r->counts);
   FN_CHECK(r->wanted && r->part && r->counts && (!r->wide || r->scratch64) &&
                (r->info->packed || r->scratch),
            FN_ERR_MEMORY, "no memory for a cube of %lld cells", (long long)r->file->cells);
-  FN_TRY(check_mpi(MPI_Type_contiguous((int)plane, MPI_FLOAT, &r->plane), "describing a plane"));
+  FN_TRY(check_mpi(MPI_Type_contiguous((int)plane, cell_of(r->info->type), &r->plane),
+                   "describing a plane"));
   return check_mpi(MPI_Type_commit(&r->plane), "describing a plane");
 }
 
@@ -506,13 +521,13 @@ int fn_cube_reader_batch(const fn_cube_reader *r) {
   // only the agreement is shared.
   if (r->path == FN_CUBES_COLLECTIVE && (!r->info->packed || r->info->chunk[0] || r->wide))
     return 1;
-  const int64_t count = ROUND_BYTES / (r->file->cells * (int64_t)sizeof(float));
+  const int64_t count = ROUND_BYTES / fn_cube_file_bytes(r->file);
   return count < 1 ? 1 : count > FN_ROUND_MOST ? FN_ROUND_MOST : (int)count;
 }
 
 static fn_status read_one(fn_cube_reader *r, const fn_cube_round *round, int i) {
   const int64_t cube = round->cube[i];
-  float *cells = cube < 0 ? NULL : cells_of(r, round, i);
+  char *cells = cube < 0 ? NULL : cells_of(r, round, i);
   if (r->path == FN_CUBES_COLLECTIVE) return round_original(r, cube, cells);
   if (cube < 0) return FN_OK;
   return r->path == FN_CUBES_DIRECT ? fn_cube_read_direct(r->file, cube, cells)

@@ -16,9 +16,9 @@ typedef struct fn_cube_round {
   int32_t slot[FN_ROUND_MOST]; /**< where each goes; -1 with cube -1 */
 } fn_cube_round;
 
-/** Room for cubes: shape [slots, D, H, W]. */
+/** Room for cubes: shape [slots, D, H, W], cells of the file's info.type. */
 typedef struct fn_cube_ring {
-  float *memory; /**< NULL without slots */
+  char *memory; /**< NULL without slots */
   int64_t slots;
 } fn_cube_ring;
 

@@ -118,8 +118,7 @@ static fn_status set_samples(fn_dataset *dataset) {
     FN_TRY(set_slices(dataset));
   info->crops = cubes->slices * cubes->transforms;
   info->samples = info->files * info->crops;
-  info->bytes =
-      info->files * file->size[0] * file->size[1] * file->size[2] * (int64_t)sizeof(float);
+  info->bytes = info->files * fn_cubes_bytes(dataset);
   const double smoothing = dataset->stage == FN_STAGE_TRAIN ? run->data.cubes.label_smoothing : 0;
   cubes->targets[FN_NEWTON] = smoothing;
   cubes->targets[FN_GR] = 1 - smoothing;
@@ -159,8 +158,7 @@ void fn_cubes_destroy(fn_cubes *cubes) {
 }
 
 int64_t fn_cubes_bytes(const fn_dataset *dataset) {
-  const int64_t *size = dataset->info.size;
-  return size[0] * size[1] * size[2] * (int64_t)sizeof(float);
+  return fn_cube_file_bytes(dataset->cubes->file);
 }
 
 /** That an epoch cannot go on is said before the first one. */
@@ -215,54 +213,51 @@ void fn_dataset_key(const fn_dataset *dataset, int64_t sample, fn_sample_key *ke
 
 /* ---- cells ----------------------------------------------------------------------------------- */
 
-void fn_cubes_prepare(void *user, int64_t file_cube, float *cells) {
-  const fn_dataset *dataset = user;
-  const fn_run *run = dataset->run;
+double fn_cubes_mean(const fn_dataset *dataset, const void *cells) {
+  enum { PIECE = 256 };
+  const fn_cube_file *file = dataset->cubes->file;
   const int64_t *size = dataset->info.size, count = size[0] * size[1] * size[2];
-  const fn_cube *cube = &fn_cube_file_get_info(dataset->cubes->file)->cube[file_cube];
-  if (run->data.cubes.remove_mean) {
-    double sum = 0;
-    for (int64_t row = 0; row < count; row += size[2]) { // rows first: sums of like size
-      double part = 0;
-      for (int64_t i = 0; i < size[2]; i++)
-        part += (double)cells[row + i];
-      sum += part;
+  const int64_t item = (int64_t)fn_raw_bytes(fn_cube_file_get_info(file)->type);
+  float piece[PIECE];
+  double sum = 0;
+  if (!dataset->run->data.cubes.remove_mean) return 0;
+  for (int64_t row = 0; row < count; row += size[2]) { // rows first: sums of like size
+    double part = 0;
+    for (int64_t at = 0; at < size[2]; at += PIECE) {
+      const int64_t length = size[2] - at < PIECE ? size[2] - at : PIECE;
+      fn_cube_file_widen(file, (const char *)cells + (row + at) * item, length, piece);
+      for (int64_t i = 0; i < length; i++)
+        part += (double)piece[i];
     }
-    const double mean = sum / (double)count;
-    for (int64_t i = 0; i < count; i++)
-      cells[i] = (float)((double)cells[i] - mean);
+    sum += part;
   }
-  const float factor = (float)run->data.cubes.newton_augmentation;
-  if (cube->theory != FN_NEWTON || factor == 1.0f) return;
-  for (int64_t i = 0; i < count; i++)
-    cells[i] *= factor;
+  return sum / (double)count;
 }
 
-/** The cube's prepared cells in cubes->cells. Locked. */
+/** The cube in cubes->cells. Locked. */
 static fn_status load_cube(fn_dataset *dataset, int64_t file_cube) {
   fn_cubes *cubes = dataset->cubes;
-  const int64_t *size = dataset->info.size;
   if (cubes->cached == file_cube) return FN_OK;
   if (!cubes->cells) {
-    cubes->cells = malloc((size_t)(size[0] * size[1] * size[2]) * sizeof *cubes->cells);
+    cubes->cells = malloc((size_t)fn_cubes_bytes(dataset));
     FN_CHECK(cubes->cells, FN_ERR_MEMORY, "no memory for a cube of %s",
              dataset->run->data.cubes.file);
   }
   cubes->cached = -1;
-  FN_TRY(fn_cube_file_read(cubes->file, file_cube, cubes->cells));
-  fn_cubes_prepare(dataset, file_cube, cubes->cells);
+  FN_TRY(fn_cube_file_read_raw(cubes->file, file_cube, cubes->cells));
+  cubes->mean = fn_cubes_mean(dataset, cubes->cells);
   cubes->cached = file_cube;
   return FN_OK;
 }
 
-fn_status fn_cubes_sample(fn_dataset *dataset, int64_t epoch, int64_t sample, float *input,
-                          float *target) {
+fn_status fn_cubes_sample(fn_dataset *dataset, int64_t epoch, int64_t sample,
+                          const fn_cube_room *room) {
   fn_cubes *cubes = dataset->cubes;
   fn_sample_key key;
   fn_dataset_key(dataset, sample, &key);
   pthread_mutex_lock(&cubes->lock);
   const fn_status status = load_cube(dataset, key.file_cube);
-  if (status == FN_OK) fn_cubes_cut(dataset, epoch, sample, cubes->cells, input, target);
+  if (status == FN_OK) fn_cubes_cut(dataset, epoch, sample, cubes->cells, cubes->mean, room);
   pthread_mutex_unlock(&cubes->lock);
   return status;
 }
@@ -280,7 +275,8 @@ void fn_cubes_print(const fn_dataset *dataset, const char *title) {
   printf(cubes->whole ? " cube" : cubes->slices == 1 ? " slice" : " slices");
   if (cubes->transforms > 1) printf(" x %lld symmetries", (long long)cubes->transforms);
   printf(", %s\n", fn_text_bytes((double)info->bytes, bytes, sizeof bytes));
-  printf("  %6lld x [%lld, %lld, %lld] in %s (%s layout, %s)\n", (long long)file->cubes,
-         (long long)file->size[0], (long long)file->size[1], (long long)file->size[2], file->path,
-         file->packed ? "packed" : "original", file->direct ? "contiguous" : file->filter);
+  printf("  %6lld x [%lld, %lld, %lld] of %s in %s (%s layout, %s)\n", (long long)file->cubes,
+         (long long)file->size[0], (long long)file->size[1], (long long)file->size[2], file->stored,
+         file->path, file->packed ? "packed" : "original",
+         file->direct ? "contiguous" : file->filter);
 }

@@ -24,6 +24,15 @@ typedef struct fn_sample_key {
   int transform;     /**< 0..7 in sequence mode; 0 otherwise (random ones depend on the epoch) */
 } fn_sample_key;
 
+/** Where a sample is put: finished, or its cells as the cube has them, for a device to finish. */
+typedef struct fn_cube_room {
+  float *input;    /**< float32, finished; NULL: `raw` */
+  void *raw;       /**< cells of the file's info.type, planes of a slice [stride, n, n] with their
+                        axes in the cube's order */
+  fn_raw_own *own; /**< what is to become of `raw` */
+  float *target;   /**< NULL: not wanted */
+} fn_cube_room;
+
 /** Only for data sets of cubes; see fn_dataset_info.cubes. */
 void fn_dataset_key(const fn_dataset *dataset, int64_t sample, fn_sample_key *key);
 fn_cube_file *fn_dataset_cube_file(fn_dataset *dataset);

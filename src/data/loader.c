@@ -84,9 +84,9 @@ static fn_status make_raw_sample(fn_loader *loader, int64_t position, const fn_r
   if (!loader->feed)
     return fn_raw_sample(loader->dataset, layout, loader->epoch, loader->list[position], row, field,
                          raw->random + 2 * n * layout->factors);
-  float *target = layout->fields > 1 ? (void *)(row + layout->way[1].offset) : NULL;
-  FN_TRY(fn_cube_feed_sample(loader->feed, position - loader->fed_from, (void *)row, target));
-  fn_raw_describe_plain(&loader->dataset->info, layout, row, field);
+  const fn_cube_room room = fn_raw_cube_room(layout, row);
+  FN_TRY(fn_cube_feed_sample(loader->feed, position - loader->fed_from, &room));
+  fn_raw_describe_cube(loader->dataset, layout, row, field);
   return FN_OK;
 }
 
@@ -96,7 +96,8 @@ static fn_status make_sample(fn_loader *loader, int64_t position, const slot *s)
   float *input = s->batch.input + row * loader->input_values;
   float *target = s->batch.target ? s->batch.target + row * loader->target_values : NULL;
   if (loader->feed)
-    return fn_cube_feed_sample(loader->feed, position - loader->fed_from, input, target);
+    return fn_cube_feed_sample(loader->feed, position - loader->fed_from,
+                               &(fn_cube_room){.input = input, .target = target});
   return fn_dataset_sample(loader->dataset, loader->epoch, loader->list[position], input, target);
 }
 

@@ -52,6 +52,20 @@ fn_status fn_raw_layout_plain(const fn_dataset_info *info, fn_raw_layout *layout
   return FN_OK;
 }
 
+/** The cells of a slice or cube as the file has them, what is to become of them, and a label. */
+static fn_status make_cube_layout(const fn_dataset *dataset, fn_raw_layout *layout) {
+  const fn_dataset_info *info = &dataset->info;
+  FN_TRY(create_layout(1, info->target_channels > 0, layout));
+  layout->way[0].item = fn_raw_bytes(fn_cube_file_get_info(dataset->cubes->file)->type);
+  FN_TRY(add_field(layout, info->input_channels * cells_of(info, false), &layout->way[0]));
+  fn_raw_way own = {.item = sizeof(fn_raw_own)};
+  FN_TRY(add_field(layout, 1, &own));
+  layout->own = own.offset;
+  if (layout->fields == 1) return FN_OK;
+  layout->way[1].item = sizeof(float);
+  return add_field(layout, info->target_channels, &layout->way[1]);
+}
+
 /** Whether numbers of a file travel as they are. Planes that crops share are kept as float32. */
 static bool travels_raw(const fn_dataset *dataset, const fn_column *column, const fn_raw_way *way,
                         int kind) {
@@ -75,7 +89,7 @@ static fn_status find_way(const fn_dataset *dataset, const fn_column *column, fn
 
 fn_status fn_raw_layout_make(const fn_dataset *dataset, fn_raw_layout *layout) {
   const fn_dataset_info *info = &dataset->info;
-  if (dataset->cubes) return fn_raw_layout_plain(info, layout);
+  if (dataset->cubes) return make_cube_layout(dataset, layout);
   FN_TRY(create_layout(info->input_fields, info->target_fields, layout));
   layout->factors = fn_augmentation_factor_count(dataset);
   for (int f = 0; f < layout->fields; f++) {
@@ -128,10 +142,23 @@ static void describe(const fn_dataset *dataset, const fn_column *column, const f
 
 static fn_status sample_of_cube(fn_dataset *dataset, const fn_raw_layout *layout, int64_t epoch,
                                 int64_t sample, char *row, fn_raw_field *field) {
-  float *target = layout->fields > 1 ? (void *)(row + layout->way[1].offset) : NULL;
-  FN_TRY(fn_cubes_sample(dataset, epoch, sample, (void *)row, target));
-  fn_raw_describe_plain(&dataset->info, layout, row, field);
+  const fn_cube_room room = fn_raw_cube_room(layout, row);
+  FN_TRY(fn_cubes_sample(dataset, epoch, sample, &room));
+  fn_raw_describe_cube(dataset, layout, row, field);
   return FN_OK;
+}
+
+fn_cube_room fn_raw_cube_room(const fn_raw_layout *layout, char *row) {
+  return (fn_cube_room){.raw = row + layout->way[0].offset,
+                        .own = (void *)(row + layout->own),
+                        .target =
+                            layout->fields > 1 ? (void *)(row + layout->way[1].offset) : NULL};
+}
+
+void fn_raw_describe_cube(const fn_dataset *dataset, const fn_raw_layout *layout, const char *row,
+                          fn_raw_field *field) {
+  fn_raw_describe_plain(&dataset->info, layout, row, field);
+  field[0].type = fn_cube_file_get_info(dataset->cubes->file)->type;
 }
 
 fn_status fn_raw_sample(fn_dataset *dataset, const fn_raw_layout *layout, int64_t epoch,
@@ -191,6 +218,7 @@ static int64_t count_alike(const fn_raw_batch *raw, int f, int64_t n, int64_t sa
   const int fields = raw->layout->fields;
   const fn_raw_field *a = &raw->field[n * fields + f];
   int64_t end = n + 1;
+  if (f == 0 && raw->layout->own) return samples - n; // each brings its own with it
   if (a->add || a->mul) return 1;
   for (; end < samples; end++) {
     const fn_raw_field *b = &raw->field[end * fields + f];
@@ -214,7 +242,9 @@ fn_status fn_batch_convert(const fn_batch *batch, bool target, fn_device *device
   for (int f = target ? layout->inputs : 0; f < last; f++) {
     for (int64_t n = 0; n < batch->count;) {
       fn_raw_field field = raw->field[n * layout->fields + f];
-      field.data = (const char *)memory + (size_t)n * layout->row + layout->way[f].offset;
+      const char *row = (const char *)memory + (size_t)n * layout->row;
+      field.data = row + layout->way[f].offset;
+      if (f == 0 && layout->own) field.own = (const void *)(row + layout->own);
       field.samples = count_alike(raw, f, n, batch->count);
       field.step = (int64_t)(layout->row / fn_raw_bytes(field.type));
       FN_TRY(device->convert(device, &field, to, n, channel));
@@ -249,19 +279,28 @@ static void say_types(const fn_dataset *dataset, const fn_column *column, const 
     fn_text_add(text, " (the host converts from %s)", dataset->kind[column->source[0].kind].type);
 }
 
+static void say_cubes(const fn_dataset *dataset, const fn_raw_layout *layout, fn_text *text) {
+  const fn_run *run = dataset->run;
+  const fn_cubes *cubes = dataset->cubes;
+  const fn_cube_file_info *file = fn_cube_file_get_info(cubes->file);
+  fn_text_add(text, "%s: %s", cubes->whole ? "cubes" : "slices", fn_raw_name(file->type));
+  if (file->converted) fn_text_add(text, " (the host converts from %s)", file->stored);
+  if (cubes->random || cubes->transforms > 1) fn_text_add(text, ", turned on the device");
+  if (run->data.cubes.remove_mean)
+    fn_text_add(text, ", their cube's mean taken away on the device");
+  if (run->data.cubes.newton_augmentation != 1)
+    fn_text_add(text, ", Newton cubes multiplied on the device");
+  fn_text_add(text, "\n%s", layout->fields > 1 ? "labels: float32\n" : "");
+}
+
 fn_status fn_dataset_say_ways(const fn_dataset *dataset, fn_text *text) {
   fn_raw_layout layout;
   char bytes[32];
   if (!dataset->device) return FN_OK;
   const fn_status status = fn_raw_layout_make(dataset, &layout);
-  const bool cubes = dataset->cubes != NULL;
-  for (int f = 0; f < layout.fields && status == FN_OK; f++) {
+  if (status == FN_OK && dataset->cubes) say_cubes(dataset, &layout, text);
+  for (int f = 0; f < layout.fields && status == FN_OK && !dataset->cubes; f++) {
     const fn_raw_way *way = &layout.way[f];
-    if (cubes) {
-      fn_text_add(text, "%s: float32, prepared and cut by the host\n",
-                  f < layout.inputs ? "slices or cubes" : "labels");
-      continue;
-    }
     const fn_column *column = &dataset->column[f];
     fn_text_add(text, "%s: ", column->what);
     say_types(dataset, column, way, text);

@@ -5,7 +5,7 @@
 #ifndef FN_DATA_RAW_H
 #define FN_DATA_RAW_H
 
-#include "data/dataset.h"
+#include "data/cubes.h"
 #include "data/ring.h"
 
 /** What is the same for all samples and one field. */
@@ -23,6 +23,7 @@ typedef struct fn_raw_layout {
   int inputs, fields;
   fn_raw_way *way; /**< shape [fields] */
   size_t row;      /**< bytes */
+  size_t own;      /**< offset of the input's fn_raw_own in the row; 0: there is none */
   int factors;     /**< random summands of a sample, and as many factors; 0: neither */
 } fn_raw_layout;
 
@@ -36,8 +37,12 @@ void fn_raw_layout_free(fn_raw_layout *layout);
  *  @param[out] random   shape [2 layout->factors] */
 fn_status fn_raw_sample(fn_dataset *dataset, const fn_raw_layout *layout, int64_t epoch,
                         int64_t sample, char *row, fn_raw_field *field, float *random);
+/** For cubes: where in a row the parts of a sample go, and what the device makes of it then. */
+fn_cube_room fn_raw_cube_room(const fn_raw_layout *layout, char *row);
+void fn_raw_describe_cube(const fn_dataset *dataset, const fn_raw_layout *layout, const char *row,
+                          fn_raw_field *field);
 /** Layout of samples that are complete, as float32 in one input field and one target field: those
- * of cubes, and those of a plan without data. */
+ * of a plan without data. */
 fn_status fn_raw_layout_plain(const fn_dataset_info *info, fn_raw_layout *layout);
 void fn_raw_describe_plain(const fn_dataset_info *info, const fn_raw_layout *layout,
                            const char *row, fn_raw_field *field);

@@ -137,7 +137,9 @@ fn_status fn_dataset_sample(fn_dataset *dataset, int64_t epoch, int64_t sample, 
                             float *target) {
   const fn_dataset_info *info = &dataset->info;
   FN_TRY(fn_dataset_check_sample(dataset, sample));
-  if (dataset->cubes) return fn_cubes_sample(dataset, epoch, sample, input, target);
+  if (dataset->cubes)
+    return fn_cubes_sample(dataset, epoch, sample,
+                           &(fn_cube_room){.input = input, .target = target});
   fn_augmentation random;
   fn_region input_region, target_region;
   fn_sample_locate(dataset, epoch, sample, &random, &input_region, &target_region);

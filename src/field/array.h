@@ -68,6 +68,8 @@ typedef void (*fn_convert)(const unsigned char *in, int64_t count, void *out, in
 fn_convert fn_convert_find(char kind, int item, bool swap);
 /** The same for numbers that stay of their type: *type; FN_RAW_NONE and NULL when there is none. */
 fn_convert fn_convert_find_raw(char kind, int item, bool swap, fn_raw_type *type);
+/** Converter to float32 of numbers in the byte order of the machine; NULL for FN_RAW_NONE. */
+fn_convert fn_convert_of_raw(fn_raw_type type);
 
 /** What an npy header says. */
 typedef struct fn_npy_header {

@@ -1,6 +1,7 @@
 /* Values of every numeric type and byte order to native float32. */
 #include <string.h>
 
+#include "base/bf16.h"
 #include "field/array.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
@@ -62,6 +63,7 @@ BOTH_ORDERS(u8, 64, u_of)
 BOTH_ORDERS(f2, 16, half_of)
 BOTH_ORDERS(f4_any, 32, float_of)
 BOTH_ORDERS(f8, 64, double_of)
+CONVERT(bf2, 16, fn_bf16_to_f32(raw))
 
 static void f4_native(const unsigned char *in, int64_t count, void *out, int64_t stride) {
   if (stride == 1) {
@@ -154,6 +156,14 @@ fn_convert fn_convert_find_raw(char kind, int item, bool swap, fn_raw_type *type
     case 4: return swap ? move32_swapped : move32;
     default: return swap ? move64_swapped : move64;
   }
+}
+
+fn_convert fn_convert_of_raw(fn_raw_type type) {
+  if (type == FN_RAW_BF16) return bf2;
+  for (size_t i = 1; i < sizeof raw_types / sizeof raw_types[0]; i++) // 0 is uint8's other name
+    if (raw_types[i].type == type)
+      return fn_convert_find(raw_types[i].kind, raw_types[i].item, false);
+  return NULL;
 }
 
 const char *fn_raw_name(fn_raw_type type) {

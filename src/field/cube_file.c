@@ -18,7 +18,10 @@ enum { CUBE_DIMS = 4, NEWEST_VERSION = 1 };
 typedef struct layout {
   int ndim;
   int64_t dim[CUBE_DIMS];
-  int64_t offset; // of contiguous native float32, or -1
+  char stored[16];  // name of the type
+  fn_raw_type type; // of the cells in memory
+  bool converted;   // from another one
+  int64_t offset;   // of contiguous cells as they are in memory, or -1
   int64_t chunk[CUBE_DIMS];
   char filter[64];
 } layout;
@@ -31,6 +34,7 @@ typedef struct reading {
   hid_t id;         // of the file
   fn_text others;   // names of datasets that are no cubes
   fn_status status; // of the walk over names
+  bool several_types;
 } reading;
 
 /* ---- one dataset ------------------------------------------------------------------------------
@@ -92,14 +96,15 @@ static fn_status describe_storage(const char *path, const char *name, hid_t data
     for (int i = 0; i < l->ndim; i++)
       l->chunk[i] = (int64_t)chunk[i];
   if (stored == H5D_CONTIGUOUS && H5Pget_external_count(create) == 0 &&
-      H5Tequal(type, H5T_NATIVE_FLOAT) > 0) {
+      fn_hdf5_raw(type) == l->type &&
+      (H5Tget_size(type) == 1 || H5Tget_order(type) == H5T_ORDER_LE)) {
     const haddr_t offset = H5Dget_offset(dataset);
     if (offset != HADDR_UNDEF) l->offset = (int64_t)offset;
   }
   return FN_OK;
 }
 
-/** Shape and storage of a dataset of `ndim` axes of floating point numbers. */
+/** Shape, type and storage of a dataset of `ndim` axes of numbers. */
 static fn_status describe_open(const char *path, const char *name, int ndim, hid_t dataset,
                                hid_t type, hid_t space, hid_t create, layout *l) {
   hsize_t dim[H5S_MAX_RANK];
@@ -107,13 +112,18 @@ static fn_status describe_open(const char *path, const char *name, int ndim, hid
   FN_CHECK(type >= 0 && space >= 0 && create >= 0, FN_ERR_DATA, "%s:/%s cannot be read", path,
            name);
   fn_hdf5_type_name(type, text, sizeof text);
-  FN_CHECK(H5Tget_class(type) == H5T_FLOAT, FN_ERR_DATA,
-           "%s:/%s: expected floating point numbers, found type %s", path, name, text);
+  const H5T_class_t class = H5Tget_class(type);
+  FN_CHECK(class == H5T_FLOAT || class == H5T_INTEGER, FN_ERR_DATA,
+           "%s:/%s: expected numbers, found type %s", path, name, text);
   const int found = H5Sget_simple_extent_ndims(space);
   FN_CHECK(found == ndim && H5Sget_simple_extent_dims(space, dim, NULL) == ndim, FN_ERR_DATA,
            "%s:/%s: expected %d axes, %s, found %d", path, name, ndim,
            ndim == 3 ? "[D, H, W]" : "[cube, D, H, W]", found);
-  *l = (layout){.ndim = ndim};
+  *l = (layout){.ndim = ndim, .type = fn_hdf5_raw(type)};
+  // Wider numbers are rounded when they are read: more bytes bring a network nothing.
+  if (l->type == FN_RAW_NONE || fn_raw_bytes(l->type) > sizeof(float)) l->type = FN_RAW_F32;
+  l->converted = l->type != fn_hdf5_raw(type);
+  fn_hdf5_type_name(type, l->stored, sizeof l->stored);
   for (int i = 0; i < ndim; i++)
     l->dim[i] = (int64_t)dim[i];
   int64_t bytes;
@@ -144,7 +154,7 @@ static fn_status describe(const reading *r, const char *name, int ndim, layout *
  */
 static fn_status check_inside(const fn_cube_file *file, const char *name, int64_t offset,
                               int64_t cells) {
-  const int64_t end = offset + cells * (int64_t)sizeof(float);
+  const int64_t end = offset + cells * (int64_t)fn_raw_bytes(file->info.type);
   FN_CHECK(offset < 0 || end <= file->bytes, FN_ERR_DATA,
            "%s:/%s ends at byte %lld, the file at byte %lld: it was cut short", file->info.path,
            name, (long long)end, (long long)file->bytes);
@@ -200,6 +210,12 @@ static fn_status read_attributes(const reading *r) {
   return FN_OK;
 }
 
+static void set_type(fn_cube_file *file, const layout *l) {
+  file->info.type = l->type;
+  file->info.converted = l->converted;
+  memcpy(file->info.stored, l->stored, sizeof l->stored);
+}
+
 /* ---- the packed layout -------------------------------------------------------------------------
  */
 
@@ -229,7 +245,7 @@ static fn_status read_integers(const reading *r, const char *name, int64_t count
 static fn_status fill_rows(reading *r, const layout *l, const int64_t *seed,
                            const int64_t *theory) {
   fn_cube_file *file = r->file;
-  const int64_t bytes = file->cells * (int64_t)sizeof(float);
+  const int64_t bytes = fn_cube_file_bytes(file);
   for (int64_t row = 0; row < file->info.cubes; row++) {
     FN_CHECK(theory[row] == FN_GR || theory[row] == FN_NEWTON, FN_ERR_DATA,
              "%s:/theory[%lld] is %lld, expected 0 (Newton) or 1 (GR)", file->info.path,
@@ -249,6 +265,7 @@ static fn_status read_packed(reading *r) {
   FN_TRY(describe(r, "cubes", 4, &l));
   file->info.packed = true;
   file->info.cubes = l.dim[0];
+  set_type(file, &l);
   file->cells = l.dim[1] * l.dim[2] * l.dim[3];
   for (int i = 0; i < 3; i++)
     file->info.size[i] = l.dim[i + 1];
@@ -340,6 +357,11 @@ static fn_status describe_cube(reading *r, fn_cube *cube, bool first) {
       file->info.size[i] = l.dim[i];
     file->cells = l.dim[0] * l.dim[1] * l.dim[2];
     file->info.filter = fn_arena_text(file->arena, l.filter);
+    set_type(file, &l);
+  } else if (strcmp(file->info.stored, l.stored) != 0 || file->info.type != l.type) {
+    r->several_types |= file->info.type != l.type;
+    file->info.converted |= l.converted || r->several_types;
+    snprintf(file->info.stored, sizeof file->info.stored, "several");
   }
   const int64_t *size = file->info.size;
   FN_CHECK(l.dim[0] == size[0] && l.dim[1] == size[1] && l.dim[2] == size[2], FN_ERR_DATA,
@@ -347,6 +369,7 @@ static fn_status describe_cube(reading *r, fn_cube *cube, bool first) {
            fn_dims_text(3, l.dim, here, sizeof here), r->cube[0].name,
            fn_dims_text(3, size, there, sizeof there));
   cube->offset = l.offset;
+  if (r->several_types) return FN_OK;
   return check_inside(file, cube->name, l.offset, file->cells);
 }
 
@@ -354,6 +377,11 @@ static fn_status read_original(reading *r) {
   FN_TRY(list_cubes(r));
   for (int64_t i = 0; i < r->file->info.cubes; i++)
     FN_TRY(describe_cube(r, &r->cube[i], i == 0));
+  if (!r->several_types) return FN_OK;
+  // One type for all in memory, to which HDF5 converts.
+  r->file->info.type = FN_RAW_F32;
+  for (int64_t i = 0; i < r->file->info.cubes; i++)
+    r->cube[i].offset = -1;
   return FN_OK;
 }
 

@@ -16,7 +16,7 @@
 #ifndef FN_FIELD_CUBE_FILE_H
 #define FN_FIELD_CUBE_FILE_H
 
-#include <fieldnet/network.h>
+#include <fieldnet/device.h>
 #include <stdint.h>
 
 typedef struct fn_cube_file fn_cube_file;
@@ -27,7 +27,8 @@ typedef struct fn_cube {
   int64_t seed;
   int theory;       /**< FN_NEWTON or FN_GR: the label */
   int64_t row;      /**< of the packed dataset; -1 in the original layout */
-  int64_t offset;   /**< byte offset of contiguous, unfiltered native float32; -1: none */
+  int64_t offset;   /**< byte offset of contiguous, unfiltered cells of info.type as they are in
+                         memory; -1: none */
   const char *name; /**< of its dataset, e.g. "gr_seed0007"; also made up for packed rows */
 } fn_cube;
 
@@ -35,7 +36,12 @@ typedef struct fn_cube_file_info {
   const char *path;
   bool packed;
   int64_t cubes;
-  int64_t size[3];     /**< D, H, W cells */
+  int64_t size[3]; /**< D, H, W cells */
+  char stored[16]; /**< type of the cells in the file, as numpy writes it; "several" */
+  /** Of cells in memory: the file's where it is one of at most 32 bits that a device reads, else
+   *  float32. */
+  fn_raw_type type;
+  bool converted;      /**< some cells in the file are of another type than that */
   const fn_cube *cube; /**< shape [cubes], by seed, GR before Newton */
   bool direct;         /**< every cube has an offset: positioned reads will do */
   int64_t chunk[4];    /**< of the packed dataset; chunk[0] 0: contiguous */
@@ -60,6 +66,12 @@ int64_t fn_cube_file_find(const fn_cube_file *file, int64_t seed, int theory);
 /** Read one whole cube, float32 [D, H, W], as it is in the file. Not collective, thread-safe.
  *  FN_ERR_DATA, also when a value is not finite (naming the first). */
 fn_status fn_cube_file_read(fn_cube_file *file, int64_t cube, float *cells);
+/** The same with cells of info.type, in the byte order of the machine. */
+fn_status fn_cube_file_read_raw(fn_cube_file *file, int64_t cube, void *cells);
+/** Bytes of one cube in memory, cells of info.type. */
+int64_t fn_cube_file_bytes(const fn_cube_file *file);
+/** `count` cells of info.type as float32. */
+void fn_cube_file_widen(const fn_cube_file *file, const void *cells, int64_t count, float *out);
 
 /** The metadata as bytes to send to other ranks (malloc'ed), and a file made from them, which opens
  *  the data only when it reads. */

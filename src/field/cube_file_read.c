@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "field/array.h"
 #include "field/cube_read.h"
 
 /** Bytes per system call: small enough that the check afterwards finds them in the cache of the
@@ -19,30 +20,53 @@ enum { PIECE = 1 << 17 };
 /* ---- checks ------------------------------------------------------------------------------------
  */
 
-/** True when one of `count` numbers is infinite or not a number: all bits of the exponent set.
- *  Without a way out of the loop, so that it becomes vector code. */
-static bool any_not_finite(const float *cells, int64_t count) {
-  uint32_t found = 0;
-  for (int64_t i = 0; i < count; i++) {
-    uint32_t bits;
-    memcpy(&bits, &cells[i], sizeof bits);
-    found |= (bits & 0x7f800000u) == 0x7f800000u;
+/* True when one of `count` numbers is infinite or not a number: all bits of the exponent set.
+ * Without a way out of the loop, so that it becomes vector code. */
+#define ANY_NOT_FINITE(name, bits_type)                                                            \
+  static bool name(const char *cells, int64_t count, bits_type exponent) {                         \
+    bits_type found = 0;                                                                           \
+    for (int64_t i = 0; i < count; i++) {                                                          \
+      bits_type bits;                                                                              \
+      memcpy(&bits, cells + i * (int64_t)sizeof bits, sizeof bits);                                \
+      found |= (bits & exponent) == exponent;                                                      \
+    }                                                                                              \
+    return found != 0;                                                                             \
   }
-  return found != 0;
+ANY_NOT_FINITE(any_not_finite_16, uint16_t)
+ANY_NOT_FINITE(any_not_finite_32, uint32_t)
+
+static bool any_not_finite(fn_raw_type type, const void *cells, int64_t count) {
+  switch (type) {
+    case FN_RAW_F32: return any_not_finite_32(cells, count, 0x7f800000u);
+    case FN_RAW_F16: return any_not_finite_16(cells, count, 0x7c00u);
+    case FN_RAW_BF16: return any_not_finite_16(cells, count, 0x7f80u);
+    default: return false;
+  }
+}
+
+int64_t fn_cube_file_bytes(const fn_cube_file *file) {
+  return file->cells * (int64_t)fn_raw_bytes(file->info.type);
+}
+
+void fn_cube_file_widen(const fn_cube_file *file, const void *cells, int64_t count, float *out) {
+  fn_convert_of_raw(file->info.type)(cells, count, out, 1);
 }
 
 fn_status fn_cube_check_cells(const fn_cube_file *file, int64_t cube, int64_t first,
-                              const float *cells, int64_t count) {
-  if (!any_not_finite(cells, count)) return FN_OK;
+                              const void *cells, int64_t count) {
   const fn_cube_file_info *info = &file->info;
-  int64_t i = 0;
-  while (isfinite(cells[i]))
-    i++;
+  if (!any_not_finite(info->type, cells, count)) return FN_OK;
+  float value = 0;
+  int64_t i = -1;
+  do
+    fn_cube_file_widen(file, (const char *)cells + ++i * (int64_t)fn_raw_bytes(info->type), 1,
+                       &value);
+  while (isfinite(value));
   const int64_t cell = first + i, plane = info->size[1] * info->size[2];
   FN_FAIL(FN_ERR_DATA, "%s: cube %s is not finite: cell [%lld, %lld, %lld] is %g", info->path,
           info->cube[cube].name, (long long)(cell / plane),
           (long long)(cell / info->size[2] % info->size[1]), (long long)(cell % info->size[2]),
-          (double)cells[i]);
+          (double)value);
 }
 
 /** Open the file once, for positioned reads and to ask for its length. */
@@ -88,18 +112,18 @@ static fn_status read_piece(const fn_cube_file *file, int fd, int64_t cube, int6
   return FN_OK;
 }
 
-fn_status fn_cube_read_direct(fn_cube_file *file, int64_t cube, float *cells) {
-  const int64_t offset = file->info.cube[cube].offset;
-  const int64_t total = file->cells * (int64_t)sizeof *cells;
+fn_status fn_cube_read_direct(fn_cube_file *file, int64_t cube, void *cells) {
+  const int64_t offset = file->info.cube[cube].offset, total = fn_cube_file_bytes(file);
+  const int64_t item = (int64_t)fn_raw_bytes(file->info.type);
   int fd;
   FN_CHECK(offset >= 0, FN_ERR_INTERNAL, "cube %s of %s has no place of its own in the file",
            file->info.cube[cube].name, file->info.path);
   FN_TRY(descriptor(file, &fd));
   for (int64_t at = 0; at < total; at += PIECE) {
     const int64_t count = total - at < PIECE ? total - at : PIECE;
-    const int64_t first = at / (int64_t)sizeof *cells;
-    FN_TRY(read_piece(file, fd, cube, offset + at, (char *)cells + at, (size_t)count));
-    FN_TRY(fn_cube_check_cells(file, cube, first, cells + first, count / (int64_t)sizeof *cells));
+    char *piece = (char *)cells + at;
+    FN_TRY(read_piece(file, fd, cube, offset + at, piece, (size_t)count));
+    FN_TRY(fn_cube_check_cells(file, cube, at / item, piece, count / item));
   }
   return FN_OK;
 }
@@ -126,6 +150,14 @@ hid_t fn_cube_dataset_access(const fn_cube_file_info *info) {
   return access;
 }
 
+hid_t fn_cube_memory_type(const fn_cube_file_info *info, hid_t dataset) {
+  if (info->type == FN_RAW_F32) return H5Tcopy(H5T_NATIVE_FLOAT);
+  const hid_t stored = H5Dget_type(dataset), type = H5Tcopy(stored);
+  H5Tclose(stored);
+  if (type >= 0) H5Tset_order(type, H5T_ORDER_LE);
+  return type;
+}
+
 static fn_status open_hdf5(fn_cube_file *file) {
   if (file->hdf5 < 0) FN_TRY(fn_hdf5_open_file(file->info.path, &file->hdf5));
   if (!file->info.packed || file->dataset >= 0) return FN_OK;
@@ -139,7 +171,7 @@ static fn_status open_hdf5(fn_cube_file *file) {
 }
 
 /** Read with the lock held; `text`: reason of a failure. */
-static herr_t read_locked(const fn_cube_file *file, const fn_cube *cube, float *cells, char *text,
+static herr_t read_locked(const fn_cube_file *file, const fn_cube *cube, void *cells, char *text,
                           size_t size) {
   herr_t result = -1;
   const hid_t dataset =
@@ -149,20 +181,22 @@ static herr_t read_locked(const fn_cube_file *file, const fn_cube *cube, float *
                             (hsize_t)file->info.size[2]};
   const hsize_t start[4] = {(hsize_t)cube->row, 0, 0, 0};
   const hid_t memory = H5Screate_simple(3, count + 1, NULL);
-  if (space >= 0 && memory >= 0) {
+  const hid_t type = dataset >= 0 ? fn_cube_memory_type(&file->info, dataset) : -1;
+  if (space >= 0 && memory >= 0 && type >= 0) {
     result = file->info.packed
                  ? H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL)
                  : 0;
-    if (result >= 0) result = H5Dread(dataset, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, cells);
+    if (result >= 0) result = H5Dread(dataset, type, memory, space, H5P_DEFAULT, cells);
   }
   if (result < 0) fn_hdf5_reason(text, size);
+  if (type >= 0) H5Tclose(type);
   if (memory >= 0) H5Sclose(memory);
   if (space >= 0) H5Sclose(space);
   if (dataset >= 0 && !file->info.packed) H5Dclose(dataset);
   return result;
 }
 
-fn_status fn_cube_read_hdf5(fn_cube_file *file, int64_t cube, float *cells) {
+fn_status fn_cube_read_hdf5(fn_cube_file *file, int64_t cube, void *cells) {
   char why[512] = "";
   fn_hdf5_lock();
   const fn_status opened = open_hdf5(file);
@@ -176,11 +210,19 @@ fn_status fn_cube_read_hdf5(fn_cube_file *file, int64_t cube, float *cells) {
   return fn_cube_check_cells(file, cube, 0, cells, file->cells);
 }
 
-fn_status fn_cube_file_read(fn_cube_file *file, int64_t cube, float *cells) {
+fn_status fn_cube_file_read_raw(fn_cube_file *file, int64_t cube, void *cells) {
   FN_CHECK(cube >= 0 && cube < file->info.cubes, FN_ERR_INTERNAL, "%s has no cube number %lld",
            file->info.path, (long long)cube);
   return file->info.cube[cube].offset >= 0 ? fn_cube_read_direct(file, cube, cells)
                                            : fn_cube_read_hdf5(file, cube, cells);
+}
+
+fn_status fn_cube_file_read(fn_cube_file *file, int64_t cube, float *cells) {
+  // Cells that are narrower than float32 are widened from the end of their room, front to back.
+  char *raw = (char *)cells + file->cells * (int64_t)sizeof *cells - fn_cube_file_bytes(file);
+  FN_TRY(fn_cube_file_read_raw(file, cube, raw));
+  if (file->info.type != FN_RAW_F32) fn_cube_file_widen(file, raw, file->cells, cells);
+  return FN_OK;
 }
 
 void fn_cube_file_close(fn_cube_file *file) {

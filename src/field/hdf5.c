@@ -285,8 +285,7 @@ static fn_raw_type raw_float(hid_t type) {
   }
 }
 
-/** What a device can read as it is: numbers that fill their bytes. `type` may be h5py's bool. */
-static fn_raw_type raw_of(hid_t type) {
+fn_raw_type fn_hdf5_raw(hid_t type) {
   const H5T_class_t class = H5Tget_class(type);
   const H5T_order_t order = H5Tget_order(type);
   if (H5Tget_precision(type) != 8 * H5Tget_size(type) || H5Tget_offset(type) != 0 ||
@@ -301,7 +300,7 @@ static fn_raw_type raw_of(hid_t type) {
 }
 
 static void find_raw(hdf5_array *h, hid_t type) {
-  h->array.raw = raw_of(type);
+  h->array.raw = fn_hdf5_raw(type);
   if (h->array.raw == FN_RAW_NONE) return;
   h->raw_type = H5Tcopy(type);
   if (h->raw_type < 0 || H5Tset_order(h->raw_type, H5T_ORDER_LE) < 0) h->array.raw = FN_RAW_NONE;

@@ -4,7 +4,7 @@
 #ifndef FN_FIELD_HDF5_H
 #define FN_FIELD_HDF5_H
 
-#include <fieldnet/fieldnet.h>
+#include <fieldnet/device.h>
 #include <hdf5.h>
 
 /** HDF5 is not thread-safe when built for MPI: hold this lock around every group of HDF5 calls, ids
@@ -27,6 +27,9 @@ fn_status fn_hdf5_open_file(const char *path, hid_t *file);
 /** Name of a type as numpy writes it ("<f4"), or of its class when it is not a number. Returns true
  *  for numbers. Lock held. */
 bool fn_hdf5_type_name(hid_t type, char *name, size_t size);
+/** What a device reads of the type as it is, but for the byte order: numbers that fill their bytes;
+ *  FN_RAW_NONE: another type. Lock held. */
+fn_raw_type fn_hdf5_raw(hid_t type);
 
 /** A new HDF5 file in memory. HDF5 does not survive a full disk (a failed flush leaves the library
  *  in a state that crashes at exit), so files are built in memory and written by ourselves.

@@ -160,6 +160,13 @@ static int64_t space_count(const fn_shape *shape) {
   return cells;
 }
 
+/** Whether a cast finds its input in its own type: that of an input of the graph. */
+static bool is_cast_already(const fn_program *p, const fn_node *node, int from) {
+  const fn_value *x = node->input[0], *y = node->output[0];
+  const fn_unary_attrs *attrs = node->attrs;
+  return attrs->kind == FN_CAST && x->dtype != y->dtype && p->place[from].dtype == y->dtype;
+}
+
 /** Results that need no kernel: reshape, identity, channel window. *done false: not one of them. */
 static fn_status lower_view(fn_program *p, fn_node *node, bool *done) {
   *done = true;
@@ -171,7 +178,8 @@ static fn_status lower_view(fn_program *p, fn_node *node, bool *done) {
   }
   const int from =
       node->input_count > 0 && node->input[0] ? p->value_place[node->input[0]->id] : -1;
-  if (node->op == &fn_op_unary && ((fn_unary_attrs *)node->attrs)->kind == FN_IDENTITY) {
+  if (node->op == &fn_op_unary &&
+      (((fn_unary_attrs *)node->attrs)->kind == FN_IDENTITY || is_cast_already(p, node, from))) {
     const strides same = {p->place[from].block, p->place[from].batch_stride, p->place[from].pitch,
                           0};
     return make_view(p, from, node->output[0], &same);
@@ -319,11 +327,29 @@ static fn_status lower_node(fn_program *p, fn_node *node, const int *uses) {
   return FN_OK;
 }
 
-static fn_status lower_leaf(fn_program *p, fn_value *value) {
+/** Type in which an input lies in memory. One that is made on a device is made in the type of the
+ *  first layer, if a cast to 16 bits is all that reads it. */
+static fn_dtype input_dtype(const fn_program *p, const fn_value *value, const int *uses,
+                            const bool *live) {
+  const fn_graph *graph = p->graph;
+  const bool may = p->options.made_inputs && p->backend->device && uses[value->id] == 1 &&
+                   value->shape.ndim >= 2 && value->shape.ndim <= 2 + FN_MAX_SPATIAL;
+  for (int n = 0; may && n < graph->node_count; n++) {
+    const fn_node *node = graph->node[n];
+    if (!live[n] || node->op != &fn_op_unary || node->input[0] != value) continue;
+    const fn_dtype dtype = node->output[0]->dtype;
+    if (((fn_unary_attrs *)node->attrs)->kind == FN_CAST && (dtype == FN_BF16 || dtype == FN_F16))
+      return dtype;
+  }
+  return memory_dtype(p, FN_F32);
+}
+
+/** `input`: type of an input of the graph. */
+static fn_status lower_leaf(fn_program *p, fn_value *value, fn_dtype input) {
   const fn_leaf *leaf = fn_value_leaf(value);
   int index;
   if (leaf->kind == FN_LEAF_INPUT) {
-    FN_TRY(new_place(p, &value->shape, memory_dtype(p, FN_F32), 1, &index));
+    FN_TRY(new_place(p, &value->shape, input, 1, &index));
     p->input[p->input_count++] = (named_place){leaf->name, index};
   } else {
     const fn_tensor_entry *entry = fn_parameters_find(p->parameters, leaf->name);
@@ -404,7 +430,7 @@ static bool updates_in_place(const fn_program *p, const fn_assignment *a, const 
 static fn_status lower_assignments(fn_program *p, const int *uses) {
   for (int i = 0; i < fn_graph_assignment_count(p->graph); i++) {
     const fn_assignment *a = fn_graph_assignment(p->graph, i);
-    if (p->value_place[a->buffer->id] < 0) FN_TRY(lower_leaf(p, a->buffer));
+    if (p->value_place[a->buffer->id] < 0) FN_TRY(lower_leaf(p, a->buffer, FN_F32));
     if (updates_in_place(p, a, uses)) {
       place *v = &p->place[p->value_place[a->value->id]];
       v->external = p->place[p->value_place[a->buffer->id]].external;
@@ -442,7 +468,7 @@ fn_status fn_program_lower(fn_program *p, const fn_program_output *outputs, int 
     fn_node *node = graph->node[n];
     if (!live[n]) continue;
     bool done = node->op == &fn_op_leaf;
-    if (done) FN_TRY(lower_leaf(p, node->output[0]));
+    if (done) FN_TRY(lower_leaf(p, node->output[0], input_dtype(p, node->output[0], uses, live)));
     if (!done) FN_TRY(lower_view(p, node, &done));
     if (!done) FN_TRY(lower_concat(p, node, &done));
     if (!done) FN_TRY(lower_node(p, node, uses));

@@ -31,7 +31,9 @@ typedef struct transfer {
   fn_input_make
       make; /**< who writes `target` in the next run; NULL: a copy of what is in the slot */
   void *user;
-  bool made; /**< the last run's was made: what is in the slot is older */
+  bool made;   /**< the last run's was made: what is in the slot is older */
+  bool narrow; /**< `to`, at target, is of 16 bits, what comes from the host float32 */
+  fn_tensor to;
 } transfer;
 
 /** From device to host. */
@@ -164,8 +166,12 @@ fn_status fn_device_part_create(fn_program *p) {
   part->input = fn_arena_take(p->tables, (size_t)(p->input_count + 1) * sizeof *part->input);
   part->output = fn_arena_take(p->tables, (size_t)(p->output_count + 1) * sizeof *part->output);
   for (int i = 0; i < p->input_count; i++) {
-    const size_t bytes = fn_place_bytes(&p->place[p->input[i].place]);
-    FN_TRY(create_transfer(p->device, bytes, fn_place_data(p, p->input[i].place),
+    const fn_tensor to = fn_place_tensor(p, p->input[i].place);
+    const bool narrow = fn_dtype_size(to.dtype) < sizeof(float);
+    const size_t bytes = fn_place_bytes(&p->place[p->input[i].place]) << narrow;
+    part->input[i].narrow = narrow;
+    part->input[i].to = to;
+    FN_TRY(create_transfer(p->device, bytes, to.data,
                            p->options.made_inputs && bytes > SMALL_OUTPUT, &part->input[i]));
   }
   FN_TRY(create_context(p, part));
@@ -233,6 +239,25 @@ void fn_device_make_input(fn_program *p, int index, fn_input_make make, void *us
   p->part->input[index].user = user;
 }
 
+/** From staging, plain float32, to a target of 16 bits. */
+static fn_status convert(fn_device *d, const transfer *t, const void *staging) {
+  const fn_shape *shape = &t->to.shape;
+  fn_raw_field field = {.data = staging,
+                        .type = FN_RAW_F32,
+                        .spatial = shape->ndim - 2,
+                        .channels = shape->dim[1],
+                        .permutation = {0, 1, 2},
+                        .factor = 1,
+                        .shift = -0.0,
+                        .samples = shape->dim[0],
+                        .step = shape->dim[1]};
+  for (int a = 0; a < field.spatial; a++) {
+    field.extent[a] = shape->dim[2 + a];
+    field.step *= field.extent[a];
+  }
+  return d->convert(d, &field, &t->to, 0, 0);
+}
+
 /** What the last run had and nobody wrote since is there already. */
 static fn_status send(fn_device *d, transfer *t) {
   const int s = t->slot;
@@ -242,7 +267,10 @@ static fn_status send(fn_device *d, transfer *t) {
     FN_TRY(d->record(d, FN_STREAM_IN, t->arrived[s]));
   }
   FN_TRY(d->wait(d, FN_STREAM_COMPUTE, t->arrived[s]));
-  FN_TRY(d->copy(d, FN_STREAM_COMPUTE, t->target, t->staging[s], t->bytes, FN_COPY_WITHIN));
+  if (t->narrow)
+    FN_TRY(convert(d, t, t->staging[s]));
+  else
+    FN_TRY(d->copy(d, FN_STREAM_COMPUTE, t->target, t->staging[s], t->bytes, FN_COPY_WITHIN));
   FN_TRY(d->record(d, FN_STREAM_COMPUTE, t->consumed[s]));
   t->used = true;
   return FN_OK;

@@ -241,8 +241,9 @@ static fn_status convert(fn_device *device, const fn_raw_field *field, const fn_
   return fn_recorder_kernel(
       recorder_of(device), "convert",
       (fn_access[]){{(char *)y->data + (size_t)first * item, (size_t)count * item, true},
-                    {field->data, fn_raw_field_bytes(field), false}},
-      2);
+                    {field->data, fn_raw_field_bytes(field), false},
+                    {field->own, fn_raw_own_bytes(field), false}},
+      3);
 }
 
 fn_status fn_recorder_create(const char *name, int major, int minor, fn_recorder **recorder) {

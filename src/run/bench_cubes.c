@@ -29,7 +29,7 @@ typedef struct bench {
   const fn_cube_file_info *info;
   int fd;          // for plain reading
   int64_t bytes;   // of the file
-  int64_t cube;    // bytes of a cube, as float32
+  int64_t cube;    // bytes of a cube in memory
   int64_t held;    // cubes in memory at a time
   int64_t *list;   // cubes of this rank, shape [count]
   int64_t count;   // the same on every rank
@@ -85,7 +85,7 @@ static fn_status open_file(bench *b, const char *path) {
  *  small. */
 static fn_status make_list(bench *b) {
   const int64_t cubes = b->info->cubes, ranks = b->dist->size;
-  b->cube = b->info->size[0] * b->info->size[1] * b->info->size[2] * (int64_t)sizeof(float);
+  b->cube = fn_cube_file_bytes(b->file);
   b->held = HELD_BYTES / b->cube;
   b->held = b->held < HELD_LEAST ? HELD_LEAST : b->held > HELD_MOST ? HELD_MOST : b->held;
   b->count = b->options->most / b->cube / ranks;
@@ -148,7 +148,7 @@ static fn_status read_plainly(bench *b, int64_t first, int64_t end) {
 
 static fn_status take(const bench *b, fn_cube_queue *queue, int64_t first, int64_t end) {
   for (int64_t i = first; i < end; i++) {
-    const float *cells;
+    const void *cells;
     FN_TRY(fn_cube_queue_get(queue, i, &cells));
     if (i >= b->held) fn_cube_queue_release(queue, i);
   }
@@ -291,7 +291,7 @@ static void print_head(const bench *b) {
     fprintf(b->out, "chunks [%lld, %lld, %lld, %lld]", (long long)info->chunk[0],
             (long long)info->chunk[1], (long long)info->chunk[2], (long long)info->chunk[3]);
   else
-    fprintf(b->out, "%s", info->direct ? "contiguous" : "not in one piece as float32");
+    fprintf(b->out, "%s", info->direct ? "contiguous" : "not in one piece as in memory");
   fprintf(b->out, ", filter %s\n", info->filter);
   fprintf(b->out, "%d rank%s, %s in random order, of which %s are timed, %lld turns\n",
           b->dist->size, b->dist->size == 1 ? "" : "s",

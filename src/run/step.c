@@ -251,8 +251,9 @@ static fn_status diverged(fn_session *s, int bad_rank, const char *tensor) {
     return FN_OK;
   }
   FN_FAIL(FN_ERR_DIVERGED,
-          "step %lld (epoch %lld): %s%s. Lower optimizer.lr, set train.clip_norm, or train.on_nan: "
-          "skip",
+          "step %lld (epoch %lld): %s%s. Look for cells that are not finite in the fields "
+          "(fieldnet data inspect); else lower optimizer.lr, set train.clip_norm, or "
+          "train.on_nan: skip",
           (long long)s->progress.step + 1, (long long)s->progress.epoch + 1, what, first);
 }
 

@@ -269,7 +269,10 @@ static fn_status write_configuration(const fn_session *s) {
   char path[4096];
   snprintf(path, sizeof path, "%s/resolved.yaml", s->run->folder);
   FN_TRY(fn_make_directories(s->run->folder));
-  return fn_file_replace(path, s->run->resolved, strlen(s->run->resolved));
+  // Like a state that cannot be written, and unlike fields that cannot be read, worth another try.
+  FN_CHECK(fn_file_replace(path, s->run->resolved, strlen(s->run->resolved)) == FN_OK,
+           FN_ERR_CHECKPOINT, "%s", fn_error_message());
+  return FN_OK;
 }
 
 static void announce(const fn_session *s, bool resumed) {

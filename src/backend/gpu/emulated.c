@@ -373,6 +373,9 @@ static fn_status convert(fn_device *device, const fn_raw_field *field, const fn_
   (void)device;
   FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, field->data, fn_raw_field_bytes(field),
                             "numbers of a file"));
+  if (field->own)
+    FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, field->own, fn_raw_own_bytes(field),
+                              "what samples have of their own"));
   FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, y->data, 1, "input of a network"));
   fn_convert_args args;
   for (int64_t first = 0; first < field->channels; first += FN_CONVERT_CHANNELS) {

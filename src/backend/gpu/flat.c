@@ -56,6 +56,8 @@ fn_status fn_gpu_convert_args(const fn_raw_field *raw, int64_t first, const fn_t
            raw->spatial, (long long)raw->channels, y->shape.ndim);
   fn_gpu_operand_move(&to, 2, (int64_t[]){n, at + first});
   *args = (fn_convert_args){.raw = raw->data,
+                            .own = raw->own,
+                            .own_step = raw->step * (int64_t)fn_raw_bytes(raw->type),
                             .y = to.data,
                             .raw_type = (int)raw->type,
                             .norm = (int)raw->norm,

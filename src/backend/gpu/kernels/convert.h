@@ -50,6 +50,8 @@ enum { FN_CONVERT_CHANNELS = 64 };
 /** Some samples, `channels` channels at a time. Axes of the result, fastest last. */
 typedef struct fn_convert_args {
   const void *raw;
+  const fn_raw_own *own; /**< of the first sample, or NULL: all are alike */
+  int64_t own_step;      /**< bytes from one sample's to the next */
   void *y;
   int raw_type, y_dtype, norm;
   double factor, shift;
@@ -72,17 +74,21 @@ FN_DEVICE void fn_convert_body(const fn_convert_args *a, fn_thread t, void *shar
     const int64_t slow = fn_divide(fast, own), rest = own - slow * fast->by;
     const int64_t c = a->across ? rest : slow, cell = a->across ? slow : rest;
     const fn_convert_channel *k = &a->channel[c];
-    int64_t from = n * a->raw_sample + a->raw_start + k->from * a->raw_channel, left = cell;
+    const fn_raw_own *its =
+        a->own ? (const fn_raw_own *)(const void *)((const char *)a->own + n * a->own_step)
+               : (const fn_raw_own *)0;
+    int64_t from = n * a->raw_sample + k->from * a->raw_channel, left = cell;
+    from += its ? its->start : a->raw_start;
     for (int d = 2; d >= 0; d--) {
       const int64_t next = fn_divide(&a->size[d], left);
-      from += (left - next * a->size[d].by) * a->raw_stride[d];
+      from += (left - next * a->size[d].by) * (its ? its->stride[d] : a->raw_stride[d]);
       left = next;
     }
     float v = fn_raw_read(a->raw, a->raw_type, from);
-    v = fn_raw_normalise(v, a->norm, a->factor, a->shift);
+    v = fn_raw_normalise(v, a->norm, a->factor, its ? its->shift : a->shift);
     v = k->sign * v;
     v = v + k->add;
-    v = v * k->mul;
+    v = v * (its ? its->mul : k->mul);
     fn_write(a->y, a->y_dtype, n * a->y_sample + c * a->y_channel + cell * a->y_cell, v);
   }
 }
