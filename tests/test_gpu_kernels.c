@@ -331,24 +331,7 @@ static void judgements(void **state) {
     const bool copied = step[i].verdict == FN_STEP_BAD;
     assert_true(sum[0] == (copied ? 1 : 3) && (signbit(sum[1]) != 0) == copied);
     sum[0] = 3, sum[1] = 4;
-    fn_add_scaled_args add = fn_gpu_add_scaled_args(sum, x, 1, 1, 2);
-    add.judgement = &judgement;
-    add.verdict = FN_STEP_TAKEN;
-    require(fn_gpu_launch(&platform, add_scaled, 1, &add));
-    assert_true(sum[0] == (step[i].verdict == FN_STEP_TAKEN ? 4 : 3));
-    sum[0] = 3;
   }
-}
-
-/* Clipping as torch.nn.utils.clip_grad_norm_ does it, of gradients without their loss scale. */
-static void clipped(void **state) {
-  (void)state;
-  fn_judgement judgement;
-  fn_step_facts facts = {.clip = 2, .loss_scale = 8};
-  fn_judge_decide(&facts, 32, &judgement);
-  assert_true(judgement.norm == 4 && judgement.scale == (float)(2 / (4 + 1e-6) / 8));
-  fn_judge_decide(&facts, 16, &judgement);
-  assert_true(judgement.norm == 2 && judgement.scale == 0.125f);
 }
 
 /* To bfloat16 and back, aligned and not: rounded to nearest even, weighted before, nothing beyond
@@ -801,15 +784,23 @@ int main(void) {
   tested_backend = &host_backend;
   fn_threads_set(1); // the plain kernels lose more to threads than they win on small shapes
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(grids_and_orders), cmocka_unit_test(synchronised),
-      cmocka_unit_test(orders_differ),    cmocka_unit_test(negative_zeros),
-      cmocka_unit_test(huge_windows),     cmocka_unit_test(scaled_sums),
-      cmocka_unit_test(judgements),       cmocka_unit_test(clipped),
-      cmocka_unit_test(bf16_and_back),    cmocka_unit_test(sums_of_squares),
-      cmocka_unit_test(optimizer_steps),  cmocka_unit_test(inputs),
-      cmocka_unit_test(several_inputs),   cmocka_unit_test(inputs_of_their_own),
-      cmocka_unit_test(binary16),         cmocka_unit_test(divisions),
-      cmocka_unit_test(random_bits),      cmocka_unit_test(all_kernels_ran),
+      cmocka_unit_test(grids_and_orders),
+      cmocka_unit_test(synchronised),
+      cmocka_unit_test(orders_differ),
+      cmocka_unit_test(negative_zeros),
+      cmocka_unit_test(huge_windows),
+      cmocka_unit_test(scaled_sums),
+      cmocka_unit_test(judgements),
+      cmocka_unit_test(bf16_and_back),
+      cmocka_unit_test(sums_of_squares),
+      cmocka_unit_test(optimizer_steps),
+      cmocka_unit_test(inputs),
+      cmocka_unit_test(several_inputs),
+      cmocka_unit_test(inputs_of_their_own),
+      cmocka_unit_test(binary16),
+      cmocka_unit_test(divisions),
+      cmocka_unit_test(random_bits),
+      cmocka_unit_test(all_kernels_ran),
       cmocka_unit_test(suite_on_gpu),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/judge.h"
 #include "base/system.h"
 #include "learn/learn.h"
 
@@ -420,6 +421,17 @@ static void big_free(big_problem *p) {
   free(p->parameters.gradients);
 }
 
+/* Clipping as torch.nn.utils.clip_grad_norm_ does it, of gradients without their loss scale. */
+static void clipped(void **state) {
+  (void)state;
+  fn_judgement judgement;
+  fn_step_facts facts = {.clip = 2, .loss_scale = 8};
+  fn_judge_decide(&facts, 32, &judgement);
+  assert_true(judgement.norm == 4 && judgement.scale == (float)(2 / (4 + 1e-6) / 8));
+  fn_judge_decide(&facts, 16, &judgement);
+  assert_true(judgement.norm == 2 && judgement.scale == 0.125f);
+}
+
 /* Steps 1 .. 6 as a judge with clipping lets them be, step 2 and 5 with a gradient that is not
  * finite; or, without a judge, those that count, by the scales that it found. */
 static void take_six(const fn_run *run, problem *p, bool judged, float *scale,
@@ -591,6 +603,7 @@ int main(void) {
       cmocka_unit_test(resumed_equals_uninterrupted),
       cmocka_unit_test(state_names),
       cmocka_unit_test(gaps_stay_zero),
+      cmocka_unit_test(clipped),
       cmocka_unit_test(steps_are_judged),
       cmocka_unit_test(threads_do_not_change_bits),
       cmocka_unit_test(norm_in_fixed_order),
