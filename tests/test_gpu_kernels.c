@@ -279,8 +279,8 @@ static void scaled_sums(void **state) {
       }
 }
 
-/* What host and device make of the same facts: a table, in shuffled orders of threads; the last
- * gradient that is not finite is found where it is asked for; kernels obey. */
+/* A table of facts, in shuffled orders of threads; the last gradient that is not finite is found.
+ */
 static void judgements(void **state) {
   (void)state;
   enum { COUNT = 1000, STEP_COUNT = 7 };
@@ -302,18 +302,12 @@ static void judgements(void **state) {
   };
   float gradient[COUNT] = {0}, sum[2] = {3, 4}, x[2] = {1, -0.0f};
   for (int i = 0; i < STEP_COUNT; i++) {
-    fn_judgement judgement = {.bad = 5};
-    gradient[300] = gradient[700] = step[i].gradient;
-    judgement.squares[0] = 2 * (double)step[i].gradient * (double)step[i].gradient;
-    const fn_step_facts facts = {.gradient = gradient,
-                                 .count = COUNT,
-                                 .loss = step[i].has_loss ? &step[i].loss : NULL,
-                                 .bad = step[i].bad,
-                                 .lowers = step[i].lowers,
-                                 .clip = step[i].clip,
-                                 .loss_scale = step[i].loss_scale,
-                                 .next_scale = {10, 11, 12},
-                                 .judgement = &judgement};
+    const double g = (double)(gradient[300] = gradient[700] = step[i].gradient);
+    fn_judgement judgement = {.squares = {2 * g * g}, .bad = 5};
+    const fn_step_facts facts = {
+        gradient,           COUNT,          step[i].has_loss ? &step[i].loss : NULL,
+        step[i].bad,        step[i].lowers, step[i].clip,
+        step[i].loss_scale, {10, 11, 12},   &judgement};
     fn_gpu_executor_shuffle((uint64_t)i);
     require(fn_gpu_launch(&platform, judge, 1, &facts));
     fn_gpu_executor_shuffle(0);
@@ -327,8 +321,8 @@ static void judgements(void **state) {
     fn_scale_args copy = fn_gpu_scale_args(sum, FN_F32, x, FN_F32, 1, 2);
     copy.judgement = &judgement;
     copy.verdict = FN_STEP_BAD;
-    require(fn_gpu_launch(&platform, scale, 1, &copy));
     const bool copied = step[i].verdict == FN_STEP_BAD;
+    require(fn_gpu_launch(&platform, scale, 1, &copy));
     assert_true(sum[0] == (copied ? 1 : 3) && (signbit(sum[1]) != 0) == copied);
     sum[0] = 3, sum[1] = 4;
   }
