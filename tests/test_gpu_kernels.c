@@ -319,8 +319,7 @@ static void judgements(void **state) {
       assert_true(judgement.scale == step[i].scale && judgement.loss == 1);
     }
     fn_scale_args copy = fn_gpu_scale_args(sum, FN_F32, x, FN_F32, 1, 2);
-    copy.judgement = &judgement;
-    copy.verdict = FN_STEP_BAD;
+    copy.judgement = &judgement, copy.verdict = FN_STEP_BAD;
     const bool copied = step[i].verdict == FN_STEP_BAD;
     require(fn_gpu_launch(&platform, scale, 1, &copy));
     assert_true(sum[0] == (copied ? 1 : 3) && (signbit(sum[1]) != 0) == copied);
