@@ -82,8 +82,9 @@ static void play_epoch(const fn_observer *observer, int64_t epoch) {
   observer->epoch(observer->self, &event);
 }
 
-/* Steps first + 1 .. last, as one start of the program; it dies before the last epoch's end. */
-static void play(const char *folder, int64_t first, int64_t last) {
+/* Steps first + 1 .. last, as one start of the program; it dies before the last epoch's end, with
+ * `saves` after a state of its own was written. */
+static void play_start(const char *folder, int64_t first, int64_t last, bool saves) {
   const fn_run run = {.folder = folder, .report = {.tensorboard = true, .plots = true}};
   fn_observer observer;
   assert_int_equal(fn_report_create(&run, &observer), FN_OK);
@@ -92,9 +93,13 @@ static void play(const char *folder, int64_t first, int64_t last) {
     play_step(&observer, step);
     if (step % STEPS == 0) play_epoch(&observer, step / STEPS);
   }
-  observer.saved(observer.self, "state_1.h5", 0.1);
+  if (saves) observer.saved(observer.self, "state_1.h5", 0.1);
   if (last == EPOCHS * STEPS) observer.finish(observer.self, FN_OK);
   fn_report_destroy(&observer);
+}
+
+static void play(const char *folder, int64_t first, int64_t last) {
+  play_start(folder, first, last, true);
 }
 
 static char *temporary_folder(void) {
@@ -272,9 +277,9 @@ static void rows_of_a_state_taken_after_all_come_back(void **state) {
   play(whole, 0, EPOCHS * STEPS);
   strcpy(parts, temporary_folder());
   play(parts, 0, 13);
-  play(parts, 10, 10);
-  play(parts, 5, 7);
-  play(parts, 0, 0); // even before the first state
+  play_start(parts, 10, 10, false);
+  play_start(parts, 5, 7, false);
+  play_start(parts, 0, 0, false); // even before the first state
   char *cut = content(parts, "metrics.csv");
   assert_int_equal(cut[strcspn(cut, "\n") + 1], '\0'); // the header alone
   free(cut);
@@ -294,6 +299,29 @@ static void rows_of_a_state_taken_after_all_come_back(void **state) {
   free(lines);
   remove_tree(whole);
   remove_tree(parts);
+}
+
+/* After a state of its own the older start is the run: what it went back before never was. A later
+ * start from step 12, which logged nothing from step 8 on, must not bring that back. */
+static void rows_of_an_abandoned_past_stay_away(void **state) {
+  (void)state;
+  char folder[64];
+  strcpy(folder, temporary_folder());
+  play(folder, 0, 13);
+  play(folder, 5, 7);
+  play(folder, 12, 14);
+  char *steps = content(folder, "steps.csv"), *lines = content(folder, "metrics.jsonl"),
+       *metrics = content(folder, "metrics.csv");
+  assert_non_null(strstr(steps, "\n7,2,2,"));
+  assert_null(strstr(steps, "\n8,2,3,"));
+  assert_null(strstr(steps, "\n12,3,2,"));
+  assert_non_null(strstr(steps, "\n13,3,3,"));
+  assert_null(strstr(lines, "{\"event\":\"step\",\"step\":8,"));
+  assert_null(strstr(metrics, "\n2,10,"));
+  free(steps);
+  free(lines);
+  free(metrics);
+  remove_tree(folder);
 }
 
 /* No state was saved before the kill: the run begins again, and so do its files. */
@@ -361,11 +389,13 @@ static int whole_lines(const char *text) {
   return lines;
 }
 
-/* A line is torn when the disk is full; when it has room again, tables go on at the next epoch. */
+/* A line is torn when the disk is full; when it has room again, tables go on at the next epoch.
+ * Steps whose rows are lost get none of an earlier start's. */
 static void tables_go_on_after_a_full_disk(void **state) {
   (void)state;
   char folder[64], path[128];
   strcpy(folder, temporary_folder());
+  play_start(folder, 0, 13, false);
   const fn_run run = {.folder = folder};
   fn_observer observer;
   signal(SIGXFSZ, SIG_IGN);
@@ -394,6 +424,7 @@ static void tables_go_on_after_a_full_disk(void **state) {
        *lines = content(folder, "metrics.jsonl");
   assert_in_range(whole_lines(steps), 1 + 5 + 5, 1 + 15);
   assert_non_null(strstr(steps, "\n5,1,5,"));
+  assert_null(strstr(steps, "\n8,2,3,"));
   assert_non_null(strstr(steps, "\n11,3,1,"));
   assert_int_equal(whole_lines(metrics), 1 + 3);
   assert_non_null(strstr(lines, "{\"event\":\"epoch\",\"epoch\":2,"));
@@ -707,6 +738,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(crc32c_known_answers),
       cmocka_unit_test(a_resumed_run_logs_as_an_uninterrupted_one),
       cmocka_unit_test(rows_of_a_state_taken_after_all_come_back),
+      cmocka_unit_test(rows_of_an_abandoned_past_stay_away),
       cmocka_unit_test(a_run_started_again_begins_anew),
       cmocka_unit_test(an_epoch_ended_twice_is_logged_once),
       cmocka_unit_test(a_run_survives_an_unwritable_folder),

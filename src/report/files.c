@@ -28,7 +28,7 @@ char *fn_report_time(const char *format, char *buffer, size_t size) {
 
 /* ---- going on from a state -------------------------------------------------------------------
  * A start from an older state sets the newer lines aside, as the newer state may be taken after all
- * (run/starts.h): then they come back. */
+ * (run/starts.h): then they come back. That is over when the start has written a state itself. */
 
 typedef struct lines {
   int64_t (*step)(void *user, const char *line);
@@ -106,7 +106,7 @@ fn_status fn_report_trim(const char *path, int64_t resumed_step,
 
 void fn_report_forget(const char *path) {
   char aside[4200];
-  if (aside_path(path, aside, sizeof aside)) unlink(aside);
+  if (path[0] && aside_path(path, aside, sizeof aside)) unlink(aside);
 }
 
 fn_status fn_report_append(const char *path, FILE **file) {

@@ -21,12 +21,13 @@ char *fn_report_time(const char *format, char *buffer, size_t size);
 #define FN_NO_STEP INT64_MIN
 
 /** Keep the lines of a text file whose step is at most resumed_step. Later ones wait in a hidden
- *  file beside it and come back when a later start goes on from a later state without having logged
- *  those steps again. A last line without its end (torn by a kill) goes. The file is replaced only
- *  if something changes. A missing file is fine. */
+ *  file beside it until fn_report_forget(), and come back when before that a start goes on from a
+ *  later state without having logged those steps again. A last line without its end (torn by a
+ *  kill) goes. The file is replaced only if something changes. A missing file is fine. */
 fn_status fn_report_trim(const char *path, int64_t resumed_step,
                          int64_t (*step)(void *user, const char *line), void *user);
-/** The run is done: lines that wait beside `path` are not needed any more. */
+/** Lines that wait beside `path` are of a past that is over: the run wrote a state since it went
+ *  back, or is done. `path` may be "". */
 void fn_report_forget(const char *path);
 /** Open for appending, one line at a time. */
 fn_status fn_report_append(const char *path, FILE **file);
