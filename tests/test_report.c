@@ -279,6 +279,8 @@ static void rows_of_a_state_taken_after_all_come_back(void **state) {
   play(parts, 0, 13);
   play_start(parts, 10, 10, false);
   play_start(parts, 5, 7, false);
+  append(parts, "steps.csv", "8,2,3,0.1\n"); // damaged in whatever way
+  append(parts, "metrics.csv", "2\n");
   play_start(parts, 0, 0, false); // even before the first state
   char *cut = content(parts, "metrics.csv");
   assert_int_equal(cut[strcspn(cut, "\n") + 1], '\0'); // the header alone

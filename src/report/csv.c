@@ -20,6 +20,13 @@ typedef struct table {
   bool seen_header, foreign;
 } table;
 
+static int commas(const char *line) {
+  int count = 0;
+  for (; (line = strchr(line, ',')); line++)
+    count++;
+  return count;
+}
+
 static int64_t step_of_row(void *user, const char *line) {
   table *t = user;
   if (!t->seen_header) {
@@ -28,13 +35,12 @@ static int64_t step_of_row(void *user, const char *line) {
     return FN_NO_STEP;
   }
   if (t->foreign) return FN_NO_STEP;
+  if (commas(line) != commas(t->header)) return FN_NO_LINE; // torn, or two in one
   const char *field = line;
-  for (int i = 0; i < t->column && field; i++) {
-    field = strchr(field, ',');
-    if (field) field++;
-  }
-  const int64_t step = field ? strtoll(field, NULL, 10) : INT64_MAX; // no row of ours
-  const int64_t epoch = strtoll(line, NULL, 10);                     // of metrics.csv
+  for (int i = 0; i < t->column; i++)
+    field = strchr(field, ',') + 1;
+  const int64_t step = strtoll(field, NULL, 10);
+  const int64_t epoch = strtoll(line, NULL, 10); // of metrics.csv
   if (step <= t->resumed && epoch > t->last_epoch) t->last_epoch = epoch;
   return step;
 }

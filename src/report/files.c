@@ -47,6 +47,7 @@ static bool aside_path(const char *path, char *aside, size_t size) {
 
 static void sort_line(lines *l, const char *line) {
   const int64_t step = l->step(l->user, line);
+  if (step == FN_NO_LINE) return;
   const bool stays = step == FN_NO_STEP || step <= l->resumed;
   fn_text_add(stays ? &l->file : &l->ahead, "%s\n", line);
   if (step == FN_NO_STEP) return;
@@ -57,7 +58,7 @@ static void sort_line(lines *l, const char *line) {
 /** A line that an earlier start set aside; what the file has of the same steps is newer. */
 static void sort_aside(lines *l, const char *line) {
   const int64_t step = l->step(l->user, line);
-  if (step <= l->kept || (step > l->resumed && step <= l->dropped)) return;
+  if (step == FN_NO_LINE || step <= l->kept || (step > l->resumed && step <= l->dropped)) return;
   fn_text_add(step <= l->resumed ? &l->file : &l->ahead, "%s\n", line);
 }
 

@@ -19,6 +19,8 @@ char *fn_report_time(const char *format, char *buffer, size_t size);
 
 /** A line that belongs to no step: it stays. */
 #define FN_NO_STEP INT64_MIN
+/** A line that is damaged: it goes. */
+#define FN_NO_LINE INT64_MAX
 
 /** Keep the lines of a text file whose step is at most resumed_step. Later ones wait in a hidden
  *  file beside it until fn_report_forget(), and come back when before that a start goes on from a
