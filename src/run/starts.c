@@ -142,7 +142,10 @@ void fn_starts_settle(const char *folder, const char *path) {
   entry *found = find(&s, &e);
   if (!found || found->starts <= 0) return;
   found->starts--;
-  if (found->starts == 0) *found = s.entry[--s.count];
+  if (found->starts == 0) { // the others stay in their order
+    const entry *end = &s.entry[s.count--];
+    memmove(found, found + 1, (size_t)(end - found - 1) * sizeof *found);
+  }
   if (s.count == 0) {
     fn_starts_forget(folder);
   } else if (write_starts(folder, &s) != FN_OK) {
