@@ -121,11 +121,33 @@ static void text_becomes_utf8(void **state) {
   }
 }
 
+/* A clock that is set does not matter: waits end by fn_clock(), whose seconds are those since the
+ * machine was started, a time long past for the clock on the wall. */
+static void conditions_wait_by_the_monotonic_clock(void **state) {
+  (void)state;
+  pthread_cond_t condition;
+  pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  fn_cond_init(&condition);
+  pthread_mutex_lock(&lock);
+  int waits = 0;
+  const double end = fn_clock() + 0.1;
+  for (; fn_clock() < end; waits++)
+    fn_cond_wait_until(&condition, &lock, end);
+  assert_in_range(waits, 1, 9); // a wait may end for no reason, but not each
+  assert_true(fn_clock() < end + 60);
+  pthread_mutex_unlock(&lock);
+  pthread_cond_destroy(&condition);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(philox_known_answers),     cmocka_unit_test(normal_moments),
-      cmocka_unit_test(shuffle_is_a_permutation), cmocka_unit_test(closest_name),
-      cmocka_unit_test(crc32_is_that_of_zlib),    cmocka_unit_test(text_becomes_utf8),
+      cmocka_unit_test(philox_known_answers),
+      cmocka_unit_test(normal_moments),
+      cmocka_unit_test(shuffle_is_a_permutation),
+      cmocka_unit_test(closest_name),
+      cmocka_unit_test(crc32_is_that_of_zlib),
+      cmocka_unit_test(text_becomes_utf8),
+      cmocka_unit_test(conditions_wait_by_the_monotonic_clock),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

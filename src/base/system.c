@@ -60,6 +60,21 @@ int fn_thread_start(pthread_t *thread, void *(*run)(void *), void *argument) {
   return error;
 }
 
+void fn_cond_init(pthread_cond_t *condition) {
+  pthread_condattr_t attributes;
+  pthread_condattr_init(&attributes);
+  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC); // that of fn_clock()
+  pthread_cond_init(condition, &attributes);
+  pthread_condattr_destroy(&attributes);
+}
+
+void fn_cond_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, double when) {
+  const double end = when < 1e15 ? when : 1e15; // far beyond any clock, within time_t
+  const struct timespec time = {.tv_sec = (time_t)end,
+                                .tv_nsec = (long)(1e9 * (end - (double)(time_t)end))};
+  pthread_cond_timedwait(condition, mutex, &time);
+}
+
 int fn_cores_online(void) {
   const long cores = sysconf(_SC_NPROCESSORS_ONLN);
   return cores > 0 ? (int)cores : 1;
@@ -68,6 +83,12 @@ int fn_cores_online(void) {
 double fn_clock(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+double fn_time_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 

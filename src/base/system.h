@@ -24,10 +24,18 @@ void fn_thread_unpin(void);
  *  thread's own doing (SIGBUS of a file that shrank, SIGSEGV ...). 0, or an error of
  *  pthread_create(). */
 int fn_thread_start(pthread_t *thread, void *(*run)(void *), void *argument);
+/** Initialise a condition whose waits end by fn_clock(): when the wall clock is set, none is held
+ * up or ended. pthread_cond_destroy() as usual. */
+void fn_cond_init(pthread_cond_t *condition);
+/** Wait for a condition of fn_cond_init(), until fn_clock() is `when` at the latest. As any such
+ *  wait it may end for no reason. `mutex` is held before and after. */
+void fn_cond_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, double when);
 /** Cores of the machine that are online. */
 int fn_cores_online(void);
 /** Monotonic seconds. */
 double fn_clock(void);
+/** Seconds since 1970, which jump when the clock is set: for people and for files. */
+double fn_time_now(void);
 /** Seconds since the process was started, to a hundredth; 0 when unknown. */
 double fn_process_age(void);
 /** Peak and current resident memory of this process, bytes; 0 when unknown. */

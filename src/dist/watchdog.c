@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "base/system.h"
@@ -180,13 +179,8 @@ static void *watch(void *argument) {
       judge(w);
     }
     round = fn_clock();
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    const double nanoseconds = (double)until.tv_nsec + 1e9 * w->interval;
-    until.tv_sec += (time_t)(nanoseconds / 1e9);
-    until.tv_nsec = (long)(nanoseconds - 1e9 * (double)(time_t)(nanoseconds / 1e9));
     pthread_mutex_lock(&w->lock);
-    if (!w->stop) pthread_cond_timedwait(&w->wake, &w->lock, &until);
+    if (!w->stop) fn_cond_wait_until(&w->wake, &w->lock, round + w->interval);
   }
   pthread_mutex_unlock(&w->lock);
   return NULL;
@@ -223,7 +217,7 @@ fn_status fn_watchdog_start(const fn_dist *dist, double timeout, fn_watchdog **w
   fn_status status = prepare(w);
   if (status == FN_OK) {
     pthread_mutex_init(&w->lock, NULL);
-    pthread_cond_init(&w->wake, NULL);
+    fn_cond_init(&w->wake);
     if (fn_thread_start(&w->thread, watch, w) == 0) return FN_OK;
     status = fn_error_set(FN_ERR_INTERNAL, __FILE__, __LINE__, "no thread for the watchdog");
   }

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -36,12 +35,6 @@ struct fn_beat {
   const char *state;
   int exit_code; // -1: none yet
 };
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_REALTIME, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- the file -------------------------------------------------------------------------------- */
 
@@ -82,7 +75,7 @@ static void compose(const fn_beat *b, fn_text *text) {
   add_integer(text, "ranks", b->ranks);
   add_words(text, "version", fn_version());
   add_time(text, "started", b->started);
-  add_time(text, "updated", now());
+  add_time(text, "updated", fn_time_now());
   add_number(text, "interval", b->interval);
   add_integer(text, "resumed_step", b->resumed_step);
   add_integer(text, "epochs", b->epochs);
@@ -142,11 +135,8 @@ static void *beat(void *argument) {
     pthread_mutex_unlock(&b->lock);
     put(b, &text);
     fn_text_free(&text);
-    const double until = fn_clock() + b->interval;
-    const struct timespec wake = {.tv_sec = (time_t)until,
-                                  .tv_nsec = (long)(1e9 * (until - (double)(time_t)until))};
     pthread_mutex_lock(&b->lock);
-    if (!b->stop) pthread_cond_timedwait(&b->wake, &b->lock, &wake);
+    if (!b->stop) fn_cond_wait_until(&b->wake, &b->lock, fn_clock() + b->interval);
   }
   pthread_mutex_unlock(&b->lock);
   return NULL;
@@ -183,7 +173,7 @@ fn_status fn_beat_start(const fn_run *run, double interval, int ranks, int64_t r
   b->epochs = run->train.epochs;
   b->resumed_step = resumed_step;
   b->progress.step = resumed_step;
-  b->started = now();
+  b->started = fn_time_now();
   b->warnings = warnings;
   find_machine(b->machine, sizeof b->machine);
   find_job(b->job, sizeof b->job);
@@ -191,11 +181,7 @@ fn_status fn_beat_start(const fn_run *run, double interval, int ranks, int64_t r
   b->state = "running";
   b->exit_code = -1;
   pthread_mutex_init(&b->lock, NULL);
-  pthread_condattr_t monotonic; // a clock that is set back must not keep the thread asleep
-  pthread_condattr_init(&monotonic);
-  pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-  pthread_cond_init(&b->wake, &monotonic);
-  pthread_condattr_destroy(&monotonic);
+  fn_cond_init(&b->wake);
   if (fn_thread_start(&b->thread, beat, b) != 0) {
     pthread_mutex_destroy(&b->lock);
     pthread_cond_destroy(&b->wake);
@@ -209,7 +195,7 @@ fn_status fn_beat_start(const fn_run *run, double interval, int ranks, int64_t r
 void fn_beat_progress(fn_beat *b, const fn_progress_event *event) {
   if (!b) return;
   pthread_mutex_lock(&b->lock);
-  if (event->step > b->progress.step) b->stepped = now();
+  if (event->step > b->progress.step) b->stepped = fn_time_now();
   b->progress = *event;
   pthread_mutex_unlock(&b->lock);
 }

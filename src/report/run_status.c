@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "base/system.h"
 #include "config/options.h"
@@ -17,12 +16,6 @@
 #include "run/folder_lock.h"
 
 enum { PATH_SIZE = 4096 };
-
-double fn_time_now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_REALTIME, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 const char *fn_run_state_name(fn_run_state state) {
   static const char *const names[FN_RUN_STATES] = {"never started", "running", "finished",

@@ -60,9 +60,6 @@ typedef struct fn_run_list {
  *  @return FN_ERR_CONFIG when path is not a folder */
 fn_status fn_run_list_add(fn_arena *arena, const char *path, fn_run_list *list);
 
-/** Seconds since 1970. */
-double fn_time_now(void);
-
 /* ---- for people, and for programs ------------------------------------------------------------ */
 
 /** A table with a line per run, with colours for a terminal if `colours`. */

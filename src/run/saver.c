@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "base/system.h"
@@ -70,11 +69,6 @@ static void write_state(fn_saver *s, const fn_state *state) {
   pthread_cond_broadcast(&s->changed);
 }
 
-static void wait_until(fn_saver *s, double when) {
-  const struct timespec time = {(time_t)when, (long)(1e9 * (when - floor(when)))};
-  pthread_cond_timedwait(&s->changed, &s->lock, &time);
-}
-
 static void *write_snapshots(void *argument) {
   fn_saver *s = argument;
   fn_thread_unpin();
@@ -85,7 +79,7 @@ static void *write_snapshots(void *argument) {
     else if (s->quit)
       break;
     else if (s->phase == FAILED)
-      wait_until(s, s->retry_at);
+      fn_cond_wait_until(&s->changed, &s->lock, s->retry_at);
     else
       pthread_cond_wait(&s->changed, &s->lock);
   }
@@ -111,12 +105,8 @@ fn_status fn_saver_create(const fn_run *run, const fn_state *state, bool backgro
   s->run = run;
   s->told = told;
   s->user = user;
-  pthread_condattr_t monotonic; // as fn_clock()
-  pthread_condattr_init(&monotonic);
-  pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
   pthread_mutex_init(&s->lock, NULL);
-  pthread_cond_init(&s->changed, &monotonic);
-  pthread_condattr_destroy(&monotonic);
+  fn_cond_init(&s->changed);
   fn_status status = background ? fn_snapshot_create(run, state, &s->snapshot) : FN_OK;
   if (status == FN_OK && background) status = start_thread(s);
   if (status != FN_OK) {

@@ -156,12 +156,7 @@ static void *keep_alive(void *user) {
     for (const held *h = claims->first; h; h = h->next)
       futimens(h->file, NULL); // the clock of the file server
     const double pause = claims->lease / 4 > 0.02 ? claims->lease / 4 : 0.02;
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    const double ends = (double)until.tv_sec + 1e-9 * (double)until.tv_nsec + pause;
-    until.tv_sec = (time_t)ends;
-    until.tv_nsec = (long)(1e9 * (ends - (double)until.tv_sec));
-    pthread_cond_timedwait(&claims->wake, &claims->lock, &until);
+    fn_cond_wait_until(&claims->wake, &claims->lock, fn_clock() + pause);
   }
   pthread_mutex_unlock(&claims->lock);
   return NULL;
@@ -185,11 +180,7 @@ fn_status fn_sweep_claims_create(const char *folder, double lease, fn_sweep_clai
     FN_FAIL(FN_ERR_CONFIG, "path too long: %.100s...", folder);
   }
   pthread_mutex_init(&c->lock, NULL);
-  pthread_condattr_t monotonic; // a clock that is set back must not keep the thread asleep
-  pthread_condattr_init(&monotonic);
-  pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-  pthread_cond_init(&c->wake, &monotonic);
-  pthread_condattr_destroy(&monotonic);
+  fn_cond_init(&c->wake);
   *claims = c;
   return FN_OK;
 }

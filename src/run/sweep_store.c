@@ -279,9 +279,7 @@ static fn_status end(fn_sweep_store *store, fn_status status) {
 
 /** Write one event to the disk and take it in. Between begin() and end(). */
 static fn_status append(fn_sweep_store *store, fn_sweep_record *record) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  record->time = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+  record->time = fn_time_now();
   fn_text line = {0};
   if (store->torn) fn_text_add(&line, "\n"); // close what a killed writer left
   fn_sweep_record_write(record, &line);
