@@ -92,23 +92,33 @@ double fn_time_now(void) {
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-double fn_process_age(void) {
-  FILE *file = fopen("/proc/self/stat", "r");
-  if (!file) return 0;
-  char line[1024];
-  const size_t length = fread(line, 1, sizeof line - 1, file);
+/** First line of a file without its end; "" when there is none. */
+static void first_line(const char *path, char *text, size_t size) {
+  text[0] = '\0';
+  FILE *file = fopen(path, "r");
+  if (!file) return;
+  if (!fgets(text, (int)size, file)) text[0] = '\0';
+  text[strcspn(text, "\n")] = '\0';
   fclose(file);
-  line[length] = '\0';
-  // Field 22, clock ticks after boot. The second field, a name in brackets, may hold anything.
-  const char *rest = strrchr(line, ')');
-  unsigned long long ticks;
+}
+
+long long fn_process_start(long long process) {
+  char path[64], line[1024];
+  snprintf(path, sizeof path, "/proc/%lld/stat", process);
+  first_line(path, line, sizeof line);
+  // Field 22. The second one, a name in brackets, may hold anything.
+  const char *at = strrchr(line, ')');
+  for (int field = 2; at && field < 22; field++) {
+    at = strchr(at, ' ');
+    if (at) at++;
+  }
+  return at ? strtoll(at, NULL, 10) : 0;
+}
+
+double fn_process_age(void) {
+  const long long ticks = fn_process_start(getpid());
   struct timespec now;
-  if (!rest ||
-      sscanf(rest + 1,
-             " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
-             &ticks) != 1 ||
-      clock_gettime(CLOCK_BOOTTIME, &now) != 0)
-    return 0;
+  if (ticks <= 0 || clock_gettime(CLOCK_BOOTTIME, &now) != 0) return 0;
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec -
          (double)ticks / (double)sysconf(_SC_CLK_TCK);
 }
@@ -187,6 +197,10 @@ const char *fn_host_name(void) {
   static char name[256];
   if (!name[0] && gethostname(name, sizeof name - 1) != 0) strcpy(name, "localhost");
   return name;
+}
+
+void fn_boot_id(char *text, size_t size) {
+  first_line("/proc/sys/kernel/random/boot_id", text, size);
 }
 
 bool fn_file_exists(const char *path) {

@@ -38,6 +38,9 @@ double fn_clock(void);
 double fn_time_now(void);
 /** Seconds since the process was started, to a hundredth; 0 when unknown. */
 double fn_process_age(void);
+/** When a process of this machine was started, in ticks since the machine was; 0: there is no such
+ *  process. */
+long long fn_process_start(long long process);
 /** Peak and current resident memory of this process, bytes; 0 when unknown. */
 size_t fn_memory_peak(void);
 size_t fn_memory_now(void);
@@ -47,6 +50,9 @@ size_t fn_memory_limit(void);
 /** Pages that this process touched for the first time so far (minor faults). */
 int64_t fn_page_faults(void);
 const char *fn_host_name(void);
+/** What tells two machines of one name apart: the kernel's identity since it was started, 36
+ *  characters; "" when unknown. */
+void fn_boot_id(char *text, size_t size);
 
 bool fn_file_exists(const char *path);
 bool fn_is_directory(const char *path);

@@ -144,15 +144,6 @@ static void *beat(void *argument) {
 
 /* ---- notes ----------------------------------------------------------------------------------- */
 
-/** What tells two machines of one name apart: the kernel's identity since it was started. */
-static void find_machine(char *text, size_t size) {
-  text[0] = '\0';
-  FILE *file = fopen("/proc/sys/kernel/random/boot_id", "r");
-  if (!file) return;
-  if (fgets(text, (int)size, file)) text[strcspn(text, "\n")] = '\0';
-  fclose(file);
-}
-
 static void find_job(char *text, size_t size) {
   const char *const variables[] = {"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID"};
   const char *id = NULL;
@@ -175,7 +166,7 @@ fn_status fn_beat_start(const fn_run *run, double interval, int ranks, int64_t r
   b->progress.step = resumed_step;
   b->started = fn_time_now();
   b->warnings = warnings;
-  find_machine(b->machine, sizeof b->machine);
+  fn_boot_id(b->machine, sizeof b->machine);
   find_job(b->job, sizeof b->job);
   b->loss = b->lr = b->samples_per_second = b->train_loss = b->validation_loss = (double)NAN;
   b->state = "running";

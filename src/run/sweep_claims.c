@@ -50,29 +50,6 @@ typedef struct worker {
 /* ---- who we are --------------------------------------------------------------------------------
  */
 
-static void first_line(const char *path, char *text, size_t size) {
-  FILE *file = fopen(path, "r");
-  text[0] = '\0';
-  if (!file) return;
-  if (!fgets(text, (int)size, file)) text[0] = '\0';
-  text[strcspn(text, "\n")] = '\0';
-  fclose(file);
-}
-
-/** When a process was started, in ticks since the machine was; 0: there is no such process. */
-static long long start_of(long long process) {
-  char path[64], line[1024];
-  snprintf(path, sizeof path, "/proc/%lld/stat", process);
-  first_line(path, line, sizeof line);
-  // Field 22; the name in field 2 may hold blanks and parentheses.
-  char *at = strrchr(line, ')');
-  for (int field = 2; at && field < 22; field++) {
-    at = strchr(at, ' ');
-    if (at) at++;
-  }
-  return at ? strtoll(at, NULL, 10) : 0;
-}
-
 static long long number_of(const char *variable) {
   const char *text = getenv(variable);
   return text ? strtoll(text, NULL, 10) : 0;
@@ -81,10 +58,10 @@ static long long number_of(const char *variable) {
 static void identify(worker *w) {
   *w = (worker){.process = getpid()};
   snprintf(w->host, sizeof w->host, "%s", fn_host_name());
-  first_line("/proc/sys/kernel/random/boot_id", w->boot, sizeof w->boot);
+  fn_boot_id(w->boot, sizeof w->boot);
   const ssize_t length = readlink("/proc/self/ns/pid", w->space, sizeof w->space - 1);
   w->space[length > 0 ? length : 0] = '\0';
-  w->start = start_of(w->process);
+  w->start = fn_process_start(w->process);
   const char *job = getenv("SLURM_JOB_ID"), *array = getenv("SLURM_ARRAY_JOB_ID"),
              *task = getenv("SLURM_ARRAY_TASK_ID");
   if (array && task)
@@ -356,7 +333,7 @@ static bool may_live(const fn_sweep_claims *claims, int file) {
   const bool here = it.boot[0] && strcmp(it.boot, us.boot) == 0;
   if (here && answered) return false; // one kernel: a free lock has no holder
   if (here && strcmp(it.space, us.space) == 0)
-    return start_of(it.process) != 0 && start_of(it.process) == it.start;
+    return fn_process_start(it.process) != 0 && fn_process_start(it.process) == it.start;
   if (it.job[0] && strcmp(it.job, us.job) == 0 && us.restart > it.restart) return false;
   return age_of(claims, file) < claims->lease;
 }
