@@ -21,6 +21,7 @@
 #include "base/system.h"
 #include "report/drawing.h"
 #include "report/event.pb-c.h"
+#include "report/page.h"
 #include "report/plot.h"
 #include "report/report.h"
 #include "report/sinks.h"
@@ -438,6 +439,18 @@ static void tables_go_on_after_a_full_disk(void **state) {
   remove_tree(folder);
 }
 
+/* No section may rely on there being a text. */
+static void a_page_without_memory_is_incomplete(void **state) {
+  (void)state;
+  char folder[64];
+  strcpy(folder, temporary_folder());
+  const char *const folders[] = {folder, folder};
+  fn_text html = {.incomplete = true};
+  assert_int_equal(fn_page_write(folders, 2, "title", &html), FN_OK);
+  assert_true(html.incomplete && !html.data);
+  remove_tree(folder);
+}
+
 static void tables_hold_exact_values(void **state) {
   (void)state;
   char text[40];
@@ -745,6 +758,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(an_epoch_ended_twice_is_logged_once),
       cmocka_unit_test(a_run_survives_an_unwritable_folder),
       cmocka_unit_test(tables_go_on_after_a_full_disk),
+      cmocka_unit_test(a_page_without_memory_is_incomplete),
       cmocka_unit_test(tables_hold_exact_values),
       cmocka_unit_test(progress_line_counts_down),
       cmocka_unit_test(color_maps_order_values_by_lightness),

@@ -271,6 +271,11 @@ fn_status fn_file_replace(const char *path, const void *bytes, size_t count) {
   return fn_file_sync(slash ? folder : ".");
 }
 
+fn_status fn_file_replace_text(const char *path, const fn_text *text) {
+  FN_CHECK(!text->incomplete, FN_ERR_MEMORY, "out of memory for what goes into %s", path);
+  return fn_file_replace(path, text->data ? text->data : "", text->length);
+}
+
 fn_status fn_file_read(const char *path, char **bytes, size_t *count) {
   *bytes = NULL;
   FILE *file = fopen(path, "rb");

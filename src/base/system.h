@@ -8,6 +8,8 @@
 
 #include <fieldnet/fieldnet.h>
 
+#include "base/text.h"
+
 /** allowed[c] := 1 for each core c < count that this process may run on (its affinity mask), else
  * 0. */
 void fn_cores_allowed(unsigned char *allowed, int count);
@@ -60,6 +62,8 @@ bool fn_is_directory(const char *path);
 fn_status fn_make_directories(const char *path);
 /** Write all bytes to a temporary name beside path, flush to disk, rename, flush the directory. */
 fn_status fn_file_replace(const char *path, const void *bytes, size_t count);
+/** fn_file_replace() with a text; FN_ERR_MEMORY, and the file stays, when it is incomplete. */
+fn_status fn_file_replace_text(const char *path, const fn_text *text);
 /** Whole file, NUL-terminated, malloc'ed; *count may be NULL. */
 fn_status fn_file_read(const char *path, char **bytes, size_t *count);
 /** Flush a written file, or a directory entry, to disk. */

@@ -54,14 +54,11 @@ static void add_time(fn_text *text, const char *key, double value) {
 
 static void add_words(fn_text *text, const char *key, const char *words) {
   fn_text_add(text, "  \"%s\": ", key);
-  fn_text clean = {0}; // the file is read back as YAML, which refuses some bytes
-  fn_text_add_utf8(&clean, words);
-  if (clean.data)
-    fn_text_add_json(text, clean.data);
+  if (words[0])
+    fn_text_add_json_utf8(text, words); // the file is read back as YAML, which refuses some bytes
   else
     fn_text_add(text, "null");
   fn_text_add(text, ",\n");
-  fn_text_free(&clean);
 }
 
 /** With the lock held. */
@@ -92,14 +89,14 @@ static void compose(const fn_beat *b, fn_text *text) {
   add_integer(text, "warnings", b->warnings);
   add_words(text, "message", b->message);
   if (b->exit_code >= 0) add_integer(text, "exit_code", b->exit_code);
-  text->data[text->length - 2] = '\n'; // the last comma
-  text->data[text->length - 1] = '}';
-  fn_text_add(text, "\n");
+  fn_text_cut(text, text->length - 2); // the last comma
+  fn_text_add(text, "\n}\n");
 }
 
 /** The temporary names are fixed: only this process, which has the folder's lock, writes here, and
  *  what a kill leaves of one is overwritten by the next start. */
 static fn_status replace(const fn_beat *b, const char *temporary, const fn_text *text) {
+  FN_CHECK(!text->incomplete, FN_ERR_MEMORY, "out of memory for %s", b->path);
   const int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   FN_CHECK(fd >= 0, FN_ERR_DATA, "cannot create %s: %s", temporary, strerror(errno));
   size_t done = 0;
@@ -120,7 +117,7 @@ static fn_status replace(const fn_beat *b, const char *temporary, const fn_text 
 
 /** Trouble is told once, and tried again the next time. */
 static void put(const fn_beat *b, const fn_text *text) {
-  if (!text->data || replace(b, b->temporary, text) == FN_OK) return;
+  if (replace(b, b->temporary, text) == FN_OK) return;
   fn_log_once(FN_WARN, "the run cannot be watched for now: %s", fn_error_message());
   fn_error_clear();
 }
@@ -221,7 +218,7 @@ void fn_beat_message(fn_beat *b, const char *text, bool final) {
   pthread_mutex_unlock(&b->lock);
   // By a name of its own, for the thread may be writing; without a message, for the caller is the
   // log; and the message that ends the run must stay.
-  if (final && file.data) {
+  if (final) {
     char message[MESSAGE_SIZE], temporary[PATH_SIZE + 8];
     snprintf(message, sizeof message, "%s", fn_error_message());
     snprintf(temporary, sizeof temporary, "%s.end", b->temporary);

@@ -73,10 +73,6 @@ static void each_line(lines *l, char *bytes, size_t count, void (*sort)(lines *,
   }
 }
 
-static fn_status replace(const char *path, const fn_text *text) {
-  return fn_file_replace(path, text->data ? text->data : "", text->length);
-}
-
 fn_status fn_report_trim(const char *path, int64_t resumed_step,
                          int64_t (*step)(void *user, const char *line), void *user) {
   char aside[4200];
@@ -95,8 +91,8 @@ fn_status fn_report_trim(const char *path, int64_t resumed_step,
     if (count > 0) each_line(&l, waiting, waiting_count, sort_aside);
     // What leaves the file is first written beside it; what comes back leaves there at the next
     // start.
-    if (l.dropped != FN_NO_STEP) status = replace(aside, &l.ahead);
-    if (status == FN_OK && l.file.length != count) status = replace(path, &l.file);
+    if (l.dropped != FN_NO_STEP) status = fn_file_replace_text(aside, &l.ahead);
+    if (status == FN_OK && l.file.length != count) status = fn_file_replace_text(path, &l.file);
   }
   fn_text_free(&l.file);
   fn_text_free(&l.ahead);
@@ -116,8 +112,10 @@ fn_status fn_report_append(const char *path, FILE **file) {
   return FN_OK;
 }
 
-fn_status fn_report_put(FILE *file, const char *path, const char *text) {
-  const bool written = fputs(text, file) != EOF && fflush(file) == 0;
+fn_status fn_report_put(FILE *file, const char *path, const fn_text *text) {
+  FN_CHECK(!text->incomplete, FN_ERR_MEMORY, "out of memory for a line of %s", path);
+  const bool written =
+      fwrite(text->data, 1, text->length, file) == text->length && fflush(file) == 0;
   FN_CHECK(written, FN_ERR_DATA, "cannot write %s: %s", path, strerror(errno));
   return FN_OK;
 }

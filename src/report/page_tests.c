@@ -154,5 +154,5 @@ void fn_page_tests(const fn_page *page, fn_text *html) {
   if (any)
     fn_page_spectra(page, html);
   else
-    html->data[html->length = start] = '\0';
+    fn_text_cut(html, start);
 }

@@ -33,8 +33,9 @@ fn_status fn_report_trim(const char *path, int64_t resumed_step,
 void fn_report_forget(const char *path);
 /** Open for appending, one line at a time. */
 fn_status fn_report_append(const char *path, FILE **file);
-/** Write text and hand it to the system; FN_ERR_DATA naming `path` on failure. */
-fn_status fn_report_put(FILE *file, const char *path, const char *text);
+/** Write text and hand it to the system; FN_ERR_DATA naming `path` on failure, FN_ERR_MEMORY and
+ *  nothing written when the text is incomplete. */
+fn_status fn_report_put(FILE *file, const char *path, const fn_text *text);
 
 /* ---- tables: steps.csv, a row per logged step; metrics.csv, a row per epoch
  * ------------------------ */

@@ -137,8 +137,7 @@ static fn_status deliver(bench *b) {
   fn_text text = {0};
   fn_bench_write_json(b, &text);
   fn_status status = text.data ? FN_OK : FN_ERR_MEMORY;
-  if (status == FN_OK && b->options->json)
-    status = fn_file_replace(b->options->json, text.data, text.length);
+  if (status == FN_OK && b->options->json) status = fn_file_replace_text(b->options->json, &text);
   char *before = NULL;
   if (status == FN_OK && b->options->compare) {
     status = fn_file_read(b->options->compare, &before, NULL);

@@ -342,7 +342,7 @@ static fn_status write_json(bench *b) {
     }
   }
   fn_text_add(&text, "]}\n");
-  const fn_status status = fn_file_replace(b->options->json, text.data, text.length);
+  const fn_status status = fn_file_replace_text(b->options->json, &text);
   fn_text_free(&text);
   return status;
 }

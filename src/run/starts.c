@@ -72,7 +72,7 @@ static fn_status write_starts(const char *folder, const starts *s) {
   for (int i = 0; i < s->count; i++)
     fn_text_add(&text, "%s %" PRId64 " %" PRId64 "\n", s->entry[i].name, s->entry[i].time,
                 s->entry[i].starts);
-  fn_status status = fn_file_replace(path, text.data ? text.data : "", text.length);
+  fn_status status = fn_file_replace_text(path, &text);
   fn_text_free(&text);
   return status == FN_OK ? FN_OK : FN_ERR_CHECKPOINT;
 }
