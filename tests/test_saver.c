@@ -140,7 +140,6 @@ static void states_are_of_their_moment(void **state) {
     set_all(t, 100);
   }
   assert_int_equal(fn_saver_wait(t->saver), FN_OK);
-  assert_false(fn_saver_busy(t->saver));
   assert_int_equal(t->good, 3);
   assert_string_equal(t->last.path, at("state_3.h5"));
   assert_true(t->last.seconds > 0 && t->last.snapshot > 0);

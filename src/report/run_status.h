@@ -46,9 +46,6 @@ typedef struct fn_run_status {
  *          holds what the others tell */
 fn_status fn_run_status_read(const char *folder, double now, fn_run_status *status);
 
-/** Whether the folder itself is that of a run. */
-bool fn_is_run_folder(const char *folder);
-
 /** Folders of runs, in memory of `arena`. */
 typedef struct fn_run_list {
   char **folder;

@@ -36,6 +36,11 @@ struct fn_saver {
   fn_save_result result;
 };
 
+/** Whether a write is under way. The lock is held. */
+static bool is_busy(const fn_saver *s) {
+  return s->phase == ASKED || s->phase == WRITES;
+}
+
 /* ---- writing --------------------------------------------------------------------------------- */
 
 static fn_status write_files(const fn_saver *s, const fn_state *state) {
@@ -128,7 +133,7 @@ static void tell(fn_saver *s) {
 }
 
 static void wait_for_writer(fn_saver *s) {
-  while (s->phase == ASKED || s->phase == WRITES)
+  while (is_busy(s))
     pthread_cond_wait(&s->changed, &s->lock);
 }
 
@@ -194,20 +199,13 @@ fn_status fn_saver_wait(fn_saver *saver) {
   return failed ? fn_error_set(result.status, __FILE__, __LINE__, "%s", result.message) : FN_OK;
 }
 
-bool fn_saver_busy(fn_saver *saver) {
-  pthread_mutex_lock(&saver->lock);
-  const bool busy = saver->phase == ASKED || saver->phase == WRITES;
-  pthread_mutex_unlock(&saver->lock);
-  return busy;
-}
-
 bool fn_saver_retry_due(const fn_saver *saver) {
   return !saver->snapshot && saver->phase == FAILED && fn_clock() >= saver->retry_at;
 }
 
 double fn_saver_foretell(fn_saver *saver) {
   pthread_mutex_lock(&saver->lock);
-  const bool busy = saver->phase == ASKED || saver->phase == WRITES;
+  const bool busy = is_busy(saver);
   const double longest = fmax(saver->longest, busy ? fn_clock() - saver->since : 0);
   pthread_mutex_unlock(&saver->lock);
   return (busy ? 3 : 2) * longest;
