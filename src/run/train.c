@@ -615,7 +615,6 @@ static fn_status train(fn_session *s) {
 }
 
 static void release(fn_session *s) {
-  fn_saver_destroy(s->saver);
   free(s->start);
   fn_session_arrays_destroy(s);
   fn_watchdog_stop(s->watchdog);
