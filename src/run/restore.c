@@ -89,7 +89,13 @@ static fn_status choose_state(const fn_run *run, char **path, bool *foreign) {
     *path = NULL;
     return status;
   }
-  if (*path) return fn_starts_choose(run, path);
+  if (*path) {
+    const fn_status status = fn_starts_choose(run, path);
+    if (status == FN_OK) return FN_OK;
+    free(*path);
+    *path = NULL;
+    return status;
+  }
   // Going on with this folder's own run comes before a foreign starting point.
   if (!run->train.load_state || !run->train.load_state[0]) return FN_OK;
   FN_CHECK(fn_file_exists(run->train.load_state), FN_ERR_CHECKPOINT, "%s: state %s does not exist",

@@ -201,8 +201,8 @@ static fn_status prepare(fn_sweep_claims *claims, const char *path, bool outside
   fn_text text = {0};
   describe(&w, &text);
   *file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  bool good = *file >= 0 && write(*file, text.data, text.length) == (ssize_t)text.length &&
-              fsync(*file) == 0;
+  bool good = *file >= 0 && !text.incomplete &&
+              write(*file, text.data, text.length) == (ssize_t)text.length && fsync(*file) == 0;
   fn_text_free(&text);
   const struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
   if (good && !outside && fcntl(*file, F_SETLK, &whole) != 0) {
@@ -223,6 +223,7 @@ static fn_status prepare(fn_sweep_claims *claims, const char *path, bool outside
 
 static fn_status hold(fn_sweep_claims *claims, int64_t trial, int64_t attempt, int file) {
   held *h = malloc(sizeof *h);
+  if (!h) close(file);
   FN_CHECK(h, FN_ERR_MEMORY, "out of memory");
   *h = (held){.trial = trial, .attempt = attempt, .file = file};
   pthread_mutex_lock(&claims->lock);

@@ -283,6 +283,10 @@ static fn_status append(fn_sweep_store *store, fn_sweep_record *record) {
   fn_text line = {0};
   if (store->torn) fn_text_add(&line, "\n"); // close what a killed writer left
   fn_sweep_record_write(record, &line);
+  if (line.incomplete) {
+    fn_text_free(&line);
+    FN_FAIL(FN_ERR_MEMORY, "out of memory for a line of %s", store->path);
+  }
   const ssize_t written = write(store->file, line.data, line.length);
   const bool good = written == (ssize_t)line.length && fsync(store->file) == 0;
   fn_text_free(&line);
