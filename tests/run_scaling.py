@@ -124,6 +124,26 @@ def check_steps():
                    .step(1)["step"], 1 + 0.5 / 1200), f"{name}: time of states")
 
 
+def check_cores():
+    """One kernel that computes for a second, three at the memory's rate; no optimizer to speak of."""
+    made = {"threads": 1, "ranks": 1, "machine": {"copy_bytes_per_second": 1e10}, "modes": {"synthetic": {
+        "step": 2.0, "phases": {"optimizer": 0.0}, "optimizer_least": 0.0,
+        "kernels": [{"kernels": 1, "seconds": 1.0, "bytes": 1e6}, {"kernels": 3, "seconds": 1.0, "bytes": 1e10}]}}}
+    free = scaling.cores(made)
+    check(near(free.step(1)["step"], 2) and near(free.step(64)["step"], 2 / 64), "cores that each have their own memory")
+    bound = scaling.cores(made, node_copy=4e10, barrier=1e-3)
+    step = bound.step(16)
+    check(near(step["step"], 1 / 16 + 1 / 4 + 5 * 4e-3) and near(step["barriers"], 5 * 4e-3),
+          "four cores' worth of memory, a barrier of four levels after each of five kernels", str(step))
+    check(near(step["memory"], 1 / 4 + 3 * 4e-3), "what waits for memory", str(step))
+    made["threads"] = 2
+    try:
+        scaling.cores(made)
+        check(False, "a bench of two threads is taken for one")
+    except ValueError:
+        pass
+
+
 def check_program():
     """What the program writes today is what the tool reads; and it cuts gradients as the tool thinks."""
     with folder():
@@ -146,6 +166,10 @@ def check_program():
         write_text("other.json", "{}")
         done = subprocess.run([TOOL, "other.json"], capture_output=True, text=True)
         check(done.returncode == 2 and "fieldnet bench --json" in done.stderr, "another file is refused", done.stderr)
+        done = subprocess.run([TOOL, "one.json", "--cores", "4", "--measured", "one.json"], capture_output=True, text=True)
+        rows = re.findall(r"^\| (\d+) \|.* \| ([\d.]*) \|$", done.stdout, re.M)
+        check([row[0] for row in rows] == ["1", "2", "4"] and bool(rows[0][1]) and not rows[1][1], "cores of a measurement of today",
+              done.stdout + done.stderr)
 
 
 def check_document():
@@ -159,6 +183,6 @@ def check_document():
               done.stdout + done.stderr)
 
 
-for check_part in (check_sums, check_overlap, check_steps, check_program, check_document):
+for check_part in (check_sums, check_overlap, check_steps, check_cores, check_program, check_document):
     check_part()
 finish()

@@ -1,5 +1,6 @@
 # The batch scripts of `fieldnet job` on a SLURM cluster of two nodes: time limit, requeue, resume, lost ranks.
 . "$(dirname "$0")/train_common.sh"
+shopt -s extglob
 cluster=$(realpath "$(dirname "$0")/slurm/cluster") # the script changes its folder
 scratch=$(mktemp -d /tmp/fieldnet-slurm.XXXXXX) # short: socket names have a limit
 stop_cluster() {
@@ -20,6 +21,14 @@ export SLURM_CONF=$scratch/slurm.conf
 printf '%s\n' '#SBATCH --comment=from-the-site-file' 'export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo' >"$folder/site"
 export FIELDNET_SITE=$folder/site
 cd "$folder"
+# What the jobs said, the latest last, beside what the command at fault did.
+fail() {
+  local output
+  echo "FAILED: $*"
+  for output in $(ls -tr "$folder"/*.out "$folder"/*/*.out 2>/dev/null | tail -4); do tail -n 12 -v "$output"; done
+  tail -20 "$folder/log"
+  exit 1
+}
 make_data
 write_run "$folder/run.yaml"
 settings=(train.epochs=400 train.log_interval=1 checkpoint.every_epochs=1000 checkpoint.best=null)
@@ -31,13 +40,13 @@ wait_for() {
   until "$@"; do
     [ $SECONDS -lt $limit ] || {
       squeue
-      cat "$folder"/*/slurm-*.out | tail -30
       fail "waited in vain for $what"
     }
     sleep 0.3
   done
 }
-ended() { case $(squeue -h -j "$1" -o %T 2>/dev/null) in "" | COMPLETED | FAILED | CANCELLED | TIMEOUT | NODE_FAIL) ;; *) false ;; esac; }
+# A controller that is busy may give no answer, which says nothing of the job.
+ended() { case $(scontrol -o show job "$1" 2>/dev/null) in *JobState=@(COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL)" "*) ;; *) false ;; esac; }
 rows_beyond() { [ -f "$1/steps.csv" ] && [ "$(wc -l <"$1/steps.csv")" -gt "$2" ]; }
 
 # job FOLDER OPTION... -- key=value...: number of the job submitted
@@ -65,7 +74,7 @@ grep -q "exit code 2" "$folder/log" || fail "srun without PMIx: exit code"
 
 # A time limit of a minute, all but a few seconds of which are kept back: several starts, each put back by itself.
 FIELDNET_NODE_RANKS=2 expect 0 "long run" train 4 "$folder/run.yaml" "$folder/long" "${settings[@]}" train.epochs=1000
-own=$(job "$folder/own" --time 1 -- "${settings[@]}" train.epochs=1000 run.time_margin=52)
+own=$(job "$folder/own" --time 1 -- "${settings[@]}" train.epochs=1000 run.time_margin=46)
 wait_for 600 "the job that stops by its own clock" ended "$own"
 same_state "$folder/long/state_1000.h5" "$folder/own/state_1000.h5" "requeued by its own clock"
 same_rows "$folder/long" "$folder/own" "requeued by its own clock"

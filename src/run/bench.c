@@ -112,7 +112,7 @@ static fn_status steps_of(bench *b, fn_bench_mode mode, bench_steps *s) {
   if (!wants(b, mode)) return FN_OK;
   s->mode = mode;
   FN_TRY(fn_bench_take_steps(b, s));
-  // After the first steps: what memory these measurements take is not the steps'.
+  b->beside = true;
   if (b->machine.flops == 0) FN_TRY(fn_bench_measure_machine(b, &b->machine));
   FN_TRY(fn_bench_collect(b, s));
   fn_bench_print_steps(b, s);

@@ -136,6 +136,8 @@ typedef struct bench {
   fn_timeline *timeline; /**< NULL: none wanted */
   fn_batch random;       /**< for synthetic steps */
   bool fed;              /**< the program's inputs are those */
+  bool beside;           /**< what was timed beside the steps has taken memory of its own */
+  size_t peak;           /**< bytes resident, before that */
   bench_machine machine;
   bench_start start;
   bench_steps steps[2]; /**< full, synthetic */

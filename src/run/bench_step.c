@@ -278,6 +278,7 @@ static fn_status take_step(watch *w, bench_reader *reader) {
   FN_TRY(w->s->inference ? compute(w, batch) : training_step(w, batch));
   FN_TRY(note(b, TIMER_END));
   if (b->device) FN_TRY(divide_device_time(w));
+  if (!b->beside) b->peak = fn_memory_peak();
   if (!w->recorded) return FN_OK;
   record_buckets(w);
   fn_timeline_add(b->timeline, FN_TIMELINE_MAIN, "step", w->start, w->last, "step");
@@ -286,8 +287,9 @@ static fn_status take_step(watch *w, bench_reader *reader) {
 
 /** Every primitive of the step once more, alone. Overwrites outputs of kernels, which the next step
  *  writes again. */
-static fn_status time_primitives(const bench *b, const bench_steps *s, double *each, double *sum) {
+static fn_status time_primitives(bench *b, const bench_steps *s, double *each, double *sum) {
   *sum = 0;
+  b->beside = true;
   for (int k = 0; k < s->kernel_count; k++) {
     FN_TRY(fn_bench_time_primitive(b->program, k, &each[k]));
     *sum += each[k];
@@ -297,7 +299,7 @@ static fn_status time_primitives(const bench *b, const bench_steps *s, double *e
 
 fn_status fn_bench_time_primitive(const fn_program *program, int index, double *seconds) {
   const fn_kernel *kernel = fn_program_kernel(program, index);
-  if (!fn_program_device(program)) return fn_cpu_time_primitive(kernel, 1, seconds);
+  if (!fn_program_device(program)) return fn_cpu_time_primitive(kernel, seconds);
   return fn_gpu_time_call(kernel, fn_program_workspace(program), 2, seconds);
 }
 
@@ -384,7 +386,7 @@ static fn_status run_steps(bench *b, bench_steps *s, bench_reader *reader) {
 
 static fn_status largest_rank_peak(const bench *b, size_t *peak) {
   bench_spread spread;
-  FN_TRY(fn_bench_over_ranks(b->dist, (double)fn_memory_peak(), &spread));
+  FN_TRY(fn_bench_over_ranks(b->dist, (double)b->peak, &spread));
   *peak = (size_t)spread.most;
   return FN_OK;
 }
@@ -415,7 +417,7 @@ fn_status fn_bench_one_step(bench *b) {
 }
 
 /** After a step: what its library calls need alone. */
-static fn_status answer_primitives(const bench *b, bench_steps *s) {
+static fn_status answer_primitives(bench *b, bench_steps *s) {
   double alone;
   s->kernel_count = fn_program_kernel_count(b->program);
   double *each = calloc((size_t)s->kernel_count + 1, sizeof *each);
@@ -450,7 +452,7 @@ fn_status fn_bench_lockstep(bench *b) {
              "--lockstep: expected the line step, primitives or quit, found '%s'", line);
     watch w = {.b = b, .s = &s};
     FN_TRY(take_step(&w, NULL));
-    printf("{\"seconds\": %.9g, \"peak_resident\": %zu}\n", w.last - w.start, fn_memory_peak());
+    printf("{\"seconds\": %.9g, \"peak_resident\": %zu}\n", w.last - w.start, b->peak);
     fflush(stdout);
   }
   return FN_OK;

@@ -1,208 +1,11 @@
 /* Convolution, its data gradient (= transposed convolution) and its weight gradient by oneDNN.
- *
- * Layouts: activations are blocked by channels wherever oneDNN has a generated kernel for that; few
- * channels (the first layer's input) stay plain where it has one for that. Candidates are tried in
- * order of preference and oneDNN's slow "ref" implementations are passed over.
  * Weights come plain from the parameter buffer and are packed at every run, which costs one pass
  * over the weights. */
 #include <stdlib.h>
 
 #include "backend/cpu/cells.h"
-#include "backend/cpu/conv.h"
-#include "backend/cpu/library.h"
+#include "backend/cpu/conv_choice.h"
 #include "base/log.h"
-
-enum { X = 0, Y = 1 }; // the two activations of a convolution y = w * x
-
-static conv_role role_of(const fn_node *node) {
-  if (node->op == &fn_op_conv) return CONV_FORWARD;
-  return node->op == &fn_op_conv_data ? CONV_DATA : CONV_WEIGHT;
-}
-
-void fn_cpu_conv_ports(const fn_node *node, conv_values *v) {
-  v->role = role_of(node);
-  v->bias = NULL;
-  switch (v->role) {
-    case CONV_FORWARD:
-      v->x = node->input[0], v->w = node->input[1], v->y = node->output[0];
-      v->bias = node->input_count > 2 ? node->input[2] : NULL;
-      break;
-    case CONV_DATA:
-      v->y = node->input[0], v->w = node->input[1], v->x = node->output[0];
-      v->bias = node->input_count > 2 ? node->input[2] : NULL;
-      break;
-    case CONV_WEIGHT:
-      v->x = node->input[0], v->y = node->input[1], v->w = node->output[0];
-      v->bias = node->output[1];
-      break;
-  }
-}
-
-/* ---- descriptors -------------------------------------------------------------------------------
- */
-
-/** How the primitive sees the activations. */
-typedef struct choice {
-  int64_t block[2];         /**< of x and y */
-  dnnl_data_type_t type[2]; /**< of x and y */
-  int64_t samples;          /**< per execution */
-  bool bias;                /**< inside the primitive */
-  bool sum;                 /**< the primitive adds to what lies in y */
-} choice;
-
-/** Weights [K, C/g, k...], or [g, K/g, C/g, k...] for groups. plain false: oneDNN chooses. */
-static dnnl_status_t weight_desc(const conv_values *v, int64_t groups, bool plain,
-                                 dnnl_data_type_t type, dnnl_memory_desc_t *desc) {
-  static const dnnl_format_tag_t tags[] = {dnnl_abc, dnnl_abcd, dnnl_abcde, dnnl_abcdef};
-  const fn_shape *w = &v->w->shape;
-  dnnl_dims_t dims;
-  int ndim = 0;
-  if (groups > 1) dims[ndim++] = groups;
-  dims[ndim++] = w->dim[0] / groups;
-  for (int d = 1; d < w->ndim; d++)
-    dims[ndim++] = w->dim[d];
-  return dnnl_memory_desc_create_with_tag(desc, ndim, dims, type,
-                                          plain ? tags[ndim - 3] : dnnl_format_tag_any);
-}
-
-/** Added to the result of a forward convolution; NULL: nothing. */
-static const fn_value *residual_of(const fn_node *node) {
-  return node->op == &fn_op_conv && node->input_count > 3 ? node->input[3] : NULL;
-}
-
-/** The activation is the primitive's unless something is added in between by a pass of our own. */
-static bool activates(const fn_node *node, const choice *c) {
-  return node->op == &fn_op_conv && (c->sum || !residual_of(node));
-}
-
-static dnnl_status_t attributes(const choice *c, double slope, dnnl_primitive_attr_t *attr) {
-  dnnl_status_t status = dnnl_primitive_attr_create(attr);
-  if (status == dnnl_success) {
-    status = dnnl_primitive_attr_set_scratchpad_mode(*attr, dnnl_scratchpad_mode_user);
-  }
-  if (status == dnnl_success && (c->sum || slope != 1)) {
-    dnnl_post_ops_t ops = NULL;
-    status = dnnl_post_ops_create(&ops);
-    if (status == dnnl_success && c->sum) {
-      status = dnnl_post_ops_append_sum(ops, 1, 0, dnnl_data_type_undef);
-    }
-    if (status == dnnl_success && slope != 1) {
-      status = dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_relu, (float)slope, 0);
-    }
-    if (status == dnnl_success) status = dnnl_primitive_attr_set_post_ops(*attr, ops);
-    dnnl_post_ops_destroy(ops);
-  }
-  return status;
-}
-
-static dnnl_status_t describe(const fn_node *node, const choice *c, dnnl_primitive_desc_t *pd) {
-  conv_values v;
-  fn_cpu_conv_ports(node, &v);
-  const fn_conv_attrs *attrs = node->attrs;
-  const fn_conv_geometry *g = &attrs->geometry;
-  const int spatial = v.x->shape.ndim - 2;
-  dnnl_dims_t stride, dilate, low, high;
-  for (int d = 0; d < spatial; d++) {
-    stride[d] = g->stride[d];
-    dilate[d] = g->dilation[d] - 1;
-    low[d] = g->pad_low[d];
-    high[d] = g->pad_high[d];
-  }
-  dnnl_engine_t engine;
-  dnnl_stream_t stream;
-  if (fn_cpu_engine(&engine, &stream) != FN_OK) return dnnl_runtime_error;
-  dnnl_memory_desc_t x = NULL, y = NULL, w = NULL, b = NULL;
-  dnnl_primitive_attr_t attr = NULL;
-  // Weight gradients are f32 always; packed weights follow the activations.
-  const dnnl_data_type_t w_type =
-      v.role == CONV_WEIGHT ? dnnl_f32 : c->type[v.role == CONV_FORWARD ? X : Y];
-  dnnl_dims_t channels = {v.role == CONV_DATA ? v.x->shape.dim[1] : v.y->shape.dim[1]};
-  dnnl_status_t status = fn_cpu_activation(&v.x->shape, c->samples, c->block[X], c->type[X], &x);
-  if (!status) status = fn_cpu_activation(&v.y->shape, c->samples, c->block[Y], c->type[Y], &y);
-  if (!status) status = weight_desc(&v, g->groups, false, w_type, &w);
-  if (!status && c->bias) {
-    status = dnnl_memory_desc_create_with_tag(&b, 1, channels, dnnl_f32, dnnl_a);
-  }
-  if (!status) status = attributes(c, activates(node, c) ? attrs->slope : 1, &attr);
-  if (!status) {
-    switch (v.role) {
-      case CONV_FORWARD:
-        status = dnnl_convolution_forward_primitive_desc_create(pd, engine, dnnl_forward_training,
-                                                                dnnl_convolution_direct, x, w, b, y,
-                                                                stride, dilate, low, high, attr);
-        break;
-      case CONV_DATA:
-        status = dnnl_convolution_backward_data_primitive_desc_create(
-            pd, engine, dnnl_convolution_direct, x, w, y, stride, dilate, low, high, NULL, attr);
-        break;
-      case CONV_WEIGHT:
-        status = dnnl_convolution_backward_weights_primitive_desc_create(
-            pd, engine, dnnl_convolution_direct, x, w, b, y, stride, dilate, low, high, NULL, attr);
-        break;
-    }
-  }
-  dnnl_memory_desc_destroy(x);
-  dnnl_memory_desc_destroy(y);
-  dnnl_memory_desc_destroy(w);
-  dnnl_memory_desc_destroy(b);
-  dnnl_primitive_attr_destroy(attr);
-  return status;
-}
-
-static bool is_slow(const_dnnl_primitive_desc_t pd) {
-  const char *name = "";
-  dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name);
-  return strncmp(name, "ref", 3) == 0;
-}
-
-/** The first candidate with a fast implementation; see choose(). */
-static bool find_fast(const fn_node *node, choice *c, dnnl_primitive_desc_t *pd) {
-  conv_values v;
-  fn_cpu_conv_ports(node, &v);
-  const int64_t block = fn_cpu_block();
-  const fn_dtype own[2] = {v.x->dtype, v.y->dtype};
-  const int64_t fixed[2] = {c->block[X], c->block[Y]};
-  // Below half a block, padding costs more than what the plain layout loses.
-  const int64_t first_x = v.x->shape.dim[1] < block / 2 ? 1 : block;
-  const int64_t other_x = first_x == 1 ? block : 1;
-  const int64_t candidate[][2] = {{first_x, block}, {other_x, block}, {first_x, 1}, {other_x, 1}};
-  const int candidates = fixed[X] ? 1 : 4;
-  const bool want_sum = c->sum;
-  const bool half = own[X] == FN_BF16 || own[Y] == FN_BF16;
-  for (int pass = half ? 0 : 1; pass < 2; pass++) {
-    for (int i = 0; i < candidates; i++) {
-      for (int a = 0; a < 2; a++) {
-        c->block[a] = fixed[a] ? fixed[a] : candidate[i][a];
-        c->type[a] = pass == 0 ? fn_cpu_type(own[a]) : dnnl_f32;
-      }
-      // Copies in f32 are added to by the pass that converts.
-      c->sum = want_sum && c->type[Y] == fn_cpu_type(own[Y]);
-      if (describe(node, c, pd) != dnnl_success) continue;
-      if (!is_slow(*pd)) return true;
-      dnnl_primitive_desc_destroy(*pd);
-    }
-  }
-  for (int a = 0; a < 2; a++)
-    c->block[a] = fixed[a];
-  return false;
-}
-
-/** Descriptor of the first candidate with a fast implementation, else of the plain layout. Blocks
- *  that are set already in *c are kept. Activation types are those of the values when the processor
- *  has them, else f32. */
-static dnnl_status_t choose(const fn_node *node, choice *c, dnnl_primitive_desc_t *pd) {
-  if (residual_of(node)) {
-    c->sum = true;
-    if (find_fast(node, c, pd)) return dnnl_success;
-  }
-  c->sum = false;
-  if (find_fast(node, c, pd)) return dnnl_success;
-  for (int a = 0; a < 2; a++) {
-    c->block[a] = c->block[a] ? c->block[a] : 1;
-    c->type[a] = dnnl_f32;
-  }
-  return describe(node, c, pd);
-}
 
 /** Whether the primitive adds the bias (or writes its gradient) itself. */
 static bool bias_inside(const conv_values *v) {
@@ -214,10 +17,10 @@ static bool is_first(const fn_node *node) {
   if (!fn_cpu_conv_first_fits(node)) return false;
   conv_values v;
   fn_cpu_conv_ports(node, &v);
-  choice c = {.samples = v.x->shape.dim[0], .bias = bias_inside(&v)};
+  conv_choice c = {.samples = v.x->shape.dim[0], .bias = bias_inside(&v)};
   dnnl_primitive_desc_t pd = NULL;
-  if (choose(node, &c, &pd) != dnnl_success) return true;
-  const bool good = c.block[X] == 1 && c.block[Y] > 1 && !is_slow(pd);
+  if (fn_cpu_conv_choose(node, &c, &pd) != dnnl_success) return true;
+  const bool good = c.block[X] == 1 && c.block[Y] > 1 && !fn_cpu_conv_is_slow(pd);
   dnnl_primitive_desc_destroy(pd);
   return !good;
 }
@@ -237,9 +40,9 @@ static bool supports(const fn_node *node) {
   if (v.x->shape.ndim < 3 || v.x->shape.ndim > 5) return false;
   if (v.w->dtype != FN_F32 || (v.bias && v.bias->dtype != FN_F32)) return false;
   if (is_patch(node) || fn_cpu_winograd_fits(node) || is_first(node)) return true;
-  choice c = {.samples = v.x->shape.dim[0], .bias = bias_inside(&v)};
+  conv_choice c = {.samples = v.x->shape.dim[0], .bias = bias_inside(&v)};
   dnnl_primitive_desc_t pd = NULL;
-  if (choose(node, &c, &pd) != dnnl_success) return false;
+  if (fn_cpu_conv_choose(node, &c, &pd) != dnnl_success) return false;
   dnnl_primitive_desc_destroy(pd);
   return true;
 }
@@ -248,7 +51,7 @@ static void plan(const fn_node *node, const int64_t *current, fn_node_plan *plan
   (void)current;
   conv_values v;
   fn_cpu_conv_ports(node, &v);
-  choice c = {.samples = v.x->shape.dim[0], .bias = bias_inside(&v)};
+  conv_choice c = {.samples = v.x->shape.dim[0], .bias = bias_inside(&v)};
   dnnl_primitive_desc_t pd = NULL;
   if (is_patch(node)) {
     // Few channels stay plain where they are read.
@@ -259,8 +62,8 @@ static void plan(const fn_node *node, const int64_t *current, fn_node_plan *plan
     c.block[X] = c.block[Y] = fn_cpu_block();
   } else if (is_first(node)) {
     c.block[X] = 1, c.block[Y] = fn_cpu_block();
-  } else if (choose(node, &c, &pd) == dnnl_success) {
-    if (is_slow(pd)) {
+  } else if (fn_cpu_conv_choose(node, &c, &pd) == dnnl_success) {
+    if (fn_cpu_conv_is_slow(pd)) {
       fn_log_once(FN_WARN, "oneDNN has no fast convolution for some layer (%s): it will be slow",
                   node->output[0]->label ? node->output[0]->label : node->op->name);
     }
@@ -285,7 +88,7 @@ static void plan(const fn_node *node, const int64_t *current, fn_node_plan *plan
     plan->in_block[1] = 1;
     plan->strided_out[0] = true;
     plan->out_block[0] = v.role == CONV_FORWARD ? c.block[Y] : c.block[X];
-    if (residual_of(node)) {
+    if (fn_cpu_conv_residual(node)) {
       plan->strided_in[3] = true;
       plan->in_block[3] = c.block[Y];
       if (fn_cpu_same(node, 3, 0)) plan->in_place[0] = 1u << 3;
@@ -361,31 +164,22 @@ static fn_status make_pack(fn_kernel *kernel, conv_state *s, const_dnnl_memory_d
   return result;
 }
 
-static const_dnnl_memory_desc_t argument(const_dnnl_primitive_desc_t pd, int index) {
-  return dnnl_primitive_desc_query_md(pd, dnnl_query_exec_arg_md, index);
-}
-
-static const int x_argument[] = {DNNL_ARG_SRC, DNNL_ARG_DIFF_SRC, DNNL_ARG_SRC};
-static const int y_argument[] = {DNNL_ARG_DST, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_DST};
-static const int w_argument[] = {DNNL_ARG_WEIGHTS, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_WEIGHTS};
-static const int b_argument[] = {DNNL_ARG_BIAS, DNNL_ARG_BIAS, DNNL_ARG_DIFF_BIAS};
-
-static fn_status make_memories(fn_kernel *kernel, conv_state *s, const choice *c,
+static fn_status make_memories(fn_kernel *kernel, conv_state *s, const conv_choice *c,
                                const_dnnl_primitive_desc_t pd) {
   conv_values v;
   fn_cpu_conv_ports(kernel->node, &v);
   const fn_conv_attrs *attrs = kernel->node->attrs;
-  const_dnnl_memory_desc_t desc[2] = {argument(pd, x_argument[s->role]),
-                                      argument(pd, y_argument[s->role])};
+  const_dnnl_memory_desc_t desc[2] = {fn_cpu_conv_argument(pd, fn_conv_argument[s->role][X]),
+                                      fn_cpu_conv_argument(pd, fn_conv_argument[s->role][Y])};
   for (int a = 0; a < 2; a++) {
     const fn_tensor *t = s->tensor[a];
     s->convert[a] = fn_cpu_type(t->dtype) != c->type[a];
     if (s->convert[a]) s->copy_at[a] = fn_cpu_carve(kernel, dnnl_memory_desc_get_size(desc[a]));
     FN_TRY(make_memory(desc[a], s->convert[a] ? DNNL_MEMORY_NONE : t->data, &s->activation[a]));
   }
-  const_dnnl_memory_desc_t packed = argument(pd, w_argument[s->role]);
+  const_dnnl_memory_desc_t packed = fn_cpu_conv_argument(pd, fn_conv_argument[s->role][CONV_W]);
   dnnl_memory_desc_t plain = NULL;
-  FN_LIBRARY(weight_desc(&v, attrs->geometry.groups, true, dnnl_f32, &plain));
+  FN_LIBRARY(fn_cpu_conv_weights(&v, attrs->geometry.groups, true, dnnl_f32, &plain));
   fn_status status = make_memory(plain, s->weight->data, &s->plain);
   // A weight gradient that nobody reads stays in the workspace.
   s->pack_nothing = !s->weight->data;
@@ -399,7 +193,9 @@ static fn_status make_memories(fn_kernel *kernel, conv_state *s, const choice *c
   }
   dnnl_memory_desc_destroy(plain);
   FN_TRY(status);
-  if (c->bias) FN_TRY(make_memory(argument(pd, b_argument[s->role]), s->extra->data, &s->bias));
+  if (c->bias)
+    FN_TRY(make_memory(fn_cpu_conv_argument(pd, fn_conv_argument[s->role][CONV_B]), s->extra->data,
+                       &s->bias));
   const_dnnl_memory_desc_t scratch = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
   s->scratch_at = fn_cpu_carve(kernel, dnnl_memory_desc_get_size(scratch));
   return make_memory(scratch, DNNL_MEMORY_NONE, &s->scratch);
@@ -423,11 +219,11 @@ static fn_status execute(const conv_state *s, int64_t n, char *workspace) {
     FN_LIBRARY(dnnl_memory_set_data_handle(s->packed, workspace + s->packed_at));
   }
   FN_LIBRARY(dnnl_memory_set_data_handle(s->scratch, workspace + s->scratch_at));
-  dnnl_exec_arg_t args[5] = {{x_argument[s->role], s->activation[X]},
-                             {y_argument[s->role], s->activation[Y]},
-                             {w_argument[s->role], s->packed},
+  dnnl_exec_arg_t args[5] = {{fn_conv_argument[s->role][X], s->activation[X]},
+                             {fn_conv_argument[s->role][Y], s->activation[Y]},
+                             {fn_conv_argument[s->role][CONV_W], s->packed},
                              {DNNL_ARG_SCRATCHPAD, s->scratch},
-                             {b_argument[s->role], s->bias}};
+                             {fn_conv_argument[s->role][CONV_B], s->bias}};
   FN_LIBRARY(dnnl_primitive_execute(s->primitive, s->stream, s->bias ? 5 : 4, args));
   return FN_OK;
 }
@@ -544,7 +340,7 @@ static void set_tensors(const fn_kernel *kernel, conv_state *s) {
     case CONV_FORWARD:
       s->tensor[X] = &kernel->input[0], s->tensor[Y] = &kernel->output[0];
       s->weight = &kernel->input[1], s->extra = third;
-      s->residual = residual_of(kernel->node) ? &kernel->input[3] : NULL;
+      s->residual = fn_cpu_conv_residual(kernel->node) ? &kernel->input[3] : NULL;
       break;
     case CONV_DATA:
       s->tensor[Y] = &kernel->input[0], s->tensor[X] = &kernel->output[0];
@@ -564,7 +360,7 @@ static fn_status prepare_library(fn_kernel *kernel) {
   FN_TRY(fn_cpu_state_create(kernel, sizeof *s, (void **)&s));
   s->base.release = release;
   s->base.primitive = primitive_alone;
-  s->role = role_of(kernel->node);
+  s->role = fn_cpu_conv_role(kernel->node);
   set_tensors(kernel, s);
   s->slope = s->role == CONV_DATA ? attrs->slope : 1;
   const int64_t batch = s->tensor[X]->shape.dim[0];
@@ -572,13 +368,13 @@ static fn_status prepare_library(fn_kernel *kernel) {
   FN_CHECK(dense || s->role != CONV_WEIGHT || batch == 1, FN_ERR_INTERNAL,
            "a weight gradient of %lld samples needs dense inputs", (long long)batch);
   s->executions = dense ? 1 : batch;
-  choice c = {.block = {s->tensor[X]->block, s->tensor[Y]->block},
-              .samples = dense ? batch : 1,
-              .bias = s->extra && s->role != CONV_DATA};
+  conv_choice c = {.block = {s->tensor[X]->block, s->tensor[Y]->block},
+                   .samples = dense ? batch : 1,
+                   .bias = s->extra && s->role != CONV_DATA};
   dnnl_engine_t engine;
   FN_TRY(fn_cpu_engine(&engine, &s->stream));
   dnnl_primitive_desc_t pd = NULL;
-  FN_LIBRARY(choose(kernel->node, &c, &pd));
+  FN_LIBRARY(fn_cpu_conv_choose(kernel->node, &c, &pd));
   s->sum = c.sum;
   s->keep_at = SIZE_MAX;
   if (s->residual && !s->sum) {
@@ -611,7 +407,7 @@ static fn_status prepare(fn_kernel *kernel) {
   if (fn_cpu_patch_data_fits(kernel->node)) return fn_cpu_patch_data_prepare(kernel);
   if (fn_cpu_patch_weight_fits(kernel->node) && !fn_cpu_conv_first_fits(kernel->node))
     return fn_cpu_patch_weight_prepare(kernel);
-  if (fn_cpu_winograd_fits(kernel->node)) return fn_cpu_winograd_prepare(kernel, prepare_library);
+  if (fn_cpu_winograd_fits(kernel->node)) return fn_cpu_winograd_prepare(kernel);
   if (is_first(kernel->node)) return fn_cpu_conv_first_prepare(kernel);
   return prepare_library(kernel);
 }

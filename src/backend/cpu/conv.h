@@ -35,7 +35,10 @@ fn_status fn_cpu_patch_weight_prepare(fn_kernel *kernel);
 
 /** Kernels of 3 cells, or 4 with stride 2, whose products are worth saving (winograd.h). */
 bool fn_cpu_winograd_fits(const fn_node *node);
-/** prepare_direct makes the kernel with oneDNN, to be timed beside this one. */
-fn_status fn_cpu_winograd_prepare(fn_kernel *kernel, fn_status (*prepare_direct)(fn_kernel *));
+fn_status fn_cpu_winograd_prepare(fn_kernel *kernel);
+
+/** Seconds of oneDNN's primitive for the same convolution, alone, in layouts of oneDNN's choice and
+ *  memory of its own (kept for the next call); 0 where it has only an unoptimised one. */
+fn_status fn_cpu_conv_time_library(const fn_kernel *kernel, double *seconds);
 
 #endif

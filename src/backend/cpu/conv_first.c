@@ -6,7 +6,7 @@
  * threads. */
 #include "backend/cpu/conv.h"
 
-enum { PIECES = 64, TILE = 4, HALF = 8, KERNEL_MOST = 64 };
+enum { PIECES = 128, TILE = 4, HALF = 8, KERNEL_MOST = 64 };
 
 typedef struct first_state {
   fn_cpu_state base;
@@ -234,7 +234,7 @@ fn_status fn_cpu_conv_first_prepare(fn_kernel *kernel) {
   s->halves = fn_ceil_div(y->dim[1], HALF);
   s->pieces = fn_min_of(PIECES, x->dim[0] * s->y_dim[0] * s->y_dim[1]);
   s->sums_at = fn_cpu_carve(kernel, (size_t)(s->pieces * s->halves * (s->taps + 1) * HALF) * 4);
-  s->base.primitive = accumulate;
+  s->base.time_library = fn_cpu_conv_time_library;
   kernel->run = run;
   return FN_OK;
 }

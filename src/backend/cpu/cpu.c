@@ -114,18 +114,18 @@ size_t fn_cpu_carve(fn_kernel *kernel, size_t bytes) {
   return offset;
 }
 
-fn_status fn_cpu_time_primitive(const fn_kernel *kernel, int repeats, double *seconds) {
+fn_status fn_cpu_time_primitive(const fn_kernel *kernel, double *seconds) {
   *seconds = 0;
   if (kernel->backend != fn_backend_cpu.name || !kernel->state) return FN_OK;
   const fn_cpu_state *state = kernel->state;
-  if (!state->primitive || repeats < 1) return FN_OK;
+  if (state->time_library) return state->time_library(kernel, seconds);
+  if (!state->primitive) return FN_OK;
   FN_CHECK(state->workspace || kernel->workspace == 0, FN_ERR_INTERNAL,
            "cannot time the primitive of %s before the program has run", kernel->node->op->name);
   FN_TRY(state->primitive(kernel, state->workspace));
   const double start = fn_clock();
-  for (int i = 0; i < repeats; i++)
-    FN_TRY(state->primitive(kernel, state->workspace));
-  *seconds = (fn_clock() - start) / repeats;
+  FN_TRY(state->primitive(kernel, state->workspace));
+  *seconds = fn_clock() - start;
   return FN_OK;
 }
 

@@ -6,11 +6,11 @@
 
 #include <fieldnet/backend.h>
 
-/** Run only the kernel's main primitive `repeats` times on the kernel's own buffers, after one
- *  warm-up; *seconds is the mean time of one execution, 0 when the kernel has no such primitive.
- *  Overwrites the kernel's outputs.
+/** Run only oneDNN's primitive of the kernel, after one warm-up: on the kernel's own buffers, which
+ *  overwrites its outputs, or, where a kernel of ours runs in its place, on memory of its own.
+ *  *seconds: of one execution; 0 when the kernel has no such primitive.
  *  @return FN_ERR_INTERNAL when the kernel has never run (its scratch memory is not known yet) */
-fn_status fn_cpu_time_primitive(const fn_kernel *kernel, int repeats, double *seconds);
+fn_status fn_cpu_time_primitive(const fn_kernel *kernel, double *seconds);
 
 /** Channels per block of the blocked layout: 16 with AVX-512, else 8. */
 int64_t fn_cpu_block(void);

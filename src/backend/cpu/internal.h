@@ -36,8 +36,10 @@ fn_status fn_cpu_prepare_reorder(const fn_backend *backend, fn_kernel *kernel);
 /** First member of every kernel's state. */
 typedef struct fn_cpu_state {
   void *workspace; /**< of the last run */
-  /** The main primitive alone; NULL when the kernel has none. */
+  /** The kernel's own primitive of the library alone; NULL when it has none. */
   fn_status (*primitive)(const fn_kernel *kernel, void *workspace);
+  /** Where a kernel of ours runs in its place: seconds of the library's; may be NULL. */
+  fn_status (*time_library)(const fn_kernel *kernel, double *seconds);
   void (*release)(struct fn_cpu_state *state); /**< before the state is freed; may be NULL */
 } fn_cpu_state;
 
@@ -188,10 +190,12 @@ typedef float fn_lane8 __attribute__((vector_size(32), aligned(4), may_alias));
 
 /** Keep a value that is used several times in a register: gcc likes to read it from memory at every
  *  use, which costs more than the arithmetic. */
-#if defined __AVX__
-#define FN_KEEP(lane8) __asm__("" : "+x"(lane8))
+#if defined __AVX512F__
+#define FN_KEEP(vector) __asm__("" : "+v"(vector))
+#elif defined __AVX__
+#define FN_KEEP(vector) __asm__("" : "+x"(vector))
 #else
-#define FN_KEEP(lane8) (void)(lane8)
+#define FN_KEEP(vector) (void)(vector)
 #endif
 
 /** What comparing fn_lane8 gives: all bits of a lane set, or none. */

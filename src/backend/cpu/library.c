@@ -39,8 +39,10 @@ dnnl_status_t fn_cpu_activation(const fn_shape *shape, int64_t samples, int64_t 
   static const dnnl_format_tag_t by8[] = {dnnl_nCw8c, dnnl_nChw8c, dnnl_nCdhw8c};
   static const dnnl_format_tag_t by16[] = {dnnl_nCw16c, dnnl_nChw16c, dnnl_nCdhw16c};
   const dnnl_format_tag_t *tags = block == 16 ? by16 : block == 8 ? by8 : plain;
+  const dnnl_format_tag_t tag =
+      block == FN_LIBRARY_BLOCK ? dnnl_format_tag_any : tags[shape->ndim - 3];
   dnnl_dims_t dims = {samples};
   for (int d = 1; d < shape->ndim; d++)
     dims[d] = shape->dim[d];
-  return dnnl_memory_desc_create_with_tag(desc, shape->ndim, dims, type, tags[shape->ndim - 3]);
+  return dnnl_memory_desc_create_with_tag(desc, shape->ndim, dims, type, tag);
 }

@@ -14,6 +14,9 @@ fn_status fn_cpu_engine(dnnl_engine_t *engine, dnnl_stream_t *stream);
 fn_status fn_cpu_library_status(dnnl_status_t status, const char *call);
 #define FN_LIBRARY(call) FN_TRY(fn_cpu_library_status((call), #call))
 
+/** Instead of a block: the layout is oneDNN's to choose. */
+enum { FN_LIBRARY_BLOCK = -1 };
+
 /** Descriptor of an activation [N, C, s...] in the plain or blocked layout, dense. */
 dnnl_status_t fn_cpu_activation(const fn_shape *shape, int64_t samples, int64_t block,
                                 dnnl_data_type_t type, dnnl_memory_desc_t *desc);

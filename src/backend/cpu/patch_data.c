@@ -106,15 +106,15 @@ static void copy_cells(const data_state *s, const fn_tensor *y, const float *fro
 /** Pieces of cells small enough for y and its patches to stay in the cache while the weights pass
  *  by. copy: float [PIECE][depth]. */
 static void multiply_piece(const data_state *s, const fn_tensor *x, const fn_tensor *y,
-                           const float *packed, const float *bias, double slope, int64_t item,
-                           float *copy) {
+                           const float *packed, const float *bias, double slope, bool stream,
+                           int64_t item, float *copy) {
   const fn_patches *p = &s->p;
   const int64_t first = item * PIECE;
   piece_job job = {.y = copy,
                    .depth = s->depth,
                    .cells = fn_min_of(PIECE, y->shape.dim[0] * p->cells - first),
                    .slope = (float)slope,
-                   .stream = fn_cpu_streams(x)};
+                   .stream = stream};
   for (int64_t i = 0; i < job.cells;) {
     const int64_t n = (first + i) / p->cells, cell = (first + i) % p->cells;
     const int64_t here = fn_min_of(p->cells - cell, job.cells - i);
@@ -139,12 +139,13 @@ static void multiply_piece(const data_state *s, const fn_tensor *x, const fn_ten
 static void multiply(const data_state *s, const fn_tensor *x, const fn_tensor *y,
                      const float *packed, const float *bias, double slope, float *copies) {
   const int64_t items = fn_ceil_div(y->shape.dim[0] * s->p.cells, PIECE);
+  const bool stream = !s->convert[0] && fn_cpu_streams(x); // a copy is read again at once
 #pragma omp parallel num_threads(s->threads)
   {
     float *copy = copies + omp_get_thread_num() * PIECE * s->depth;
 #pragma omp for schedule(static) nowait
     for (int64_t i = 0; i < items; i++)
-      multiply_piece(s, x, y, packed, bias, slope, i, copy);
+      multiply_piece(s, x, y, packed, bias, slope, stream, i, copy);
     fn_stream_fence();
   }
 }
@@ -210,7 +211,7 @@ fn_status fn_cpu_patch_data_prepare(fn_kernel *kernel) {
     const int64_t count = t->shape.dim[0] * fn_tensor_sample_count(&t->shape, t->block);
     s->copy_at[a] = fn_cpu_carve(kernel, (size_t)count * 4);
   }
-  s->base.primitive = multiply_all;
+  s->base.time_library = fn_cpu_conv_time_library;
   kernel->run = run;
   return FN_OK;
 }

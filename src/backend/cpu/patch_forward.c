@@ -164,7 +164,7 @@ fn_status fn_cpu_patch_forward_prepare(fn_kernel *kernel) {
   s->threads = fn_threads_get();
   s->copy_at =
       fn_cpu_carve(kernel, (size_t)(s->threads * PIECE * p.runs * p.length) * sizeof(float));
-  s->base.primitive = multiply;
+  s->base.time_library = fn_cpu_conv_time_library;
   kernel->run = run;
   return FN_OK;
 }

@@ -279,7 +279,7 @@ fn_status fn_cpu_patch_weight_prepare(fn_kernel *kernel) {
   s->sums_at = fn_cpu_carve(kernel, (size_t)(s->slots * panels * s->rows * PANEL) * sizeof(float));
   s->copy_at = fn_cpu_carve(kernel, (size_t)(s->slots * s->parts * copy_size(s)) * sizeof(float));
   s->bias_at = fn_cpu_carve(kernel, (size_t)(s->slots * s->halves * 8) * sizeof(float));
-  s->base.primitive = accumulate;
+  s->base.time_library = fn_cpu_conv_time_library;
   kernel->run = run;
   return FN_OK;
 }

@@ -29,17 +29,18 @@ enum {
 static const double worth_sum = WINO_LANES > 8 ? 0.6 : 0.85;
 static const double worth_weight = WINO_LANES > 8 ? 0.8 : 0.95;
 
-double fn_wino_cost(const winograd *w) {
+/** Cost of the whole convolution, transforms included, in products of two numbers. */
+static double cost_of(const winograd *w) {
   const double in = (double)(w->in_phases * w->in_width), out = (double)w->columns;
   const double tile = in * out + TRANSFORM * (in + out);
   return w->groups * w->elements * ((double)(w->samples * w->tiles) * tile + TRANSFORM * in * out);
 }
 
 static const struct filter {
-  int points, step, taps;
+  int points, step;
 } filters[] = {
-    [WINO_NONE] = {1, 1, 1}, [WINO_2_3] = {4, 2, 3}, [WINO_4_3] = {6, 4, 3},
-    [WINO_3_2] = {4, 3, 2},  [WINO_4_2] = {5, 4, 2},
+    [WINO_NONE] = {1, 1}, [WINO_2_3] = {4, 2}, [WINO_4_3] = {6, 4},
+    [WINO_3_2] = {4, 3},  [WINO_4_2] = {5, 4},
 };
 
 static bool strided(const wino_axis *a) {
@@ -111,7 +112,8 @@ static bool set_ways(winograd *w, bool data, int ways) {
   return true;
 }
 
-void fn_wino_shape(winograd *w, const conv_values *v, const fn_conv_geometry *geometry) {
+/** Fill everything from the operator's shapes and geometry. Chooses the filters of the axes. */
+static void find_shape(winograd *w, const conv_values *v, const fn_conv_geometry *geometry) {
   const bool data = v->role == CONV_DATA;
   const fn_shape *in = data ? &v->y->shape : &v->x->shape;
   const fn_shape *out = data ? &v->x->shape : &v->y->shape;
@@ -139,8 +141,8 @@ void fn_wino_shape(winograd *w, const conv_values *v, const fn_conv_geometry *ge
   int best = 0;
   double least = (double)INFINITY;
   for (int ways = 0; ways < 1 << 2 * FN_MAX_SPATIAL; ways++) {
-    if (!set_ways(w, data, ways) || fn_wino_cost(w) >= least) continue;
-    least = fn_wino_cost(w);
+    if (!set_ways(w, data, ways) || cost_of(w) >= least) continue;
+    least = cost_of(w);
     best = ways;
   }
   set_ways(w, data, best);
@@ -186,7 +188,7 @@ static bool possible(const conv_values *v, const fn_conv_geometry *g) {
 static void shape_of(const fn_node *node, winograd *w) {
   conv_values v;
   fn_cpu_conv_ports(node, &v);
-  fn_wino_shape(w, &v, &((const fn_conv_attrs *)node->attrs)->geometry);
+  find_shape(w, &v, &((const fn_conv_attrs *)node->attrs)->geometry);
 }
 
 bool fn_cpu_winograd_fits(const fn_node *node) {
@@ -206,14 +208,14 @@ bool fn_cpu_winograd_fits(const fn_node *node) {
   const int overlap = v.role == CONV_DATA ? w.out_phases * w.groups : 1;
   const double direct = (double)(w.samples * fn_space(cells)) * w.kernel / overlap *
                         (double)(v.x->shape.dim[1] * v.y->shape.dim[1]);
-  return fn_wino_cost(&w) < (v.role == CONV_WEIGHT ? worth_weight : worth_sum) * direct;
+  return cost_of(&w) < (v.role == CONV_WEIGHT ? worth_weight : worth_sum) * direct;
 }
 
 /* ---- running -----------------------------------------------------------------------------------
  */
 
 typedef struct state {
-  wino_state base;
+  fn_cpu_state base;
   winograd w;
   int64_t block; /**< tiles */
   int threads;   /**< with scratch of their own */
@@ -277,7 +279,7 @@ static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
   const fn_node *node = kernel->node;
   const fn_conv_attrs *attrs = node->attrs;
   const bool forward = node->op == &fn_op_conv;
-  char *memory = s->base.base.workspace = context->workspace;
+  char *memory = s->base.workspace = context->workspace;
   const int64_t kernel_cells = w->kernel;
   const int64_t along = kernel->input[1].shape.dim[1] * kernel_cells;
   const wino_weights plain = {.data = kernel->input[1].data,
@@ -328,41 +330,12 @@ static fn_status prepare_sums(fn_kernel *kernel, const winograd *shape) {
   return FN_OK;
 }
 
-/* ---- the direct sum beside it ------------------------------------------------------------------
- */
-
-static void release(fn_cpu_state *base) {
-  wino_state *s = (wino_state *)base;
-  if (s->direct.destroy) s->direct.destroy(&s->direct);
-  free(s->memory);
-}
-
-/** oneDNN's primitive for the same convolution, made when it is asked for the first time. */
-static fn_status direct_alone(const fn_kernel *kernel, void *workspace) {
-  (void)workspace;
-  wino_state *s = kernel->state;
-  if (!s->memory) {
-    s->direct = (fn_kernel){.node = kernel->node,
-                            .input = kernel->input,
-                            .output = kernel->output,
-                            .backend = kernel->backend};
-    FN_TRY(s->prepare_direct(&s->direct));
-    s->memory = aligned_alloc(64, (s->direct.workspace + 64) / 64 * 64);
-    FN_CHECK(s->memory, FN_ERR_MEMORY, "out of memory for a direct convolution");
-    FN_TRY(s->direct.run(&s->direct, &(fn_run_context){.workspace = s->memory}));
-  }
-  return ((fn_cpu_state *)s->direct.state)->primitive(&s->direct, s->memory);
-}
-
-fn_status fn_cpu_winograd_prepare(fn_kernel *kernel, fn_status (*prepare_direct)(fn_kernel *)) {
+fn_status fn_cpu_winograd_prepare(fn_kernel *kernel) {
   winograd w;
   shape_of(kernel->node, &w);
   FN_TRY(kernel->node->op == &fn_op_conv_weight ? fn_wino_prepare_weight(kernel, &w)
                                                 : prepare_sums(kernel, &w));
-  wino_state *s = kernel->state;
-  s->prepare_direct = prepare_direct;
-  s->base.release = release;
-  s->base.primitive = direct_alone;
+  ((fn_cpu_state *)kernel->state)->time_library = fn_cpu_conv_time_library;
   fn_log(FN_DEBUG, "%s: tiles of %d x %d x %d, %d + %d phases", kernel->node->op->name,
          w.axis[0].points, w.axis[1].points, w.axis[2].points, w.in_phases,
          w.groups * w.out_phases);

@@ -77,13 +77,8 @@ typedef struct wino_place {
   int64_t sample, cell[FN_MAX_SPATIAL]; /**< first result */
 } wino_place;
 
-/** Fill everything from the operator's shapes and geometry. Chooses the filters of the axes. */
-void fn_wino_shape(winograd *w, const conv_values *v, const fn_conv_geometry *geometry);
 /** By address: returned in registers it would wait for all stores before. */
 void fn_wino_place(const winograd *w, int group, int64_t tile, wino_place *at);
-
-/** Cost of the whole convolution, transforms included, in products of two numbers. */
-double fn_wino_cost(const winograd *w);
 
 /** Elements of channel group `group` of a tile of in: those of phase q to[q in_width + e spread].
  */
@@ -129,14 +124,6 @@ void fn_wino_product(int64_t rows, int64_t columns, int64_t depth, const float *
 void fn_wino_product_back(int64_t rows, int64_t columns, int64_t depth, const float *a,
                           int64_t a_stride, const float *b, int64_t b_stride, float *c,
                           int64_t c_stride, int64_t a_next, int64_t b_next);
-
-/** First member of the states of such kernels. */
-typedef struct wino_state {
-  fn_cpu_state base;
-  fn_status (*prepare_direct)(fn_kernel *kernel);
-  fn_kernel direct; /**< oneDNN's, to be timed beside */
-  void *memory;     /**< its workspace */
-} wino_state;
 
 /** A weight gradient: its state starts with wino_state. */
 fn_status fn_wino_prepare_weight(fn_kernel *kernel, const winograd *shape);

@@ -1,15 +1,6 @@
 /* Matrix products of one element of many tiles. A register tile is WINO_ROWS x WINO_PANEL. */
 #include "backend/cpu/winograd.h"
 
-/** Keep a vector in a register: gcc likes to read it from memory at every use. */
-#if defined __AVX512F__
-#define KEEP(vector) __asm__("" : "+v"(vector))
-#elif defined __AVX__
-#define KEEP(vector) __asm__("" : "+x"(vector))
-#else
-#define KEEP(vector) (void)(vector)
-#endif
-
 /** c = a b for `rows` rows, a constant. What comes next is asked for meanwhile: the next panel of
  * b, and the same places of the next matrices, a_next and c_next floats further. */
 static inline __attribute__((always_inline)) void
@@ -26,8 +17,8 @@ rows_by_panel(int rows, int64_t depth, const float *a, int64_t a_stride, const f
     __builtin_prefetch(b + (depth + k) * WINO_PANEL);
     wino_vec b0 = *(const wino_vec *)(b + k * WINO_PANEL);
     wino_vec b1 = *(const wino_vec *)(b + k * WINO_PANEL + WINO_LANES);
-    KEEP(b0);
-    KEEP(b1);
+    FN_KEEP(b0);
+    FN_KEEP(b1);
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) {
       const float value = a[r * a_stride + k];
@@ -69,8 +60,8 @@ columns_by_panel(int rows, int64_t depth, const float *a, int64_t a_stride, cons
     __builtin_prefetch(next + t * next_stride);
     wino_vec b0 = *(const wino_vec *)(b + t * b_stride);
     wino_vec b1 = *(const wino_vec *)(b + t * b_stride + WINO_LANES);
-    KEEP(b0);
-    KEEP(b1);
+    FN_KEEP(b0);
+    FN_KEEP(b1);
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) {
       const float value = a[t * a_stride + r];
