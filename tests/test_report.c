@@ -439,6 +439,42 @@ static void tables_go_on_after_a_full_disk(void **state) {
   remove_tree(folder);
 }
 
+/* The disk is full when a start would set aside what was logged beyond its state: that is done when
+ * there is room, and its steps do not take the place of those that could not be logged. */
+static void a_start_on_a_full_disk_divides_later(void **state) {
+  (void)state;
+  char folder[64];
+  strcpy(folder, temporary_folder());
+  play(folder, 0, 13);
+  const fn_run run = {.folder = folder};
+  fn_observer observer;
+  struct rlimit before;
+  signal(SIGXFSZ, SIG_IGN);
+  assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const struct rlimit full = {.rlim_cur = 1, .rlim_max = before.rlim_max};
+  assert_int_equal(fn_report_create(&run, &observer), FN_OK);
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &full), 0);
+  observer.start(observer.self, &run, "", 5);
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+  for (int64_t step = 6; step <= 12; step++) {
+    play_step(&observer, step);
+    if (step % STEPS == 0) play_epoch(&observer, step / STEPS);
+  }
+  fn_report_destroy(&observer);
+  char *steps = content(folder, "steps.csv"), *lines = content(folder, "metrics.jsonl");
+  assert_non_null(strstr(steps, "\n5,1,5,"));
+  assert_null(strstr(steps, "\n8,2,3,"));
+  assert_non_null(strstr(steps, "\n12,3,2,"));
+  assert_null(strstr(lines, "{\"event\":\"step\",\"step\":8,"));
+  free(steps);
+  free(lines);
+  play_start(folder, 10, 10, false); // the state at step 10 after all
+  steps = content(folder, "steps.csv");
+  assert_non_null(strstr(steps, "\n8,2,3,"));
+  free(steps);
+  remove_tree(folder);
+}
+
 /* No section may rely on there being a text. */
 static void a_page_without_memory_is_incomplete(void **state) {
   (void)state;
@@ -758,6 +794,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(an_epoch_ended_twice_is_logged_once),
       cmocka_unit_test(a_run_survives_an_unwritable_folder),
       cmocka_unit_test(tables_go_on_after_a_full_disk),
+      cmocka_unit_test(a_start_on_a_full_disk_divides_later),
       cmocka_unit_test(a_page_without_memory_is_incomplete),
       cmocka_unit_test(tables_hold_exact_values),
       cmocka_unit_test(progress_line_counts_down),

@@ -22,6 +22,8 @@ typedef struct report {
   int ranks;
   char *placement;
   bool tables, lines, events, plots; // still in order
+  bool tables_begun, lines_begun;    // opened since the start: later steps of earlier ones are gone
+  int64_t resumed;                   // step that this start goes on from
   pthread_mutex_t lock;              // of what other threads add
   fn_text warnings;                  // not yet written; each ends with NUL
   int64_t warned;                    // how many there were
@@ -59,15 +61,18 @@ static void forget_rows(const report *r) {
 static void try_again(report *r, const fn_epoch_event *e) {
   if (!r->tables) {
     fn_csv_close(&r->csv);
-    forget_rows(r);
-    r->tables =
-        fn_csv_open(r->run->folder, e->step - 1, fn_run_has_cubes(r->run), &r->csv) == FN_OK;
+    if (r->tables_begun) forget_rows(r);
+    r->tables = fn_csv_open(r->run->folder, r->tables_begun ? e->step - 1 : r->resumed,
+                            fn_run_has_cubes(r->run), &r->csv) == FN_OK;
+    r->tables_begun |= r->tables;
     if (r->tables) fn_log(FN_INFO, "rows are written to metrics.csv and steps.csv again");
   }
   if (!r->lines) {
     fn_jsonl_close(&r->jsonl);
-    fn_report_forget(r->jsonl.path);
-    r->lines = fn_jsonl_open(r->run->folder, e->step - 1, &r->jsonl) == FN_OK;
+    if (r->lines_begun) fn_report_forget(r->jsonl.path);
+    r->lines = fn_jsonl_open(r->run->folder, r->lines_begun ? e->step - 1 : r->resumed,
+                             &r->jsonl) == FN_OK;
+    r->lines_begun |= r->lines;
     if (r->lines) fn_log(FN_INFO, "lines are written to metrics.jsonl again");
   }
   fn_error_clear();
@@ -143,6 +148,9 @@ static void on_start(void *self, const fn_run *run, const char *summary, int64_t
                       ? fn_csv_open(run->folder, resumed_step, fn_run_has_cubes(run), &r->csv)
                       : status);
   check_lines(r, fn_jsonl_open(run->folder, resumed_step, &r->jsonl));
+  r->resumed = resumed_step;
+  r->tables_begun = r->tables;
+  r->lines_begun = r->lines;
   if (r->lines)
     check_lines(r, fn_jsonl_start(&r->jsonl, summary, resumed_step, r->ranks, r->placement));
   stop_beat(r, false, FN_OK, NULL);
