@@ -34,8 +34,7 @@ static void assert_near(double value, double expected, double tolerance) {
   }
 }
 
-/* ---- a run without a network --------------------------------------------------------------------
- */
+/* ---- a run without a network ----------------------------------------------------------------- */
 
 /* Values as functions of the step alone, so that any two runs over it must log the same. */
 static void play_step(const fn_observer *observer, int64_t step) {
@@ -143,8 +142,24 @@ static void append(const char *folder, const char *name, const char *text) {
   fclose(file);
 }
 
-/* ---- event files
- * ----------------------------------------------------------------------------------- */
+static void expect_same_tables(const char *one, const char *other) {
+  static const char *const tables[] = {"steps.csv", "metrics.csv"};
+  for (int i = 0; i < 2; i++) {
+    char *a = content(one, tables[i]), *b = content(other, tables[i]);
+    assert_string_equal(a, b);
+    free(a);
+    free(b);
+  }
+}
+
+static int occurrences(const char *text, const char *what) {
+  int count = 0;
+  for (; (text = strstr(text, what)); text++)
+    count++;
+  return count;
+}
+
+/* ---- event files ----------------------------------------------------------------------------- */
 
 typedef struct seen {
   int files, batch[EPOCHS * STEPS + 1], epoch[EPOCHS + 1], figures[EPOCHS + 1];
@@ -237,21 +252,10 @@ static void a_resumed_run_logs_as_an_uninterrupted_one(void **state) {
   append(parts, "metrics.csv", "3,15");
   append(parts, "metrics.jsonl", "{\"event\":\"step\",\"step\":14");
   play(parts, 5, EPOCHS * STEPS);
-  static const char *const tables[] = {"steps.csv", "metrics.csv"};
-  for (int i = 0; i < 2; i++) {
-    char *a = content(whole, tables[i]), *b = content(parts, tables[i]);
-    assert_string_equal(a, b);
-    free(a);
-    free(b);
-  }
+  expect_same_tables(whole, parts);
   char *lines = content(parts, "metrics.jsonl");
-  int steps = 0, starts = 0;
-  for (char *at = lines; (at = strstr(at, "{\"event\":\"step\"")); at++)
-    steps++;
-  for (char *at = lines; (at = strstr(at, "{\"event\":\"start\"")); at++)
-    starts++;
-  assert_int_equal(steps, EPOCHS * STEPS);
-  assert_int_equal(starts, 2);
+  assert_int_equal(occurrences(lines, "{\"event\":\"step\""), EPOCHS * STEPS);
+  assert_int_equal(occurrences(lines, "{\"event\":\"start\""), 2);
   assert_non_null(strstr(lines, "\"summary\":\"a \\\"run\\\"\\u000aof two lines\""));
   free(lines);
   char board[128];
@@ -287,18 +291,9 @@ static void rows_of_a_state_taken_after_all_come_back(void **state) {
   assert_int_equal(cut[strcspn(cut, "\n") + 1], '\0'); // the header alone
   free(cut);
   play(parts, 10, EPOCHS * STEPS);
-  static const char *const files[] = {"steps.csv", "metrics.csv"};
-  for (int i = 0; i < 2; i++) {
-    char *a = content(whole, files[i]), *b = content(parts, files[i]);
-    assert_string_equal(a, b);
-    free(a);
-    free(b);
-  }
+  expect_same_tables(whole, parts);
   char *lines = content(parts, "metrics.jsonl");
-  int steps = 0;
-  for (char *at = lines; (at = strstr(at, "{\"event\":\"step\"")); at++)
-    steps++;
-  assert_int_equal(steps, EPOCHS * STEPS);
+  assert_int_equal(occurrences(lines, "{\"event\":\"step\""), EPOCHS * STEPS);
   free(lines);
   remove_tree(whole);
   remove_tree(parts);
@@ -358,10 +353,7 @@ static void an_epoch_ended_twice_is_logged_once(void **state) {
   play_epoch(&observer, 1);
   fn_report_destroy(&observer);
   char *table = content(folder, "metrics.csv");
-  int rows = 0;
-  for (char *at = table; (at = strchr(at, '\n')); at++)
-    rows++;
-  assert_int_equal(rows, 2); // header and epoch 1
+  assert_int_equal(occurrences(table, "\n"), 2); // header and epoch 1
   free(table);
   remove_tree(folder);
 }
@@ -536,8 +528,7 @@ static void progress_line_counts_down(void **state) {
   fn_text_free(&line);
 }
 
-/* ---- colours
- * ------------------------------------------------------------------------------------------ */
+/* ---- colours --------------------------------------------------------------------------------- */
 
 static double luminance(fn_color_map map, double t) {
   double rgb[3], linear[3];
@@ -628,8 +619,7 @@ static void color_rule_without_spread(void **state) {
   assert_int_equal(fn_color_scale_choose(values, 200, &scale), FN_OK);
 }
 
-/* ---- pictures
- * ----------------------------------------------------------------------------------------- */
+/* ---- pictures -------------------------------------------------------------------------------- */
 
 typedef struct stream {
   const unsigned char *bytes;
