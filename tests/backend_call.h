@@ -10,8 +10,8 @@
 #include <math.h>
 
 #include "backend/backends.h"
-#include "backend/bf16.h"
 #include "backend/gpu/kernels/element.h"
+#include "base/bf16.h"
 
 /** The backend under test, and its device; NULL: the kernels' memory is the host's. */
 static const fn_backend *tested_backend = &fn_backend_cpu;

@@ -494,13 +494,16 @@ static void products(void **state) {
   (void)state;
   for (int flags = 0; flags < 4; flags++) {
     const bool ta = flags & 1, tb = flags & 2;
-    const fn_matmul_attrs attrs = {ta, tb};
+    fn_matmul_attrs attrs = {ta, tb, 1};
     const fn_shape a = {4, {2, 3, ta ? 9 : 5, ta ? 5 : 9}};
     const fn_shape b = {4, {2, 3, tb ? 7 : 9, tb ? 9 : 7}};
     const fn_shape shared = {2, {b.dim[2], b.dim[3]}}, flat = {2, {a.dim[2], a.dim[3]}};
     check_all(&fn_op_matmul, &attrs, 2, (fn_shape[]){a, b}, 1, &(manner){0});
     check_all(&fn_op_matmul, &attrs, 2, (fn_shape[]){a, shared}, 1, &(manner){0});
     check_all(&fn_op_matmul, &attrs, 2, (fn_shape[]){flat, shared}, 1, &(manner){0});
+    attrs.slope = 0.1;
+    check_all(&fn_op_matmul, &attrs, 3, (fn_shape[]){a, shared, {1, {7}}}, 1,
+              &(manner){.full_in = 4});
   }
   for (int i = 0; i < ACTIVATIONS; i++) {
     check_all(&fn_op_log_softmax, NULL, 1, &activations[i], 1, &(manner){0});

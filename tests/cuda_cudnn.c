@@ -42,7 +42,7 @@ static fn_tensor dense(const fn_shape *shape, fn_dtype dtype, int64_t gap) {
 static bool uses_tensor_cores(cudnnBackendDescriptor_t graph, int64_t engine) {
   bool found = false;
 #if CUDNN_VERSION >= 90800
-  fn_cudnn_pool pool = {.library = cuda.cudnn};
+  fn_cudnn_pool pool = {.api = cuda.cudnn};
   const fn_cudnn *lib = cuda.cudnn;
   cudnnBackendDescriptor_t d;
   cudnnBackendNumericalNote_t note[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
@@ -79,7 +79,7 @@ static outcome find_plan(const fn_gpu_call *call) {
   const int forms = fn_cudnn_forms(call, form);
   outcome o = {.form = -1};
   for (int f = 0; f < forms && o.form < 0; f++) {
-    fn_cudnn_pool pool = {.library = cuda.cudnn};
+    fn_cudnn_pool pool = {.api = cuda.cudnn};
     cudnnBackendDescriptor_t graph, plan;
     fn_algorithm list[FN_CUDNN_CANDIDATES];
     int count = 0;
@@ -87,7 +87,7 @@ static outcome find_plan(const fn_gpu_call *call) {
       assert_int_equal(fn_cudnn_list(&cuda, graph, call->input[0].dtype, list, &count), FN_OK);
     if (filter && count == 0) print_message("    form %d: %s\n", f, fn_error_message());
     for (int i = 0; i < count && o.form < 0; i++) {
-      fn_cudnn_pool plans = {.library = cuda.cudnn};
+      fn_cudnn_pool plans = {.api = cuda.cudnn};
       size_t workspace;
       if (fn_cudnn_plan(&plans, graph, &list[i], cuda.workspace_limit, &plan, &workspace) == FN_OK)
         o = (outcome){uses_tensor_cores(graph, list[i].engine), f, count, list[i].engine,

@@ -133,7 +133,7 @@ static void collective_is_collective(void **state) {
     const bool several = info->packed && info->direct;
     fn_cube_queue_figures figures;
     int64_t reads[2], range[2];
-    for (int tries = 0; tries < 2000; tries++) {
+    for (int tries = 0; tries < 60000; tries++) {
       fn_cube_queue_get_figures(queue, &figures);
       reads[0] = figures.collective_reads + figures.independent_reads;
       reads[1] = -reads[0];

@@ -93,7 +93,7 @@ static double weight_of(int rank, int64_t step) {
 }
 
 static float rounded(float x) {
-  return fn_from_bf16(fn_to_bf16(x));
+  return fn_bf16_to_f32(fn_bf16_from_f32(x));
 }
 
 /** What rank r contributes, as it travels. */

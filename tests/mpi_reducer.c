@@ -282,24 +282,36 @@ static void wrong_use_is_an_error(void **state) {
   model_free(&m);
 }
 
-/* What is reduced while the backward pass goes on is not waited for. */
-static void times_tell_overlap(void **state) {
-  (void)state;
-  model m;
-  model_init(&m, FN_F32, 20000);
-  fn_reducer *reducer = create(&dist, &m, 4096, 1 << 16);
+/** Whether gradients that are ready `rest` seconds before the end of the backward pass are reduced
+ *  by then, on all ranks. */
+static bool is_overlapped(model *m, double rest) {
+  fn_reducer *reducer = create(&dist, m, 4096, 1 << 16);
   double busy = -1, exposed = -1;
   fn_reducer_times(reducer, &busy, &exposed);
   assert_true(busy == 0 && exposed == 0);
   expect_ok(fn_reducer_begin(reducer, 1));
   report(reducer, 0, false, 0);
-  if (dist.threads_multiple) usleep(300000); // the rest of the backward pass
+  if (dist.threads_multiple) usleep((useconds_t)(1e6 * rest)); // the rest of the backward pass
   expect_ok(fn_reducer_finish(reducer));
   fn_reducer_times(reducer, &busy, &exposed);
+  fn_reducer_destroy(reducer);
   assert_true(busy >= exposed && exposed >= 0);
   if (dist.size > 1) assert_true(busy > 0);
-  if (dist.size > 1 && dist.threads_multiple) assert_true(exposed < 0.5 * busy + 0.05);
-  fn_reducer_destroy(reducer);
+  int hidden = dist.size == 1 || !dist.threads_multiple || exposed < 0.5 * busy;
+  MPI_Allreduce(MPI_IN_PLACE, &hidden, 1, MPI_INT, MPI_MIN, dist.comm);
+  return hidden;
+}
+
+/* What is reduced while the backward pass goes on is not waited for. (On a busy machine the passes
+ * become longer until a thread gets on beside them.) */
+static void times_tell_overlap(void **state) {
+  (void)state;
+  model m;
+  model_init(&m, FN_F32, 20000);
+  bool overlapped = false;
+  for (double rest = 0.1; rest < 10 && !overlapped; rest *= 2)
+    overlapped = is_overlapped(&m, rest);
+  assert_true(overlapped);
   model_free(&m);
 }
 

@@ -12,7 +12,7 @@ static fn_dist dist; /**< the whole job */
 /** Join the job; false, with a message, when that is not possible. A rank that fails leaves the
  *  others waiting: they end by themselves. */
 static inline bool join_job(int *argc, char ***argv) {
-  alarm(300);
+  alarm(900);
   if (fn_dist_init(argc, argv, &dist) == FN_OK) return true;
   fprintf(stderr, "%s\n", fn_error_message());
   return false;

@@ -94,7 +94,7 @@ static void add_conv_transpose_case(op_suite *s, int d) {
 
 static void add_matmul_cases(op_suite *s, int d) {
   for (int flags = 0; flags < 8; flags++) {
-    const fn_matmul_attrs attrs = {.transpose_a = flags & 1, .transpose_b = flags & 2};
+    fn_matmul_attrs attrs = {.transpose_a = flags & 1, .transpose_b = flags & 2, .slope = 1};
     const bool whole = flags & 4; // b has the leading axes too
     const int lead = d - 1;
     if (whole && lead == 0) continue;
@@ -107,6 +107,20 @@ static void add_matmul_cases(op_suite *s, int d) {
     add_case(s, &fn_op_matmul, d, &attrs, 2, (fn_shape[]){a, b}, "%s%s%s",
              attrs.transpose_a ? "aT " : "a ", attrs.transpose_b ? "bT" : "b",
              whole ? " batched" : "");
+    // Bias, activation or both; more and fewer columns than a library finishes.
+    static const double slopes[] = {1, 0, 0.1};
+    for (int i = 0; i < 5; i++) {
+      const int64_t columns = i % 2 ? 5 : n;
+      const bool bias = i < 3;
+      attrs.slope = slopes[bias ? i : i - 2];
+      b.dim[b.ndim - (attrs.transpose_b ? 2 : 1)] = columns;
+      add_case(s, &fn_op_matmul, d, &attrs, bias ? 3 : 2, (fn_shape[]){a, b, vector_shape(columns)},
+               "%s%s%s%s%s", attrs.transpose_a ? "aT " : "a ", attrs.transpose_b ? "bT" : "b",
+               whole ? " batched" : "", bias ? " bias" : "",
+               attrs.slope == 0   ? " relu"
+               : attrs.slope != 1 ? " leaky"
+                                  : "");
+    }
   }
 }
 

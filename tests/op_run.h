@@ -4,8 +4,8 @@
 #ifndef TESTS_OP_RUN_H
 #define TESTS_OP_RUN_H
 
-#include "backend/bf16.h"
 #include "backend/gpu/kernels/element.h"
+#include "base/bf16.h"
 #include "base/random.h"
 #include "op_case.h"
 

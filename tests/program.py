@@ -187,7 +187,11 @@ class outcome:
 IMPATIENT = {name: "0" for name in ("OMPI_MCA_odls_base_sigkill_timeout", "PRTE_MCA_odls_base_sigkill_timeout")}
 
 
-def run(ranks, *arguments, limit=120):
+# Seconds that a run may take: many, for machines that do much else. What hangs is noticed all the same.
+LIMIT = 600
+
+
+def run(ranks, *arguments, limit=LIMIT):
     start = time.monotonic()
     process = subprocess.Popen(command(ranks, *arguments), stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True, errors="replace", env={**os.environ, **IMPATIENT},
@@ -201,7 +205,7 @@ def run(ranks, *arguments, limit=120):
     return outcome(code, output, time.monotonic() - start)
 
 
-def succeed(ranks, *arguments, limit=120):
+def succeed(ranks, *arguments, limit=LIMIT):
     done = run(ranks, *arguments, limit=limit)
     check(done.code == 0, f"{' '.join(arguments)} on {ranks} ranks: exit code {done.code}", done.output)
     return done.output

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from program import (check, command, finish, folder, noise, run, snapshot, succeed, write_hdf5,
+from program import (LIMIT, check, command, finish, folder, noise, run, snapshot, succeed, write_hdf5,
                      write_npy, write_text)
 
 CONFIG, DATA, DIVERGED, CHECKPOINT, MEMORY, UNSUPPORTED, DEVICE = 2, 3, 4, 5, 6, 8, 10
@@ -42,13 +42,13 @@ optimizer: {lr: 0.001}
 """
 
 
-def expect(name, arguments, code, patterns, text=BASE, ranks=(2,), seconds=20):
+def expect(name, arguments, code, patterns, text=BASE, ranks=(2,), seconds=100):
     """`arguments`: command and --set settings; `patterns` must all be in the output."""
     write_text("run.yaml", text)
     before = snapshot()
     for size in ranks:
         done = run(size, arguments[0], "run.yaml",
-                   *[word for setting in arguments[1:] for word in ("--set", setting)], limit=60)
+                   *[word for setting in arguments[1:] for word in ("--set", setting)])
         title = f"{name} on {size} rank{'s' if size > 1 else ''}"
         check(done.code == code, f"{title}: expected exit code {code}, found {done.code}", done.output)
         absent = [pattern for pattern in patterns if pattern not in done.output]
@@ -68,7 +68,7 @@ def expect_no_gpu():
         ctypes.CDLL("libcuda.so.1")
     except OSError:
         write_text("run.yaml", BASE)
-        output = run(1, "train", "run.yaml", "--set", "compute.backend=cuda", limit=60).output
+        output = run(1, "train", "run.yaml", "--set", "compute.backend=cuda").output
         built = "was made without the CUDA toolkit" not in output
         expect("cuda, built" if built else "cuda, not built", ["train", "compute.backend=cuda"],
                DEVICE if built else UNSUPPORTED, ["NVIDIA driver", "compute.backend: cpu"] if built else ["CUDA toolkit", "cpu"])
@@ -218,6 +218,8 @@ def accepted():
     plain, other = open("run_plain/metrics.csv").read(), open("run_other/metrics.csv").read()
     without_times = lambda text: [line.split(",")[:4] for line in text.splitlines()]
     check(without_times(plain) == without_times(other), "byte and axis order change the loss", plain + other)
+    # A network that changes nothing has no values in memory to plan.
+    succeed(1, "train", "run.yaml", "--set", "folder=run_same", "--set", "model.layers=[save: same]")
 
 
 def checkpoints():
@@ -261,6 +263,8 @@ def folders():
     write_text("occupied", "a file where the folder should be\n")
     expect("run folder is a file", ["train", "folder=occupied"], CHECKPOINT, ["occupied"])
     expect("run folder below a file", ["train", "folder=occupied/run"], CHECKPOINT, ["occupied"], ranks=(1,))
+    os.makedirs("taken/resolved.yaml")
+    expect("configuration cannot be written", ["train", "folder=taken"], CHECKPOINT, ["taken/resolved.yaml"], ranks=(1, 2))
     expect("output folder is a file", ["test", "test.state=run_plain/state_1.h5", "folder=run_out",
                                        f"test.output={os.getcwd()}/occupied"], CONFIG, ["occupied"])
     check(not os.path.exists("run_out"), "a failed test left its folder")
@@ -343,12 +347,12 @@ def shrinking(kind, ranks):
                 "--set", "checkpoint.keep_last=2", "--set", "train.batch=32"),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     start = time.monotonic()
-    while not os.path.exists("run/checkpoint.h5") and time.monotonic() - start < 60 and process.poll() is None:
+    while not os.path.exists("run/checkpoint.h5") and time.monotonic() - start < LIMIT and process.poll() is None:
         time.sleep(0.05)
     os.truncate(f"cut/2.{kind}", 5000)
     cut = time.monotonic()
     try:
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         output = process.communicate()[0] + "\n[time limit]"
@@ -356,7 +360,7 @@ def shrinking(kind, ranks):
     check(process.returncode == DATA, f"{title}: exit code {process.returncode}", output)
     check(output.count("\nfieldnet: ") + output.startswith("fieldnet: ") == 1 and f"cut/2.{kind}" in output,
           f"{title}: message", output)
-    check(time.monotonic() - cut < 15, f"{title}: took {time.monotonic() - cut:.0f} s")
+    check(time.monotonic() - cut < 100, f"{title}: took {time.monotonic() - cut:.0f} s")
     check(os.path.exists("run/checkpoint.h5"), f"{title}: the state is gone")
     shutil.rmtree("run", ignore_errors=True)
     shutil.rmtree("cut")

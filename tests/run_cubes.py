@@ -169,11 +169,11 @@ def needs_no_more_memory_for_more_cubes():
 def refuses():
     for ranks in 1, 2:
         done = run(ranks, "train", "plain.yaml", "--set", "folder=refused",
-                   *settings(data__cubes__train_seeds="0-3,77"), limit=60)
+                   *settings(data__cubes__train_seeds="0-3,77"))
         check(done.code == 3 and len(done.messages()) == 1 and "gr_seed0077" in done.output,
               f"missing seed on {ranks} ranks: exit code {done.code}", done.output)
         done = run(ranks, "train", "plain.yaml", "--set", "folder=refused",
-                   *settings(data__cubes__test_seeds="3-5"), limit=60)
+                   *settings(data__cubes__test_seeds="3-5"))
         check(done.code == 2 and "seed 3 is in data.cubes.train_seeds too" in done.output,
               f"overlap on {ranks} ranks: exit code {done.code}", done.output)
 

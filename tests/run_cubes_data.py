@@ -21,7 +21,7 @@ except ImportError:
     print("skipped: numpy and h5py are not installed")
     sys.exit(77)
 
-from program import check, command, finish, folder, run, succeed
+from program import LIMIT, check, command, finish, folder, run, succeed
 
 CONFIG, DATA, VERIFY = 2, 3, 7
 EDGE = 12
@@ -68,11 +68,11 @@ def fnv(data):
     return value
 
 
-def expect(name, code, patterns, *arguments, ranks=(2,), seconds=20, prepare=None):
+def expect(name, code, patterns, *arguments, ranks=(2,), seconds=100, prepare=None):
     for size in ranks:
         if prepare:
             prepare()
-        done = run(size, "data", *arguments, limit=60)
+        done = run(size, "data", *arguments)
         title = f"{name} on {size} ranks"
         check(done.code == code, f"{title}: expected exit code {code}, found {done.code}", done.output)
         for pattern in patterns:
@@ -249,7 +249,7 @@ def kill_once(arguments, delay):
     process = subprocess.Popen(command(2, "data", *arguments), stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL, start_new_session=True)
     begun = time.monotonic()
-    while process.poll() is None and progress() == before and time.monotonic() < begun + 60:
+    while process.poll() is None and progress() == before and time.monotonic() < begun + LIMIT:
         time.sleep(0.002)
     time.sleep(delay)
     # The ranks before their launcher, in groups of their own, could say anything.
@@ -276,7 +276,9 @@ def killed():
         arguments = ["pack", "many", "killed.h5", "--snap", "000", "--seeds", seeds, "--train-seeds", "0-4", *options]
         succeed(2, "data", *[a if a != "killed.h5" else f"whole_{name}.h5" for a in arguments])
         interrupted = 0
-        for _ in range(6):
+        for start in range(60):
+            if start >= 6 and interrupted > 0:
+                break
             if os.path.exists("killed.h5") and not os.path.exists("killed.h5.progress"):
                 os.unlink("killed.h5")  # done before it was killed
             if not kill_once(arguments, random_delay.uniform(0, 0.15)):
@@ -374,7 +376,7 @@ def full_disk():
         for ranks in 1, 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
             try:
-                done = run(ranks, "data", *arguments, *extra, limit=60)
+                done = run(ranks, "data", *arguments, *extra)
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
             check(done.code == DATA and "no room" in done.output and "full.h5" in done.output,

@@ -17,7 +17,7 @@ if not os.path.exists(f"{BUILD}/standin/standin_main"):
     sys.exit(77)
 os.environ["FIELDNET"] = f"{BUILD}/standin/standin_main"
 os.environ["LD_LIBRARY_PATH"] = f"{BUILD}/standin"
-from program import check, finish, folder, noise, run, write_npy, write_text  # noqa: E402 (reads FIELDNET)
+from program import check, finish, folder, noise, run, write_datasets, write_npy, write_text  # noqa: E402 (reads FIELDNET)
 
 RUN = """
 seed: 7
@@ -40,11 +40,36 @@ report: {plots: false, tensorboard: false}
 """
 
 
-def train(into, code=0, ranks=1, environment=None, **values):
+# A classifier whose dense layers have every activation.
+DENSE = """
+seed: 7
+data:
+  kind: cubes
+  cubes: {file: cubes.h5, train_seeds: 0-1, slices_per_cube: 12}
+model:
+  layers:
+    - linear: {channels: 6}
+    - relu
+    - linear: {channels: 5}
+    - leaky_relu: 0.1
+    - linear: {channels: 4}
+    - tanh
+    - linear: {channels: 3, bias: false}
+    - relu
+    - linear: {channels: out}
+loss: {name: bce_with_logits}
+train: {epochs: 2, batch: 8, log_interval: 1}
+optimizer: {name: adam, lr: 1.e-3}
+compute: {threads: 1, backend: cuda}
+report: {plots: false, tensorboard: false}
+"""
+
+
+def train(into, code=0, ranks=1, environment=None, config="run.yaml", **values):
     words = [w for key, value in values.items() for w in ("--set", f"{key.replace('__', '.')}={value}")]
     added = dict(environment or {}, FIELDNET_CACHE=os.path.abspath(f"cache_{into}"))
     os.environ.update(added)
-    done = run(ranks, "train", "run.yaml", "--set", f"folder={into}", *words)
+    done = run(ranks, "train", config, "--set", f"folder={into}", *words)
     for name in added:
         del os.environ[name]
     check(done.code == code, f"{into}: exit code {done.code}, expected {code}", done.output)
@@ -73,13 +98,14 @@ def same_state(a, b):
 
 
 def engines(log):
-    """How often each engine of cuDNN ran."""
+    """How often each engine of cuDNN and each epilogue of cuBLASLt ran."""
     count = {}
     if not os.path.exists(log):
         return count
     with open(log) as file:
         for line in file:
-            count[line.split(",")[0]] = count.get(line.split(",")[0], 0) + 1
+            name = line.strip().split(",")[0]
+            count[name] = count.get(name, 0) + 1
     return count
 
 
@@ -147,6 +173,23 @@ def engines_are_chosen():
           "every engine fails when it runs", done.output)
 
 
+def products_have_epilogues():
+    """Bias and ReLU are cuBLASLt's, bias and leaky ReLU fieldnet's; without epilogues all is fieldnet's, to the same bits."""
+    default, relu, bias, relu_bias = (f"epilogue {n}" for n in (1, 2, 4, 6))  # of cublasLtEpilogue_t
+    def logged(into, **environment):
+        train(into, config="dense.yaml", environment=dict(environment, STANDIN_LOG=f"{into}.log"))
+        return {name: n for name, n in engines(f"{into}.log").items() if name.startswith("epilogue")}
+
+    train("dense_cpu", config="dense.yaml", compute__backend="cpu")
+    found = logged("dense")
+    check(set(found) == {default, relu, bias, relu_bias} and found[bias] == 2 * found[relu_bias] == 2 * found[relu],
+          f"epilogues of a training run: {found}")
+    same_steps("dense_cpu", "dense", 1e-5, 1e-4, 12)
+    found = logged("dense_plain", STANDIN_EPILOGUES="0")
+    check(set(found) == {default}, f"epilogues that the library has not: {found}")
+    same_state("dense", "dense_plain")
+
+
 def times_are_kept():
     """Timing may choose any engine; what it chose is in the file, by device, library and shape, and is taken again."""
     train("timed", environment={"STANDIN_LOG": "timed.log"}, compute__deterministic="false")
@@ -205,10 +248,14 @@ with folder():
         for index in range(3):
             write_npy(f"{kind}/{index}.npy", (2, 16, 16, 16), noise(10 * seed + index, 2 * 16 ** 3))
     write_text("run.yaml", RUN)
+    write_text("dense.yaml", DENSE)
+    write_datasets("cubes.h5", (16, 16, 16), ((f"{theory}_seed{seed:04d}", noise(seed + 7 * len(theory), 16 ** 3))
+                                              for theory in ("gr", "newton") for seed in range(2)))
     operators()
     golden_vectors()
     trains()
     engines_are_chosen()
+    products_have_epilogues()
     times_are_kept()
     errors_are_clear()
 finish()

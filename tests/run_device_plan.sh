@@ -26,8 +26,8 @@ plan() {
 plan vnet 143 6 '{name: vnet}' 3 128 3,3
 plan vnet_bf16 150 6 '{name: vnet}' 3 128 3,3 compute.precision=bf16
 plan unet 117 5 '{name: unet}' 3 128 3,3
-plan racoon 47 2 '{name: racoon}' 2 128 1,1 loss.name=bce_with_logits
-plan penguin 89 2 '{name: penguin}' 2 128 1,1 loss.name=bce_with_logits
+plan racoon 44 2 '{name: racoon}' 2 128 1,1 loss.name=bce_with_logits
+plan penguin 86 2 '{name: penguin}' 2 128 1,1 loss.name=bce_with_logits
 
 if "$FIELDNET" describe "$folder/vnet.yaml" --assume sm_90 --size 128 --backend cpu >"$folder/log" 2>&1; then
   echo "the cpu backend was planned for a device"

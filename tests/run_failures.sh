@@ -3,7 +3,6 @@
 make_data
 write_run "$folder/run.yaml"
 write_run "$folder/norm.yaml" "batch_norm: {}"
-says() { grep -q -- "$1" "$folder/log" || fail "expected the message '$1'"; }
 
 # ---- not finite
 expect 4 "absurd rate" train 2 "$folder/run.yaml" "$folder/nan" optimizer.name=sgd optimizer.lr=1e30
@@ -111,7 +110,7 @@ expect 0 "and resumed" train 1 "$folder/longer.yaml" "$folder/longer" train.epoc
 # ---- two runs in one folder
 "$FIELDNET" train "$folder/run.yaml" --set "folder=$folder/shared" --set train.epochs=100000 >"$folder/first.log" 2>&1 &
 first=$!
-for i in $(seq 600); do [ -e "$folder/shared/checkpoint.h5" ] && break; sleep 0.1; done
+wait_for "the first run's first state" test -e "$folder/shared/checkpoint.h5"
 for ranks in 1 2; do
   expect 2 "a second run in the folder" train $ranks "$folder/run.yaml" "$folder/shared"
   says "another run (.*process $first) is writing in folder $folder/shared"

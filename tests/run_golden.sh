@@ -15,7 +15,7 @@ fail() {
 verify() { # YAML FILE OPTION...: all in $full, all but good tensors in $output, exit code in $code
   local yaml=$1 file=$2
   shift 2
-  full=$(timeout 300 "$FIELDNET" verify "$golden/$yaml.yaml" "$work/$file.h5" --set compute.threads=2 "$@" 2>&1)
+  full=$(timeout 1000 "$FIELDNET" verify "$golden/$yaml.yaml" "$work/$file.h5" --set compute.threads=2 "$@" 2>&1)
   code=$?
   output=$(grep -v ' ok' <<<"$full") # what is interesting of it
 }

@@ -23,15 +23,14 @@ for start in $(seq $((4 * times))); do
   [ $hits -ge "$times" ] && break
   train 2 "$folder/run.yaml" "$folder/killed" "${settings[@]}" &
   job=$!
-  for wait in $(seq 600); do # a start, then up to 0.3 seconds of it
-    sleep 0.02
-    [ -n "$(ranks_of)" ] && grep -q "^epoch\|done\|fieldnet:" "$folder/log" 2>/dev/null && break
-    kill -0 $job 2>/dev/null || break
-  done
+  # a start, then up to 0.3 seconds of it
+  begun() { { [ -n "$(ranks_of)" ] && grep -q "^epoch\|done\|fieldnet:" "$folder/log" 2>/dev/null; } || ! kill -0 $job 2>/dev/null; }
+  wait_for "start $start" begun
   sleep "0.$(printf %03d $((RANDOM % 300)))"
   hit=no
   for pid in $(ranks_of); do kill -KILL "$pid" 2>/dev/null && hit=yes; done
-  for pid in $(job_of); do kill -KILL "$pid" 2>/dev/null; done
+  # The launcher of ranks that have ended by themselves ends, too, and tells how it went.
+  [ $hit = no ] || for pid in $(job_of); do kill -KILL "$pid" 2>/dev/null; done
   status=0
   wait $job 2>/dev/null || status=$?
   grep -q "fieldnet: .*\(error\|refused\|another run\)" "$folder/log" && fail "start $start: the start before failed"

@@ -5,11 +5,12 @@ write_run "$folder/run.yaml"
 settings=(train.epochs=300 train.log_interval=1 checkpoint.every_epochs=1000 checkpoint.best=null)
 
 expect 0 "whole run" train 2 "$folder/run.yaml" "$folder/whole" "${settings[@]}" run.time_limit=1-00:00:00
-first=$(date +%s)
+first=$SECONDS
 expect 75 "time limit" train 2 "$folder/run.yaml" "$folder/limit" "${settings[@]}" train.epochs=1000000 \
-  run.time_limit=00:04 run.time_margin=1
-took=$(($(date +%s) - first))
-[ $took -ge 2 ] && [ $took -le 20 ] || fail "a limit of 4 s took $took s"
+  run.time_limit=00:06 run.time_margin=1
+took=$((SECONDS - first))
+# It leaves as much as its longest step took, which on a busy machine may be seconds.
+[ $took -ge 2 ] && [ $took -le 120 ] || fail "a limit of 6 s took $took s"
 grep -q "time limit is near" "$folder/log" || fail "the log does not say why"
 [ -e "$folder/limit/checkpoint.h5" ] || fail "no state at the limit"
 
@@ -26,7 +27,7 @@ same_state "$folder/whole/state_300.h5" "$folder/steps/state_300.h5" "stopped by
 "$FIELDNET" train "$folder/run.yaml" --set "folder=$folder/halt" --set train.epochs=1000000 --set train.log_interval=1 \
   --set checkpoint.every_epochs=1000000 --set checkpoint.best=null >"$folder/log" 2>&1 &
 job=$!
-for i in $(seq 100); do [ -s "$folder/halt/steps.csv" ] && break; sleep 0.1; done
+wait_for "steps before the halt file" rows_beyond "$folder/halt" 1
 touch "$folder/halt/halt"
 wait $job
 [ $? -eq 76 ] || fail "halt file: exit status"

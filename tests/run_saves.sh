@@ -3,17 +3,6 @@
 . "$(dirname "$0")/train_common.sh"
 make_data
 write_run "$folder/run.yaml" "batch_norm: {}"
-says() { grep -q -- "$1" "$folder/log" || fail "expected the message '$1'"; }
-# wait_for WHAT COMMAND...: until it succeeds, a minute at most
-wait_for() {
-  local what=$1 i
-  shift
-  for i in $(seq 3000); do
-    "$@" && return
-    sleep 0.02
-  done
-  fail "waited a minute for $what"
-}
 # start RUN FOLDER [key=value ...]: one rank in the background; its process id in $job
 start() {
   local run=$1 into=$2 settings=()
@@ -22,8 +11,6 @@ start() {
   "$FIELDNET" train "$run" --set "folder=$into" ${settings[@]+"${settings[@]}"} >"$folder/log" 2>&1 &
   job=$!
 }
-lines() { if [ -f "$1" ]; then wc -l <"$1"; else echo 0; fi; }
-rows_beyond() { [ "$(lines "$1/steps.csv")" -gt "$2" ]; }
 logged() { grep -q -- "$1" "$folder/log"; }
 
 # ---- beside training or not, after every step or not: the same states

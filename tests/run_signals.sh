@@ -15,44 +15,50 @@ echo $status >"$RECORD/status.$OMPI_COMM_WORLD_RANK"
 exit $status
 END
 
-lines() { if [ -f "$1" ]; then wc -l <"$1"; else echo 0; fi; }
-# wait_for WHAT COMMAND...: until it succeeds, a minute at most
-wait_for() {
-  local what=$1 i
-  shift
-  for i in $(seq 600); do
-    "$@" && return
-    sleep 0.1
-  done
-  fail "waited a minute for $what"
-}
-rows_beyond() { [ "$(lines "$1/steps.csv")" -gt "$2" ]; }
-
 settings=(train.epochs=300 train.log_interval=1 checkpoint.every_epochs=100 checkpoint.best=null report.verbosity=quiet)
 expect 0 "whole run" train 2 "$folder/run.yaml" "$folder/whole" "${settings[@]}"
 
-# stop SIGNAL launcher|rank EPOCHS: a job of two, signalled after some steps, then ended
-stop() {
-  local signal=$1 to=$2 into=$folder/$1.$2 arguments=() launch=() setting patience=1
+# strike SIGNAL launcher|rank EPOCHS PATIENCE: a job of two, signalled after some steps, then ended; its exit status in $status
+strike() {
+  local signal=$1 to=$2 into=$folder/$1.$2 arguments=() launch=() setting patience=$4
   for setting in "folder=$into" "${settings[@]}" "train.epochs=$3"; do arguments+=(--set "$setting"); done
+  rm -rf "$into"
   mkdir -p "$into"
   [ "$to" = rank ] && launch=(bash "$folder/rank.sh")
-  [ "$signal$to" = TERMlauncher ] && patience=4
   RECORD=$into "$MPIRUN" -x RECORD -n 2 --mca odls_base_sigkill_timeout $patience ${launch[@]+"${launch[@]}"} \
     "$FIELDNET" train "$folder/run.yaml" "${arguments[@]}" >"$folder/log" 2>&1 &
-  local job=$! steps
+  local job=$!
   wait_for "steps before $signal" rows_beyond "$into" 20
   if [ "$to" = rank ]; then
     kill "-$signal" "$(cat "$into/pid.1")" # the other one hears of it from its neighbour
   else
     kill "-$signal" $job
   fi
-  wait $job && fail "$signal to $to: the run was over before it"
+  status=0
+  wait $job || status=$?
+}
+# The newest state is that of the last step.
+saved_when_stopped() { [ -e "$1/checkpoint.h5" ] && [ "$(progress "$1" step)" -eq $(($(lines "$1/steps.csv") - 1)) ]; }
+# On a busy machine the run may be over before its signal comes, or mpirun may lose its patience with ranks that are slow to
+# end: then once more.
+stop() {
+  local signal=$1 to=$2 into=$folder/$1.$2 patience steps
+  for patience in 1 4 16 60; do
+    strike "$signal" "$to" "$3" $patience
+    [ $status -eq 0 ] && continue
+    if [ "$to" = rank ]; then
+      [ -e "$into/status.0" ] && [ -e "$into/status.1" ] && break
+    else
+      saved_when_stopped "$into" && break
+    fi
+  done
+  [ $status -ne 0 ] || fail "$signal to $to: the run was over before it"
   if [ "$to" = rank ]; then
     [ "$(cat "$into"/status.[01] | tr '\n' ' ')" = "75 75 " ] || fail "$signal: exit statuses $(cat "$into"/status.*)"
   fi
+  saved_when_stopped "$into" || fail "$signal to $to: $(lines "$into/steps.csv") lines of steps, but a state of step $(progress "$into" step)"
   steps=$(progress "$into" step)
-  [ "${steps:-0}" -ge 20 ] && [ "$steps" -lt $((6 * $3)) ] || fail "$signal to $to: stopped at step '$steps'"
+  [ "$steps" -ge 20 ] && [ "$steps" -lt $((6 * $3)) ] || fail "$signal to $to: stopped at step '$steps'"
 }
 # and gone on with: the end is that of the whole run
 stop_and_go_on() {
@@ -109,7 +115,7 @@ for i in $(seq 1000 1599); do
   ln -s "$folder/data/lpt2/000.npy" "$folder/many/lpt2/$i.npy"
 done
 # (A signal may also land in the few milliseconds of the steps: then once more.)
-for attempt in 1 2 3; do
+for attempt in $(seq 8); do
   rm -rf "$folder/long"
   "$MPIRUN" -n 2 "$FIELDNET" train "$folder/run.yaml" --set "folder=$folder/long" --set train.batch=4 --set train.log_interval=1 \
     --set "data.validation.input=$folder/many/lin/*.npy" --set "data.validation.target=$folder/many/lpt2/*.npy" \

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from program import FIELDNET, check, command, finish, folder, run, small_run, snapshot, succeed, write_text
+from program import FIELDNET, LIMIT, check, command, finish, folder, run, small_run, snapshot, succeed, write_text
 
 RUN = small_run("plots: false, tensorboard: false, status_interval: 0.1")
 STEPS = 8  # 2 files of 8 crops, two at a time
@@ -104,13 +104,26 @@ def start(*words):
 
 
 def wait_for(into, condition, what):
-    for _ in range(300):
+    seen, until = None, time.monotonic() + LIMIT
+    while time.monotonic() < until:
         time.sleep(0.1)
         if os.path.isdir(into):
             seen = json.loads(run(1, "status", into, "--json").output)
             if condition(seen):
                 return seen
     return check(False, what, str(seen)) or seen
+
+
+def freeze(pid):
+    """Stop a process, and wait until none of its threads is on its way any more, writing a file perhaps."""
+    os.kill(pid, signal.SIGSTOP)
+    moving = True
+    while moving:
+        time.sleep(0.01)
+        moving = False
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat") as file:
+                moving = moving or file.read().rpartition(")")[2].split()[0] != "T"
 
 
 def check_while_running():
@@ -141,14 +154,14 @@ def check_while_running():
                 check(seen["state"] == expected and not seen["note"], f"silent for {silent} s on {machine}, clock {wrong} s ahead",
                       table("far"))
 
-        os.kill(process.pid, signal.SIGSTOP)  # still there, and holds its lock
+        freeze(process.pid)  # still there, and holds its lock
         with open("live/status.json") as file:
             told = json.load(file)
         last = time.time() - 500
         write_text("live/status.json", json.dumps(dict(told, updated=last)))
         os.utime("live/status.json", (last, last))
         seen = status("live")[0]
-        check(seen["state"] == "running" and "no sign of life for 8 min" in seen["note"], "a stopped process", str(seen))
+        check(seen["state"] == "running" and "no sign of life for 8 min" in str(seen["note"]), "a stopped process", str(seen))
         write_text("live/status.json", json.dumps(dict(told, updated=time.time(), stepped=time.time() - 700,
                                                        started=time.time() - 900)))
         check("no step for 11 min" in table("live"), "a run that hangs", table("live"))
@@ -164,7 +177,7 @@ def check_while_running():
 
 def check_lost_rank():
     """The job that the watchdog ends cannot say how it ended, but its last words are kept."""
-    process = subprocess.Popen(command(2, *train("lost", "train.epochs=100000", "run.hang_timeout=3")),
+    process = subprocess.Popen(command(2, *train("lost", "train.epochs=100000", "run.hang_timeout=8")),
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     first = wait_for("lost", lambda s: s["state"] == "running" and s["epochs_done"], "it never ran")
     ranks = [int(word) for word in subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()]
@@ -174,7 +187,7 @@ def check_lost_rank():
         return
     os.kill(other[0], signal.SIGSTOP)
     try:
-        process.wait(60)
+        process.wait(LIMIT)
     finally:
         os.kill(other[0], signal.SIGKILL)
         process.kill()
@@ -214,11 +227,14 @@ def check_many():
 
 def check_watch():
     process = start(*train("seen", "train.epochs=400"))
-    wait_for("seen", lambda s: s["state"] == "running", "it never ran")
-    watch = subprocess.run([FIELDNET, "status", "seen", "--watch", "0.2", "--json"], capture_output=True, text=True,
-                           timeout=120)
+    wait_for("seen", lambda s: s["state"] == "running" and s["step"], "it never ran")
+    process.send_signal(signal.SIGSTOP)  # not to be over before somebody looks
+    watch = subprocess.Popen([FIELDNET, "status", "seen", "--watch", "0.2", "--json"], stdout=subprocess.PIPE, text=True)
+    first = watch.stdout.readline()
+    process.send_signal(signal.SIGCONT)
+    output = first + watch.communicate(timeout=LIMIT)[0]
     code = process.wait()
-    seen = [json.loads(line) for line in watch.stdout.splitlines()]
+    seen = [json.loads(line) for line in output.splitlines()]
     steps = [s["step"] for s in seen]
     check(code == 0 and watch.returncode == 0 and len(seen) > 1 and seen[0]["state"] == "running" and
           seen[-1]["state"] == "finished" and steps == sorted(steps) and steps[0] < steps[-1] == 400 * STEPS,

@@ -54,6 +54,7 @@ strike() {
   esac
   [ -n "$(ranks)" ] || return
   for pid in $victims; do kill -KILL "$pid" 2>/dev/null && hit=yes; done
+  [ $hit = yes ] || return # they have ended by themselves: so will their launcher
   sleep "0.0$((RANDOM % 10))"
   for pid in $(processes); do kill -KILL "$pid" 2>/dev/null; done
 }
@@ -130,6 +131,8 @@ compare_end() {
   fi
 }
 
+begun() { { [ -n "$(ranks)" ] && grep -q "^epoch\|^trial\|done\|fieldnet:" "$folder/log" 2>/dev/null; } || ! kill -0 $job 2>/dev/null; }
+
 # batter WHAT TIMES: what ends before it is killed is compared, and another one begins
 batter() {
   local what=$1 wanted=$2 status
@@ -141,11 +144,7 @@ batter() {
     background=true # one run in two without
     [ "$what" = sweep ] || [ $((starts % 2)) -eq 0 ] || background=false
     start "$what"
-    for wait in $(seq 600); do # a start, then up to 0.8 seconds of it
-      sleep 0.02
-      [ -n "$(ranks)" ] && grep -q "^epoch\|^trial\|done\|fieldnet:" "$folder/log" 2>/dev/null && break
-      kill -0 $job 2>/dev/null || break
-    done
+    wait_for "$what, start $starts" begun # then up to 0.8 seconds of it
     sleep "0.$(printf %03d $((RANDOM % 800)))"
     strike
     status=0

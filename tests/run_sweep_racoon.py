@@ -33,7 +33,7 @@ with folder():
     check("128: 64 settings (sobol) x 2 seeds" in text, "plan of racoon_search.yaml", text)
     with open(f"{SWEEPS}/racoon.yaml") as file:
         write_text("small.yaml", smaller(file.read()))
-    succeed(2, "sweep", "run", "small.yaml", limit=600)
+    succeed(2, "sweep", "run", "small.yaml")
     rows = list(csv.DictReader(io.StringIO(succeed(1, "sweep", "table", "small.yaml"))))
     check(len(rows) == 8 and all(r["state"] == "finished" and r["epochs"] == "6" and r["attempts"] == "1" for r in rows),
           "8 trials finished", str(rows))

@@ -123,22 +123,12 @@ said "^trial [0-9]* finished" 4
 same_trials one shared "two jobs" 0 1 2 3
 
 # Stopped by signal, by halt file and by the time limit: all groups stop, and are gone on with to the same end.
-wait_for() { # WHAT COMMAND...
-  local what=$1 i
-  shift
-  for i in $(seq 600); do
-    "$@" && return
-    sleep 0.05
-  done
-  fail "waited in vain for $what"
-}
-rows_beyond() { [ -f "$1/steps.csv" ] && [ "$(wc -l <"$1/steps.csv")" -gt "$2" ]; }
-sweep long 100
+sweep long 200
 expect 0 "long" work 4 long --group 2
 for ranks in 0-1 2-3; do
   grep -q "starts on ranks $ranks:" "$folder/log" || fail "the group of ranks $ranks had no trial"
 done
-sweep stopped 100
+sweep stopped 200
 work 4 stopped --group 2 &
 job=$!
 wait_for "steps of the first trial" rows_beyond "$(trial stopped 0)" 20
@@ -162,7 +152,7 @@ touch "$(trial stopped 0)/halt"
 expect 76 "a halt file in a trial's folder" work 4 stopped --group 2
 said "^trial 0 halted after epoch .* when the halt file in its folder is removed" 1
 rm "$(trial stopped 0)/halt"
-sed "s|^set:.*|set: {train.epochs: 100, run.time_limit: 3, run.time_margin: 0.2}|" "$folder/stopped.yaml" >"$folder/timed.yaml"
+sed "s|^set:.*|set: {train.epochs: 200, run.time_limit: 1, run.time_margin: 0.2}|" "$folder/stopped.yaml" >"$folder/timed.yaml"
 for start in $(seq 100); do
   status=0
   [ "$start" -le 4 ] && limited=timed || limited=stopped
@@ -176,7 +166,7 @@ grep -q "attempt 2" "$(trial stopped 0)/trial.log" || fail "no second attempt at
 echo "stopped by signal, halt file and time limit, gone on with"
 
 # A rank killed: the job ends, the next start finds its trials abandoned and goes on with them.
-sweep killed 100
+sweep killed 200
 work 4 killed --group 2 &
 job=$!
 wait_for "steps" rows_beyond "$(trial killed 1)" 40

@@ -51,19 +51,25 @@ wait_for() { # SECONDS WHAT COMMAND...
     sleep 0.3
   done
 }
-most=0 # tasks that ran at the same time
+most=0 # tasks that ran at the same time; those that complete do not count for the cap
 note_running() {
   local now
-  now=$(squeue -h -t RUNNING,COMPLETING -r -o %i 2>/dev/null | wc -l)
+  now=$(squeue -h -t RUNNING -r -o %i 2>/dev/null | wc -l)
   [ "$now" -le "$most" ] || most=$now
 }
-ended() { [ -z "$(squeue -h -r -t PENDING,RUNNING,COMPLETING,REQUEUED,SUSPENDED -o %i 2>"$folder/squeue.err")" ] && [ ! -s "$folder/squeue.err" ]; }
+# ended JOB TASKS: the scheduler says of each task that it is over. (It may also be silent for a while, or not know them yet.)
+ended() {
+  squeue -h -r -t all -j "$1" -o %T 2>/dev/null | awk -v tasks="$2" '
+    /^(BOOT_FAIL|CANCELLED|COMPLETED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|TIMEOUT)$/ { over++ }
+    END { exit over != tasks }'
+}
 task_pids() { pgrep -f "^$FIELDNET sweep run $folder/$1.yaml --trial $2"; }
-submit() { # NAME OPTION...
+submit() { # NAME OPTION...: the number of the job in $job
   local name=$1
   shift
   "$FIELDNET" sweep job "$folder/$name.yaml" --submit "$@" >"$folder/log" 2>&1 || fail "sweep job"
   [ "$(grep -c "^submitted job" "$folder/log")" -eq 1 ] || fail "not one call to the scheduler"
+  job=$(sed -n 's/^submitted job \([0-9]*\).*/\1/p' "$folder/log")
 }
 
 # What it comes to in one process, on as many ranks as a task has.
@@ -72,13 +78,13 @@ sweep whole 150 ""
 
 sweep array 150 ""
 submit array --cap 3 --ranks-per-node 2 --time 10
-wait_for 120 "the second trial's first state" test -e "$(trial array 1)/checkpoint.h5"
+wait_for 300 "the second trial's first state" test -e "$(trial array 1)/checkpoint.h5"
 victim=$(task_pids array 1 | tail -1)
 [ -n "$victim" ] || fail "no process of trial 1"
 kill -KILL "$victim"
-wait_for 120 "the end of the third trial's first state" test -e "$(trial array 2)/checkpoint.h5"
+wait_for 300 "the end of the third trial's first state" test -e "$(trial array 2)/checkpoint.h5"
 "$cluster" restart "$scratch" >"$folder/log" 2>&1 || fail "the scheduler does not start again"
-wait_for 600 "the array's end" ended
+wait_for 1500 "the array's end" ended "$job" 12
 [ "$most" -le 3 ] && [ "$most" -ge 2 ] || fail "$most tasks at the same time, the cap is 3"
 cat "$folder"/array/slurm-*.out >"$folder/log"
 for t in $(seq 0 9); do
@@ -98,9 +104,9 @@ echo "12 trials, at most $most at a time; a task killed, the scheduler restarted
 # A halt file in the sweep's folder: the running tasks stop, those in the queue end without a step, none is put back.
 sweep halted 1000000 ""
 submit halted --cap 2 --time 10
-wait_for 120 "a running task" test -s "$(trial halted 1)/steps.csv"
+wait_for 300 "a running task" test -s "$(trial halted 1)/steps.csv"
 touch "$folder/halted/halt"
-wait_for 120 "the halted array's end" ended
+wait_for 900 "the halted array's end" ended "$job" 12
 [ "$(grep -l "halt found" "$folder"/halted/slurm-*.out | wc -l)" -eq 12 ] || fail "not all tasks found the halt file"
 [ ! -e "$(trial halted 2)" ] || fail "a task that was in the queue began its trial"
 echo "a halted array stays where it is"
@@ -110,7 +116,8 @@ sweep limited 600 ", run.time_margin: 50"
 export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo
 sbatch --array=0-3%2 --time=1 --parsable --export="ALL,SWEEP=$folder/limited.yaml,FIELDNET=$FIELDNET" \
   "$SOURCE_DIR/jobs/slurm-sweep.sbatch" >"$folder/log" || fail "the template"
-wait_for 600 "the end of the template's array" ended
+job=$(cut -d';' -f1 "$folder/log")
+wait_for 1500 "the end of the template's array" ended "$job" 4
 cat "$folder"/fieldnet-sweep-*.out >"$folder/log"
 for t in 0 1 2 3; do
   [ "$(cat "$folder"/fieldnet-sweep-*_"$t".out | grep -c "^trial $t finished")" -eq 1 ] || fail "the template's trial $t did not finish once"

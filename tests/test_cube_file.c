@@ -358,14 +358,15 @@ static void a_cell_that_is_not_finite_is_named(void **state) {
   fn_cube_file_close(file);
 }
 
-/* 4000 datasets as in the original files: about a quarter of a second, not several. */
+/* 4000 datasets as in the original files: about a quarter of a second of the processor, not
+ * several. */
 static void thousands_of_datasets_open_quickly(void **state) {
   (void)state;
   const cube_spec spec = {.seeds = 2000, .size = {2, 2, 2}};
   write_cubes(at("many.h5"), &spec);
-  const double start = fn_clock();
+  const clock_t start = clock(); // of this process alone: other programs do not count
   fn_cube_file *file = open_good(at("many.h5"));
-  const double seconds = fn_clock() - start;
+  const double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
   print_message("4000 datasets: %.3f s\n", seconds);
   assert_true(seconds < 5);
   assert_int_equal(fn_cube_file_get_info(file)->cubes, 4000);
@@ -374,7 +375,7 @@ static void thousands_of_datasets_open_quickly(void **state) {
 }
 
 int main(void) {
-  alarm(120);
+  alarm(900);
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(both_layouts_give_the_cells_that_were_written),
       cmocka_unit_test(offsets_are_where_the_bytes_lie),

@@ -240,7 +240,11 @@ static void npy_malformed(void **state) {
   write_file(at("bad.npy"), image, size);
   expect_open_error(at("bad.npy"), false, "npy format 4.0; expected 1.0, 2.0 or 3.0");
   write_file(at("bad.npy"), "PK\3\4 an archive of arrays", 25);
-  expect_open_error(at("bad.npy"), false, "not an npy file");
+  expect_open_error(at("bad.npy"), false, "an archive (.npz) cannot be read");
+  write_file(at("bad.npy"), "SIMPLE  =                    T", 30);
+  expect_open_error(at("bad.npy"), false, "FITS files cannot be read yet");
+  write_file(at("bad.npy"), "0.1 0.2 0.3", 11);
+  expect_open_error(at("bad.npy"), false, "not an npy file (11 bytes");
   expect_open_error(at("absent.npy"), false, "absent.npy: No such file or directory");
   expect_open_error(folder, false, "Is a directory");
   expect_open_error("/dev/null", false, "not a regular file");

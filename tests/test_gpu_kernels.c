@@ -12,6 +12,7 @@
 #include "backend/gpu/strides.h"
 #include "backend/update.h"
 #include "data/parts.h"
+#include "graph/graph.h"
 #include "ops/random.h"
 
 /* ---- a platform that changes grids
@@ -206,6 +207,49 @@ static void check_guards(const float *x, int64_t count) {
     assert_true(x[count + i] == -12345);
 }
 
+/** Strides and windows beyond 32 bits are refused, not cut off. */
+static void huge_windows(void **state) {
+  (void)state;
+  const int64_t edge = 2048, pair[3] = {1, 1, 2}, whole[3] = {edge, edge, edge};
+  const fn_shape cells = {5, {1, 1, edge, edge, edge}};
+  const fn_conv_geometry far = {.stride = {1, 1, INT64_C(1) << 32}};
+  for (int k = 0; k < 3; k++) {
+    fn_graph *graph = NULL;
+    require(fn_graph_create(&(fn_graph_options){0}, &graph));
+    fn_value *x = fn_input(graph, "x", &cells);
+    const fn_value *y = k == 0   ? fn_max_pool(graph, x, pair, &far)
+                        : k == 1 ? fn_average_pool(graph, x, whole, NULL)
+                                 : fn_average_pool(graph, x, pair, NULL);
+    require(fn_graph_status(graph));
+    fn_tensor in = {.shape = x->shape, .block = 1}, out = {.shape = y->shape, .block = 1};
+    fn_kernel kernel = {.node = y->node, .input = &in, .output = &out};
+    assert_int_equal(prepare(&host_backend, &kernel), k < 2 ? FN_ERR_UNSUPPORTED : FN_OK);
+    if (k < 2) assert_non_null(strstr(fn_error_message(), "2^31"));
+    kernel.destroy(&kernel);
+    fn_error_clear();
+    fn_graph_destroy(graph);
+  }
+}
+
+/** A pass that only copies leaves the sign of zero. */
+static void negative_zeros(void **state) {
+  (void)state;
+  for (int width = 1; width <= 4; width += 3) {
+    float values[8] = {-0.0f, 0.0f, 1, -0.0f, -2, 0.0f, -0.0f, -0.0f}, bits[8];
+    memcpy(bits, values, sizeof bits);
+    const fn_cells cells = {values, FN_F32, 4, 4};
+    const fn_finish_args args = {.x = cells,
+                                 .y = cells,
+                                 .slope = 1,
+                                 .width = width,
+                                 .count = 8 / width,
+                                 .channels = fn_gpu_divider(4 / width),
+                                 .cells = fn_gpu_divider(1)};
+    require(fn_gpu_launch(&platform, finish, 1, &args));
+    assert_memory_equal(values, bits, sizeof bits);
+  }
+}
+
 static void scaled_sums(void **state) {
   (void)state;
   const int64_t counts[] = {1, 3, 4, 257, 4099};
@@ -257,7 +301,7 @@ static void bf16_and_back(void **state) {
         require(fn_gpu_launch(&platform, scale, 1, &from));
         assert_true(back[0] == 1);
         for (int64_t i = 0; i < count; i++)
-          assert_true(back[i] == fn_from_bf16(fn_to_bf16(0.5f * x[i])) &&
+          assert_true(back[i] == fn_bf16_to_f32(fn_bf16_from_f32(0.5f * x[i])) &&
                       fabsf(back[i] - 0.5f * x[i]) <= 0x1p-8f * fabsf(0.5f * x[i]));
         x[0] = NAN;
         to.factor = 0;
@@ -379,7 +423,7 @@ static void *make_raw(fn_raw_type type, int64_t count, float *values) {
       case FN_RAW_U8: raw[i] = (uint8_t)number; break;
       case FN_RAW_I16: ((int16_t *)(void *)raw)[i] = (int16_t)number; break;
       case FN_RAW_I32: ((int32_t *)(void *)raw)[i] = number; break;
-      case FN_RAW_BF16: ((uint16_t *)(void *)raw)[i] = fn_to_bf16((float)number); break;
+      case FN_RAW_BF16: ((uint16_t *)(void *)raw)[i] = fn_bf16_from_f32((float)number); break;
       case FN_RAW_I8: ((int8_t *)(void *)raw)[i] = (int8_t)number; break;
       case FN_RAW_U16: ((uint16_t *)(void *)raw)[i] = (uint16_t)number; break;
       case FN_RAW_U32: ((uint32_t *)(void *)raw)[i] = (uint32_t)number; break;
@@ -539,7 +583,7 @@ static void binary16(void **state) {
   assert_true(isinf(fn_from_f16(0x7c00)) && isnan(fn_from_f16(0x7e01)));
   assert_int_equal(fn_to_f16(INFINITY), 0x7c00);
   assert_true(isnan(fn_from_f16(fn_to_f16(NAN))));
-  assert_true(isnan(fn_from_bf16(fn_to_bf16(NAN))));
+  assert_true(isnan(fn_bf16_to_f32(fn_bf16_from_f32(NAN))));
 }
 
 static void divisions(void **state) {
@@ -616,7 +660,8 @@ int main(void) {
   fn_threads_set(1); // the plain kernels lose more to threads than they win on small shapes
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(grids_and_orders), cmocka_unit_test(synchronised),
-      cmocka_unit_test(orders_differ),    cmocka_unit_test(scaled_sums),
+      cmocka_unit_test(orders_differ),    cmocka_unit_test(negative_zeros),
+      cmocka_unit_test(huge_windows),     cmocka_unit_test(scaled_sums),
       cmocka_unit_test(bf16_and_back),    cmocka_unit_test(sums_of_squares),
       cmocka_unit_test(optimizer_steps),  cmocka_unit_test(inputs),
       cmocka_unit_test(several_inputs),   cmocka_unit_test(binary16),

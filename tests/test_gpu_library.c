@@ -52,6 +52,16 @@ static void download(fn_device *device, void *host, void *memory, size_t bytes) 
   device->release(device, memory);
 }
 
+/** A row of numbers in the host's memory that starts one number behind an aligned address. */
+static void *displaced(const fn_tensor *t) {
+  const size_t bytes = tensor_bytes(t) + GUARD, front = fn_dtype_size(t->dtype);
+  char *memory = malloc(bytes + front);
+  assert_non_null(memory);
+  memset(memory, 0xff, front);
+  memcpy(memory + front, t->data, bytes);
+  return memory;
+}
+
 /** A tensor in the host's memory, a guard behind it and rubbish in its gaps. */
 static fn_tensor tensor_make(const fn_shape *shape, fn_dtype dtype, int64_t block, int64_t gap) {
   fn_tensor t = {.dtype = dtype, .shape = *shape, .block = block, .pitch = block + gap};
@@ -101,13 +111,19 @@ static fn_node *node_of(fn_graph *graph, const op_case *c, fn_dtype dtype) {
   return node;
 }
 
-/** Run the node's kernel on tensors of the host. */
+/** Run the node's kernel on tensors of the host. displace: inputs of one axis lie unaligned. */
 static void run_kernel(const fn_backend *backend, fn_device *device, const char *name,
-                       const fn_node *node, const fn_tensor *in, const fn_tensor *out) {
+                       const fn_node *node, bool displace, const fn_tensor *in,
+                       const fn_tensor *out) {
   fn_tensor device_in[FN_MAX_PORTS] = {0}, device_out[FN_MAX_PORTS] = {0};
+  void *memory[FN_MAX_PORTS] = {NULL}, *moved[FN_MAX_PORTS] = {NULL};
   for (int i = 0; i < node->input_count; i++) {
     device_in[i] = in[i];
-    if (in[i].data) device_in[i].data = upload(device, in[i].data, tensor_bytes(&in[i]) + GUARD);
+    if (!in[i].data) continue;
+    const size_t front = displace && in[i].shape.ndim == 1 ? fn_dtype_size(in[i].dtype) : 0;
+    if (front) moved[i] = displaced(&in[i]);
+    memory[i] = upload(device, front ? moved[i] : in[i].data, tensor_bytes(&in[i]) + GUARD + front);
+    device_in[i].data = (char *)memory[i] + front;
   }
   for (int o = 0; o < node->output_count; o++) {
     device_out[o] = out[o];
@@ -120,8 +136,11 @@ static void run_kernel(const fn_backend *backend, fn_device *device, const char 
   void *workspace = upload(device, host, kernel.workspace + 1);
   const fn_run_context context = {.workspace = workspace};
   if (kernel.run(&kernel, &context) != FN_OK) fail_msg("%s: %s", name, fn_error_message());
-  for (int i = 0; i < node->input_count; i++)
-    if (in[i].data) download(device, in[i].data, device_in[i].data, tensor_bytes(&in[i]) + GUARD);
+  for (int i = 0; i < node->input_count; i++) {
+    const size_t bytes = tensor_bytes(&in[i]) + GUARD;
+    download(device, moved[i] ? moved[i] : in[i].data, memory[i], bytes);
+    free(moved[i]);
+  }
   for (int o = 0; o < node->output_count; o++)
     download(device, out[o].data, device_out[o].data, tensor_bytes(&out[o]) + GUARD);
   download(device, host, workspace, kernel.workspace);
@@ -157,7 +176,7 @@ static void check_case(const fn_backend *backend, fn_device *device, const op_ca
                          plan.strided_out[o] && shape->ndim >= 3 ? gap : 0);
     ref[o] = calloc((size_t)fn_shape_count(shape) + 1, sizeof(double));
   }
-  run_kernel(backend, device, c->name, node, in, out);
+  run_kernel(backend, device, c->name, node, gap > 0, in, out);
   assert_int_equal(node->op->reference(node, (const double *const *)x, ref, &(fn_run_context){0}),
                    FN_OK);
   const double length = reduction_length(c, &node->output[0]->shape);
@@ -187,7 +206,7 @@ static void check_case(const fn_backend *backend, fn_device *device, const op_ca
 }
 
 /** Every convolution and matrix product of the operator tests, in three dtypes, with and without
- *  gaps between cells. */
+ *  gaps between cells; with gaps, a bias lies unaligned. */
 static void check_all(const fn_backend *backend, fn_device *device) {
   static const fn_dtype dtypes[] = {FN_F32, FN_BF16, FN_F16};
   op_suite suite = {0};

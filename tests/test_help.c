@@ -285,6 +285,41 @@ static void manual_page(void **state) {
   fn_text_free(&text);
 }
 
+/* Words of the examples that look like commands, options and keys are those of the tables. */
+static void examples_are_of_the_program(void **state) {
+  (void)state;
+  for (int i = 0; i < fn_command_count(); i++) {
+    const fn_command_entry *command = fn_command_at(i);
+    if (strcmp(command->name, "version") == 0) continue;
+    assert_non_null(command->examples);
+    char name[64], *text = strdup(command->examples);
+    snprintf(name, sizeof name, "fieldnet %s ", command->name);
+    assert_non_null(strstr(text, name));
+    for (char *rest = NULL, *line = strtok_r(text, "\n", &rest); line;
+         line = strtok_r(NULL, "\n", &rest)) {
+      assert_true(strlen(line) <= 90);
+      char *words = strstr(line, name), *next = NULL;
+      if (!words) continue; // another program's
+      char *end = strchr(words, '|');
+      if (end) *end = 0;
+      for (char *word = strtok_r(words, " ", &next); word; word = strtok_r(NULL, " ", &next)) {
+        if (strcmp(word, "--set") == 0) {
+          assert_true(command->takes_run);
+          word = strtok_r(NULL, "=", &next);
+          if (!fn_key_find(word)) fail_msg("%s: no key %s", name, word);
+          strtok_r(NULL, " ", &next);
+        } else if (strncmp(word, "--", 2) == 0) {
+          const fn_command_option *o = command->option;
+          while (o->name && strcmp(o->name, word + 2) != 0)
+            o++;
+          if (!o->name) fail_msg("%s: no option %s", name, word);
+        }
+      }
+    }
+    free(text);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(committed_reference_is_the_generated_one),
@@ -295,6 +330,7 @@ int main(void) {
       cmocka_unit_test(wrong_command_lines),
       cmocka_unit_test(completion_in_bash),
       cmocka_unit_test(manual_page),
+      cmocka_unit_test(examples_are_of_the_program),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

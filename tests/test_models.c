@@ -340,6 +340,23 @@ static void layer_errors(void **state) {
   expect_error("model:\n  layers:\n    - conv: {channels: out, kernal: 3}\n",
                "net.yaml:3:", "kernel");
   expect_error("model:\n  layers:\n    - conv: {channels: 5}\n", "[1, 5, 18, 18]", "3 channels");
+  static const char *const values[][2] = {
+      {"conv: {channels: out, stride: 0}", "stride must be from 1"},
+      {"conv: {channels: out, dilation: [1, 0]}", "dilation must be from 1"},
+      {"conv: {channels: out, groups: 0}", "groups must be from 1"},
+      {"conv: {channels: 9223372036854775807}", "channels must be from 1"},
+      {"max_pool: {stride: 0}", "stride must be from 1"},
+      {"pad: {size: 9223372036854775807}", "size must be from 0"},
+      {"pad: {high: -1}", "high must be from 0"},
+      {"crop: {size: 10}", "crop removes the whole field"},
+      {"batch_norm: {eps: 0}", "eps above 0"},
+      {"batch_norm: {momentum: 2}", "momentum from 0 to 1"},
+  };
+  for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+    char text[200];
+    snprintf(text, sizeof text, "model:\n  layers:\n    - %s\n", values[i][0]);
+    expect_error(text, "net.yaml:3:", values[i][1]);
+  }
 }
 
 int main(void) {

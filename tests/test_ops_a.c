@@ -228,7 +228,7 @@ static void matmul_by_hand(void **state) {
   const double a[] = {1, 2, 3, 4, 5, 6}, a_transposed[] = {1, 4, 2, 5, 3, 6};
   const double b[] = {1, 0, 2, 1, 0, 3}, b_transposed[] = {1, 2, 0, 0, 1, 3};
   for (int flags = 0; flags < 4; flags++) {
-    const fn_matmul_attrs attrs = {flags & 1, flags & 2};
+    const fn_matmul_attrs attrs = {flags & 1, flags & 2, 1};
     const fn_shape shapes[] = {attrs.transpose_a ? (fn_shape){2, {3, 2}} : (fn_shape){2, {2, 3}},
                                attrs.transpose_b ? (fn_shape){2, {2, 3}} : (fn_shape){2, {3, 2}}};
     call c;
@@ -243,7 +243,7 @@ static void matmul_by_hand(void **state) {
 
 static void matmul_repeats_over_leading_axes(void **state) {
   (void)state;
-  const fn_matmul_attrs attrs = {false, false};
+  const fn_matmul_attrs attrs = {false, false, 1};
   call shared, separate;
   fn_shape a = {3, {2, 1, 2}};
   call_make(&shared, &fn_op_matmul, &attrs, 2, (fn_shape[]){a, {2, {2, 1}}}, 1);
@@ -455,7 +455,7 @@ static void threads_change_nothing(void **state) {
   const fn_conv_attrs conv = {.geometry = plain(), .slope = 0.1};
   const fn_conv_attrs data = {.geometry = plain(), .slope = 1, .extent = x};
   const fn_conv_attrs weight = {.geometry = plain(), .slope = 1, .extent = w};
-  const fn_matmul_attrs product = {false, true};
+  const fn_matmul_attrs product = {false, true, 0.1};
   const fn_batch_norm_attrs norm = {.eps = 1e-5, .slope = 0.1};
   fn_pool_attrs pool = {.kernel = {2, 2}, .geometry = plain(), .extent = x};
   pool.geometry.stride[0] = pool.geometry.stride[1] = 2;

@@ -100,6 +100,7 @@ static fn_value *score_of(fn_graph *graph, fn_value *y) {
 
 static double slope_of(const fn_node *node) {
   if (node->op == &fn_op_batch_norm) return ((const fn_batch_norm_attrs *)node->attrs)->slope;
+  if (node->op == &fn_op_matmul) return ((const fn_matmul_attrs *)node->attrs)->slope;
   return ((const fn_conv_attrs *)node->attrs)->slope;
 }
 
@@ -218,6 +219,21 @@ static fn_value *dense(fn_graph *graph, fn_value *x) {
   x = fn_tanh(graph, fn_layer_dense(graph, x, 3, true));
   fn_scope_pop(graph);
   return fn_layer_dense(graph, x, 2, false);
+}
+
+/* fused: bias and activation become input and attribute of the products */
+static fn_value *dense_activated(fn_graph *graph, fn_value *x) {
+  fn_scope_push(graph, "hidden");
+  x = fn_leaky_relu(graph, fn_layer_dense(graph, x, 3, true), 0.2);
+  fn_scope_pop(graph);
+  return fn_relu(graph, fn_layer_dense(graph, fn_square(graph, x), 2, true));
+}
+
+static fn_value *product_activated(fn_graph *graph, fn_value *x) { // x [2, 3, 3]
+  fn_value *w = weight(graph, "w", (fn_shape){2, {4, 3}});
+  fn_value *y =
+      fn_add(graph, weight(graph, "b", (fn_shape){1, {4}}), fn_matmul(graph, x, w, true, true));
+  return fn_leaky_relu(graph, y, 0.3);
 }
 
 /** All readings of both operands, separate and shared second operand. */
@@ -381,6 +397,8 @@ static subject subjects[] = {
     {"max pool", {4, {1, 2, 5, 4}}, max_pooled, NULL},
     {"resample", {4, {1, 2, 3, 5}}, resampled, NULL},
     {"dense layers", {2, {3, 4}}, dense, NULL},
+    {"dense layers with activation", {2, {3, 4}}, dense_activated, &fn_op_matmul},
+    {"matrix product with bias", {3, {2, 3, 3}}, product_activated, &fn_op_matmul},
     {"matrix products", {3, {2, 3, 3}}, products, NULL},
 };
 

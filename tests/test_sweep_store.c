@@ -85,6 +85,17 @@ static void store_path(char *path, size_t size) {
   snprintf(path, size, "%s/store/trials.jsonl", folder);
 }
 
+/* Let the last touch of a claim file be so many seconds ago. */
+static void touched_before(const char *claim, int64_t seconds) {
+  char path[128];
+  snprintf(path, sizeof path, "%s/store/claims/%s", folder, claim);
+  struct stat now;
+  assert_int_equal(utimensat(AT_FDCWD, path, NULL, 0), 0);
+  assert_int_equal(stat(path, &now), 0);
+  now.st_mtim.tv_sec -= (time_t)seconds;
+  assert_int_equal(utimensat(AT_FDCWD, path, (struct timespec[]){now.st_mtim, now.st_mtim}, 0), 0);
+}
+
 /* Run `work` in a process of its own; its exit status. */
 static int in_child(const fn_sweep *sweep, int (*work)(const fn_sweep *sweep)) {
   fflush(NULL);
@@ -266,7 +277,7 @@ static void the_living_keep_their_trials(void **state) {
  * decides. And of an earlier incarnation of our own job: dead. */
 static void other_machines_have_a_lease(void **state) {
   (void)state;
-  fn_sweep *sweep = make_sweep(1, "  lease: 0.4\n");
+  fn_sweep *sweep = make_sweep(1, "  lease: 600\n");
   fn_sweep_store *store = open_store(sweep);
   fn_claim claim = take(store);
   fn_sweep_store_close(store);
@@ -278,9 +289,9 @@ static void other_machines_have_a_lease(void **state) {
   store = open_store(sweep);
   assert_int_equal(outcome_of(store), FN_CLAIM_BUSY);
   // The lease is measured from the last touch, by the clock of the files.
-  nanosleep(&(struct timespec){.tv_nsec = 250000000}, NULL);
+  touched_before("0.1", 300);
   assert_int_equal(outcome_of(store), FN_CLAIM_BUSY);
-  nanosleep(&(struct timespec){.tv_nsec = 250000000}, NULL);
+  touched_before("0.1", 601);
   claim = take(store);
   assert_int_equal(claim.attempt, 2);
   fn_sweep_store_close(store);
@@ -461,7 +472,7 @@ static void survive(int kills, int trials) {
 
 static void kills_lose_nothing(void **state) {
   (void)state;
-  const char *many = getenv("SWEEP_KILLS"); // run_sweep_kills_slow.sh
+  const char *many = getenv("SWEEP_KILLS"); // run_sweep_store_slow.sh
   const int kills = many ? atoi(many) : 60;
   survive(kills, 5 * kills / 2);
 }
@@ -628,17 +639,20 @@ static void outside_workers_have_their_own_lease(void **state) {
   fn_claim_outcome outcome;
   assert_int_equal(fn_sweep_claim_outside(store, -1, 0, &outcome, &a), FN_OK);
   assert_int_equal(outcome, FN_CLAIM_TAKEN);
-  assert_int_equal(fn_sweep_claim_outside(store, -1, 0.3, &outcome, &b), FN_OK);
+  assert_int_equal(fn_sweep_claim_outside(store, -1, 600, &outcome, &b), FN_OK);
   assert_int_equal(outcome, FN_CLAIM_TAKEN);
   fn_sweep_store_close(store);
   store = open_store(sweep);
   assert_int_equal(outcome_of(store), FN_CLAIM_BUSY);
-  nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+  char name[32];
+  snprintf(name, sizeof name, "%d.%d", (int)b.trial, (int)b.attempt);
+  touched_before(name, 300);
+  assert_int_equal(outcome_of(store), FN_CLAIM_BUSY);
+  touched_before(name, 601);
   assert_int_equal(fn_sweep_claim_of(store, b.trial, &b), FN_OK);
   assert_int_equal(tell(store, &b, 1, 1), FN_REPORT_GO); // a sign of life
-  nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
   assert_int_equal(outcome_of(store), FN_CLAIM_BUSY);
-  nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+  touched_before(name, 601);
   const fn_claim taken = take(store);
   assert_int_equal(taken.trial, b.trial);
   assert_int_equal(outcome_of(store), FN_CLAIM_BUSY); // without a lease: for ever

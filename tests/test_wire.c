@@ -62,11 +62,11 @@ static void sums_are_made_in_float32(void **state) {
   for (int t = 0; t < TERMS; t++) {
     term[t] = x[t];
     for (int i = 0; i < COUNT; i++)
-      x[t][i] = fn_to_bf16(t == 0 ? 1 : 0x1p-9f);
+      x[t][i] = fn_bf16_from_f32(t == 0 ? 1 : 0x1p-9f);
   }
   fn_wire_sum(sum, term, TERMS, FN_BF16, COUNT);
   for (int i = 0; i < COUNT; i++)
-    assert_true(fn_from_bf16(sum[i]) == 1 + 0x1p-6f);
+    assert_true(fn_bf16_to_f32(sum[i]) == 1 + 0x1p-6f);
 }
 
 /* Left to right, also into one of the terms: 1e8 + 1 - 1e8 is 0 in float32, 1e8 - 1e8 + 1 is 1. */

@@ -13,6 +13,20 @@ fail() {
   exit 1
 }
 
+says() { grep -q -- "$1" "$folder/log" || fail "expected the message '$1'"; }
+
+# wait_for WHAT COMMAND...: until it succeeds; five minutes at most, for machines that do much else
+wait_for() {
+  local what=$1 limit=$((SECONDS + 300))
+  shift
+  until "$@"; do
+    [ $SECONDS -lt $limit ] || fail "waited in vain for $what"
+    sleep 0.02
+  done
+}
+lines() { if [ -f "$1" ]; then wc -l <"$1"; else echo 0; fi; }
+rows_beyond() { [ "$(lines "$1/steps.csv")" -gt "$2" ]; }
+
 # 3 files of 16^3 cells, 3 channels; with crop 8: 24 samples
 make_data() {
   "$FIELDNET" data synth displacement --folder "$folder/data" --files "${1:-3}" --edge 16 --box 50 \

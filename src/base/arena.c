@@ -89,7 +89,7 @@ fn_status fn_pages_allocate(size_t bytes, void **memory) {
   const size_t limit = fn_memory_limit();
   FN_CHECK(bytes <= limit && bytes < SIZE_MAX / 2, FN_ERR_MEMORY,
            "%zu bytes (%.2f GB) of memory are needed at once, but no more than %.2f GB can be had "
-           "here",
+           "here; fieldnet check tells what takes them, docs/memory.md what helps",
            bytes, 1e-9 * (double)bytes, 1e-9 * (double)limit);
   // One huge page more than needed, so that the start can be aligned to one.
   const size_t size = page_rounded(bytes);

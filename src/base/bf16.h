@@ -23,19 +23,20 @@ FN_DEVICE uint32_t fn_float_to_bits(float value) {
   return u.bits;
 }
 
-FN_DEVICE float fn_from_bf16(uint16_t half) {
+FN_DEVICE float fn_bf16_to_f32(uint16_t half) {
   return fn_bits_to_float((uint32_t)half << 16);
 }
-/** Round to nearest, ties to even; NaN stays NaN. */
-FN_DEVICE uint16_t fn_to_bf16(float value) {
+/** Round to nearest, ties to even; NaN stays NaN. Without branches, so that loops over it become
+ *  vectors. */
+FN_DEVICE uint16_t fn_bf16_from_f32(float value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   uint16_t half;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half) : "f"(value));
   return half;
 #else
   const uint32_t bits = fn_float_to_bits(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40u);
-  return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+  const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16, quiet = bits >> 16 | 0x40u;
+  return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 #endif
 }
 

@@ -130,10 +130,12 @@ static fn_status plan_network(check *c) {
   print_network(c, &cost);
   const double limit = (double)fn_memory_limit();
   char text[2][32];
-  FN_CHECK(cost.memory <= limit, FN_ERR_MEMORY,
-           "%s: a rank needs %s (%.0f bytes), but no more than %s can be had here",
-           fn_run_where(run, "train.batch"), fn_text_bytes(cost.memory, text[0], sizeof text[0]),
-           cost.memory, fn_text_bytes(limit, text[1], sizeof text[1]));
+  FN_CHECK(
+      cost.memory <= limit, FN_ERR_MEMORY,
+      "%s: a rank needs %s (%.0f bytes), but no more than %s can be had here; docs/memory.md tells "
+      "what helps",
+      fn_run_where(run, "train.batch"), fn_text_bytes(cost.memory, text[0], sizeof text[0]),
+      cost.memory, fn_text_bytes(limit, text[1], sizeof text[1]));
   return FN_OK;
 }
 

@@ -12,6 +12,9 @@ static const fn_command_entry commands[] = {
          "when it holds checkpoint.h5 the run goes on from there.\n\n"
          "SIGTERM and SIGUSR1 finish the running step, save a state and end all ranks with exit "
          "code 75; the same command then goes on.",
+     .examples =
+         "fieldnet train run.yaml\n"
+         "mpirun -n 4 fieldnet train run.yaml --set train.epochs=100 --set optimizer.lr=1e-4",
      .takes_run = true,
      .function = fn_command_train},
     {.name = "test",
@@ -19,12 +22,16 @@ static const fn_command_entry commands[] = {
      .summary = "evaluate a trained network on a set with targets",
      .details = "Prints the losses in normalised and in physical units and the power spectra of "
                 "input, output and target, and writes the re-assembled output fields.",
+     .examples = "fieldnet test run.yaml\n"
+                 "fieldnet test run.yaml --set test.state=run/best.h5 --set test.overwrite=true",
      .takes_run = true,
      .function = fn_command_test},
     {.name = "predict",
      .synopsis = "RUN.yaml [--set KEY=VALUE ...]",
      .summary = "write outputs for inputs without targets",
      .details = "Crops are computed one by one and re-assembled into whole fields.",
+     .examples = "fieldnet predict run.yaml --set data.test.input=\"new/*.npy\" --set "
+                 "test.output=predicted",
      .takes_run = true,
      .function = fn_command_predict},
     {.name = "check",
@@ -34,6 +41,8 @@ static const fn_command_entry commands[] = {
                 "with parameters and operations, memory and checkpoint size. All problems are "
                 "listed, and the exit code says whether the run could start. Works under mpirun "
                 "too.",
+     .examples = "fieldnet check run.yaml\n"
+                 "mpirun -n 4 fieldnet check run.yaml --set data.crop=128",
      .takes_run = true,
      .function = fn_command_check},
     {.name = "describe",
@@ -42,6 +51,9 @@ static const fn_command_entry commands[] = {
      .summary = "show the network: shapes, parameters, operations, memory",
      .details = "Prints a table with one line per operator, or a graph for Graphviz. Sizes are "
                 "those of the data; without data, of data.crop and data.input_pad, or of --size.",
+     .examples = "fieldnet describe run.yaml\n"
+                 "fieldnet describe run.yaml --dot | dot -Tpdf -o network.pdf\n"
+                 "fieldnet describe run.yaml --size 168 --channels 3,3 --training",
      .takes_run = true,
      .option =
          {{"dot", NULL, "print the graph in the DOT language instead of a table"},
@@ -66,6 +78,8 @@ static const fn_command_entry commands[] = {
          "and the weights after some optimizer steps with those stored, and prints the worst "
          "tensor of each group.\n\n"
          "tools/reference-from-pytorch writes such files; docs/verify.md describes them.",
+     .examples = "tools/reference-from-pytorch reference.h5 --model vnet --spatial 3 --edge 44\n"
+                 "fieldnet verify vnet.yaml reference.h5",
      .takes_run = true,
      .extra_min = 1,
      .extra_max = 1,
@@ -86,6 +100,9 @@ static const fn_command_entry commands[] = {
          "Modes: full takes training data and sums gradients; synthetic takes random numbers; io "
          "only reads; comm only sums gradients, for several train.bucket_bytes; all does all of "
          "them. The default is full where there are data, else synthetic.",
+     .examples = "fieldnet bench run.yaml --json before.json\n"
+                 "fieldnet bench run.yaml --compare before.json\n"
+                 "mpirun -n 4 fieldnet bench run.yaml --mode comm",
      .takes_run = true,
      .option = {{"mode", "MODE", "full, synthetic, io, comm or all"},
                 {"steps", "N", "steps that are timed (5)"},
@@ -135,6 +152,9 @@ static const fn_command_entry commands[] = {
          "files in folder OUT, or standardised in the prepared file OUT.\n\n"
          "stats, pack, verify and synth cubes share their work over the ranks of mpirun or srun; "
          "results do not depend on their number. docs/cubes.md describes files and options.",
+     .examples = "fieldnet data inspect fields/*.npy\n"
+                 "fieldnet data inspect file.h5:/phi --slice 0,16 --png slice.png\n"
+                 "fieldnet data synth displacement --folder fields --files 8 --edge 64",
      .extra_min = 1,
      .extra_max = 1 << 20,
      .option = {{"snap", "NNN", "snap as in file names; stats takes several, separated by commas"},
@@ -192,6 +212,7 @@ static const fn_command_entry commands[] = {
          "--retries times in a row at most; a mistake in the configuration or the data ends it.\n\n"
          "A site file holds what every script needs on a machine: module loads, exports, #SBATCH "
          "lines.",
+     .examples = "fieldnet job run.yaml --nodes 2 --ranks-per-node 4 --time 12:00:00 --submit",
      .takes_run = true,
      .option = {{"nodes", "N", "nodes (1)"},
                 {"ranks-per-node", "N", "ranks on each node (as many as GPUs, else 1)"},
@@ -225,6 +246,8 @@ static const fn_command_entry commands[] = {
          "for all of them.\n\n"
          "Only reads, works while runs are going and on any machine that sees the folders. The "
          "exit code is 9 when a run failed or is dead, else 0.",
+     .examples = "fieldnet status runs/*\n"
+                 "fieldnet status sweep --watch 10",
      .extra_min = 1,
      .extra_max = 1 << 20,
      .option = {{"json", NULL, "print one JSON object per run, each on a line"},
@@ -240,6 +263,8 @@ static const fn_command_entry commands[] = {
          "several runs the curves in one frame, the keys that differ and the best values side by "
          "side. The page needs no other file and no network. Works while runs are going. A folder "
          "with runs below it stands for all of them.",
+     .examples = "fieldnet report run\n"
+                 "fieldnet report runs/a runs/b --output compare.html",
      .extra_min = 1,
      .extra_max = 1 << 20,
      .option = {{"output", "FILE.html",
@@ -286,6 +311,9 @@ static const fn_command_entry commands[] = {
          "  attempts:   failures in a row; lease: seconds of a dead worker; folder: of all "
          "trials\n\n"
          "docs/sweeps.md describes the file, the rules and the store.",
+     .examples = "fieldnet sweep plan sweep.yaml\n"
+                 "mpirun -n 8 fieldnet sweep run sweep.yaml --group 2\n"
+                 "fieldnet sweep best sweep.yaml --top 3",
      .takes_set = true,
      .extra_min = 2,
      .extra_max = 3,
@@ -333,6 +361,8 @@ static const fn_command_entry commands[] = {
      .summary = "explain a command or a configuration key",
      .details = "KEY is a configuration key such as data.crop; a section such as data lists all "
                 "its keys.",
+     .examples = "fieldnet help data.crop\n"
+                 "fieldnet help optimizer",
      .extra_max = 1,
      .option = {{"man", NULL, "print the manual page in roff"},
                 {"markdown", NULL, "print the reference of all configuration keys in Markdown"},

@@ -27,6 +27,7 @@ typedef struct fn_command_entry {
   const char *synopsis;     /**< what follows "fieldnet NAME" */
   const char *summary;      /**< one line */
   const char *details;      /**< paragraphs for the command's help, separated by empty lines */
+  const char *examples;     /**< command lines, separated by newlines; NULL: none */
   bool takes_run;           /**< the first argument is RUN.yaml, and --set is accepted */
   bool takes_set;           /**< --set is accepted without RUN.yaml */
   int extra_min, extra_max; /**< further arguments */

@@ -133,6 +133,10 @@ static void man_command(FILE *out, const fn_command_entry *command) {
              o->value ? o->value : "");
     roff_item(out, label, o->meaning);
   }
+  if (!command->examples) return;
+  fputs(".PP\nExamples:\n.PP\n.nf\n", out);
+  roff(out, command->examples);
+  fputs("\n.fi\n", out);
 }
 
 static void man_key(FILE *out, const fn_key *key) {

@@ -80,6 +80,13 @@ void fn_help_command(FILE *out, const fn_command_entry *command) {
   if (command->takes_set)
     print_option(out, "set", "KEY=VALUE", "ask: a value chosen outside; VALUE is YAML; repeated");
   print_option(out, "help", NULL, "print this text");
+  if (!command->examples) return;
+  fprintf(out, "\nExamples:\n");
+  for (const char *line = command->examples; *line;) {
+    const size_t length = strcspn(line, "\n");
+    fprintf(out, "  %.*s\n", (int)length, line);
+    line += length + (line[length] == '\n');
+  }
 }
 
 static void print_key(FILE *out, const fn_key *key) {

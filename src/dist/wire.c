@@ -22,19 +22,19 @@ static void scale(void *to, const void *from, fn_dtype type, int64_t count, doub
     const uint16_t *x = from;
     uint16_t *y = to;
     for (int64_t i = 0; i < count; i++)
-      y[i] = fn_to_bf16(fn_from_bf16(x[i]) * (float)weight);
+      y[i] = fn_bf16_from_f32(fn_bf16_to_f32(x[i]) * (float)weight);
   }
 }
 
 /** As a device does it: the weight in float32. */
 static void narrow(uint16_t *restrict to, const float *restrict from, int64_t count, float weight) {
   for (int64_t i = 0; i < count; i++)
-    to[i] = fn_to_bf16(from[i] * weight);
+    to[i] = fn_bf16_from_f32(from[i] * weight);
 }
 
 static void widen(float *restrict to, const uint16_t *restrict from, int64_t count, float weight) {
   for (int64_t i = 0; i < count; i++)
-    to[i] = fn_from_bf16(from[i]) * weight;
+    to[i] = fn_bf16_to_f32(from[i]) * weight;
 }
 
 void fn_wire_write(void *to, fn_dtype to_type, const void *from, fn_dtype from_type, int64_t count,
@@ -82,7 +82,7 @@ static void sum_bf16(uint16_t *to, const void *const *from, int terms, int64_t s
       widen(sum, x, n, 1);
     } else {
       for (int i = 0; i < n; i++)
-        sum[i] += fn_from_bf16(x[i]);
+        sum[i] += fn_bf16_to_f32(x[i]);
     }
   }
   narrow(to + start, sum, n, 1);

@@ -159,8 +159,13 @@ static fn_status parse_dict(cursor *c, fn_npy_header *header) {
 
 fn_status fn_npy_parse(const char *path, const unsigned char *bytes, size_t count,
                        fn_npy_header *header) {
+  FN_CHECK(count < 9 || memcmp(bytes, "SIMPLE  =", 9) != 0, FN_ERR_DATA,
+           "%s: FITS files cannot be read yet; write it as .npy (numpy.save) or HDF5", path);
+  FN_CHECK(count < 4 || memcmp(bytes, "PK\3\4", 4) != 0, FN_ERR_DATA,
+           "%s: an archive (.npz) cannot be read; write each array as .npy (numpy.save)", path);
   FN_CHECK(count >= 6 && memcmp(bytes, "\x93NUMPY", 6) == 0, FN_ERR_DATA,
-           "%s: not an npy file (%zu bytes, no \\x93NUMPY at the start)", path, count);
+           "%s: not an npy file (%zu bytes, no \\x93NUMPY at the start); fields are .npy or HDF5",
+           path, count);
   const int major = count > 7 ? bytes[6] : 1, minor = count > 7 ? bytes[7] : 0;
   FN_CHECK(major >= 1 && major <= 3 && minor == 0, FN_ERR_DATA,
            "%s: npy format %d.%d; expected 1.0, 2.0 or 3.0", path, major, minor);

@@ -50,7 +50,7 @@ static bool absorbable(const view *v, const fn_value *value) {
 static bool is_leaky(const fn_node *node) {
   if (node->op != &fn_op_unary) return false;
   const fn_unary_attrs *attrs = node->attrs;
-  return attrs->kind == FN_LEAKY && attrs->a > 0;
+  return attrs->kind == FN_LEAKY && attrs->a >= 0;
 }
 
 /** `last` becomes what `first` was: its operator, inputs and further outputs. */
@@ -75,7 +75,13 @@ static bool merge_activation(view *v, fn_node *node) {
   fn_node *first = node->input[0]->node;
   const double slope = ((const fn_unary_attrs *)node->attrs)->a;
   if (node->input[0]->output != 0 || !absorbable(v, node->input[0])) return false;
-  if (first->op == &fn_op_batch_norm) {
+  if (first->op == &fn_op_matmul) {
+    fn_matmul_attrs *attrs = first->attrs;
+    if (attrs->slope != 1) return false;
+    attrs->slope = slope;
+  } else if (slope == 0) {
+    return false; // a ReLU after the others stays an operator of its own
+  } else if (first->op == &fn_op_batch_norm) {
     fn_batch_norm_attrs *attrs = first->attrs;
     if (attrs->slope != 1) return false;
     attrs->slope = slope;
@@ -88,6 +94,28 @@ static bool merge_activation(view *v, fn_node *node) {
   }
   absorb(v->graph, first, node);
   return true;
+}
+
+/** add(a b, bias) -> a b + bias in one pass, with one number per column. */
+static bool merge_bias(view *v, fn_node *node) {
+  if (node->op != &fn_op_binary || ((const fn_binary_attrs *)node->attrs)->kind != FN_ADD)
+    return false;
+  for (int side = 0; side < 2; side++) {
+    fn_value *product = node->input[side], *bias = node->input[1 - side];
+    fn_node *first = product->node;
+    if (first->op != &fn_op_matmul || first->input_count > 2 || !absorbable(v, product)) continue;
+    if (((const fn_matmul_attrs *)first->attrs)->slope != 1) continue;
+    if (bias->shape.ndim != 1 || bias->dtype != product->dtype) continue;
+    if (bias->shape.dim[0] != product->shape.dim[product->shape.ndim - 1]) continue;
+    fn_value **input = fn_arena_take(v->graph->arena, 3 * sizeof(fn_value *));
+    memcpy(input, first->input, 2 * sizeof(fn_value *));
+    input[2] = bias;
+    first->input = input;
+    first->input_count = 3;
+    absorb(v->graph, first, node);
+    return true;
+  }
+  return false;
 }
 
 /** Whether `value` is computed from an output of `node`. Nodes made before `node` are not. */
@@ -251,7 +279,8 @@ static fn_status rewrite(fn_graph *graph, fn_value **keep, int keep_count,
 }
 
 static bool forward_rules(view *v, fn_node *node) {
-  return merge_residual(v, node) || merge_activation(v, node) || crop_after_conv(v, node);
+  return merge_residual(v, node) || merge_bias(v, node) || merge_activation(v, node) ||
+         crop_after_conv(v, node);
 }
 
 fn_status fn_graph_fuse_forward(fn_graph *graph, fn_value **keep, int keep_count) {

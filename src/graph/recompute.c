@@ -479,7 +479,7 @@ static void minimise(model *m, schedule *start, double seconds_most, best *b) {
   schedule_copy(&least, start);
   simulate(m, start, 0);
   int64_t target = m->peak;
-  for (int failures = 0; failures < FAILURES_MOST;) {
+  for (int failures = 0; target > 0 && failures < FAILURES_MOST;) {
     target -= target / 32 + 1;
     schedule_copy(&trial, start);
     bool reached = reduce(m, &trial, target, seconds_most, b);

@@ -28,9 +28,17 @@ static fn_status fail_at(const fn_options *node, const char *message, const char
   FN_FAIL(FN_ERR_CONFIG, "%s: %s%s", fn_options_where(node), message, detail);
 }
 
-/** One integer for all axes, or one per axis. */
+/** Sizes beyond what any memory holds would overflow the arithmetic of shapes. */
+static fn_status in_range(const fn_options *node, const char *key, int64_t least, int64_t value) {
+  FN_CHECK(value >= least && value <= INT32_MAX, FN_ERR_CONFIG,
+           "%s: %s must be from %lld to %d, found %lld", fn_options_where(node), key,
+           (long long)least, INT32_MAX, (long long)value);
+  return FN_OK;
+}
+
+/** One integer for all axes, or one per axis, at least `least`. */
 static fn_status edges(const builder *b, const fn_options *options, const char *key,
-                       int64_t fallback, int64_t *value) {
+                       int64_t fallback, int64_t least, int64_t *value) {
   const fn_options *node = fn_options_get(options, key);
   const int spatial = fn_spatial(b->x);
   for (int d = 0; d < FN_MAX_SPATIAL; d++)
@@ -41,17 +49,20 @@ static fn_status edges(const builder *b, const fn_options *options, const char *
   FN_TRY(fn_options_as_integers(node, FN_MAX_SPATIAL, list, &count));
   if (count != 1 && count != spatial)
     return fail_at(node, "expected one value, or one per axis", "");
-  for (int d = 0; d < spatial; d++)
+  for (int d = 0; d < spatial; d++) {
     value[d] = list[count == 1 ? 0 : d];
+    FN_TRY(in_range(node, key, least, value[d]));
+  }
   return FN_OK;
 }
 
 static fn_status geometry(const builder *b, const fn_options *options, int64_t stride,
                           fn_conv_geometry *g) {
   *g = (fn_conv_geometry){.groups = fn_option_integer(options, "groups", 1)};
-  FN_TRY(edges(b, options, "stride", stride, g->stride));
-  FN_TRY(edges(b, options, "pad", 0, g->pad_low));
-  FN_TRY(edges(b, options, "dilation", 1, g->dilation));
+  FN_TRY(in_range(options, "groups", 1, g->groups));
+  FN_TRY(edges(b, options, "stride", stride, 1, g->stride));
+  FN_TRY(edges(b, options, "pad", 0, 0, g->pad_low));
+  FN_TRY(edges(b, options, "dilation", 1, 1, g->dilation));
   memcpy(g->pad_high, g->pad_low, sizeof g->pad_high);
   return FN_OK;
 }
@@ -66,14 +77,15 @@ static fn_status channels_of(const builder *b, const fn_options *options, int64_
     *channels = b->out_channels;
     return FN_OK;
   }
-  return fn_options_as_integer(node, channels);
+  FN_TRY(fn_options_as_integer(node, channels));
+  return in_range(node, "channels", 1, *channels);
 }
 
 static fn_status build_conv(builder *b, const fn_options *options, bool transpose) {
   int64_t channels, kernel[FN_MAX_SPATIAL];
   fn_conv_geometry g;
   FN_TRY(channels_of(b, options, &channels));
-  FN_TRY(edges(b, options, "kernel", transpose ? 2 : 3, kernel));
+  FN_TRY(edges(b, options, "kernel", transpose ? 2 : 3, 1, kernel));
   FN_TRY(geometry(b, options, transpose ? 2 : 1, &g));
   const bool bias = fn_option_flag(options, "bias", true);
   b->x = transpose ? fn_layer_conv_transpose(b->graph, b->x, channels, kernel, &g, bias)
@@ -102,8 +114,12 @@ static fn_status linear(builder *b, const fn_options *options) {
 }
 
 static fn_status batch_norm(builder *b, const fn_options *options) {
-  b->x = fn_layer_batch_norm(b->graph, b->x, fn_option_real(options, "eps", 1e-5),
-                             fn_option_real(options, "momentum", 0.1));
+  const double eps = fn_option_real(options, "eps", 1e-5);
+  const double momentum = fn_option_real(options, "momentum", 0.1);
+  if (!(eps > 0)) return fail_at(options, "batch_norm needs eps above 0", "");
+  if (!(momentum >= 0 && momentum <= 1))
+    return fail_at(options, "batch_norm needs a momentum from 0 to 1", "");
+  b->x = fn_layer_batch_norm(b->graph, b->x, eps, momentum);
   return FN_OK;
 }
 
@@ -149,7 +165,7 @@ static fn_status dropout(builder *b, const fn_options *options) {
 static fn_status build_pool(builder *b, const fn_options *options, bool maximum) {
   int64_t kernel[FN_MAX_SPATIAL];
   fn_conv_geometry g;
-  FN_TRY(edges(b, options, "kernel", 2, kernel));
+  FN_TRY(edges(b, options, "kernel", 2, 1, kernel));
   FN_TRY(geometry(b, options, 0, &g));
   for (int d = 0; d < FN_MAX_SPATIAL; d++)
     if (g.stride[d] == 0) g.stride[d] = kernel[d];
@@ -168,8 +184,10 @@ static fn_status max_pool(builder *b, const fn_options *o) {
 static fn_status pad(builder *b, const fn_options *options) {
   int64_t low[FN_MAX_SPATIAL], high[FN_MAX_SPATIAL];
   const char *mode = fn_option_text(options, "mode", "periodic");
-  FN_TRY(edges(b, options, "low", fn_option_integer(options, "size", 1), low));
-  FN_TRY(edges(b, options, "high", fn_option_integer(options, "size", 1), high));
+  FN_TRY(edges(b, options, "size", 1, 0, low));
+  memcpy(high, low, sizeof high);
+  if (fn_options_get(options, "low")) FN_TRY(edges(b, options, "low", 0, 0, low));
+  if (fn_options_get(options, "high")) FN_TRY(edges(b, options, "high", 0, 0, high));
   if (strcmp(mode, "periodic") != 0 && strcmp(mode, "zero") != 0)
     return fail_at(options, "pad mode must be periodic or zero, not ", mode);
   b->x = fn_pad(b->graph, b->x, low, high, mode[0] == 'z' ? FN_PAD_ZERO : FN_PAD_PERIODIC);
@@ -184,10 +202,11 @@ static fn_status resample(builder *b, const fn_options *options) {
 
 static fn_status crop(builder *b, const fn_options *options) {
   int64_t size[FN_MAX_SPATIAL], length[FN_MAX_SPATIAL];
-  FN_TRY(edges(b, options, "size", 1, size));
+  FN_TRY(edges(b, options, "size", 1, 0, size));
   for (int d = 0; d < fn_spatial(b->x); d++) {
-    length[d] = fn_dim(b->x, 2 + d) - 2 * size[d];
-    if (size[d] < 0 || length[d] < 1) return fail_at(options, "crop removes the whole field", "");
+    const int64_t cells = fn_dim(b->x, 2 + d);
+    if (size[d] > (cells - 1) / 2) return fail_at(options, "crop removes the whole field", "");
+    length[d] = cells - 2 * size[d];
   }
   b->x = fn_crop(b->graph, b->x, size, length);
   return FN_OK;

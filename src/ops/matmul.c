@@ -1,4 +1,4 @@
-/* Matrix product with leading batch axes. */
+/* Matrix product with leading batch axes, bias and activation. */
 #include "ops/geometry.h"
 #include "ops/ops.h"
 
@@ -18,6 +18,10 @@ static product product_of(const fn_node *node) {
   p.k = a->dim[a->ndim - (attrs->transpose_a ? 2 : 1)];
   p.n = b->dim[b->ndim - (attrs->transpose_b ? 2 : 1)];
   return p;
+}
+
+static const fn_value *bias_of(const fn_node *node) {
+  return node->input_count > 2 ? node->input[2] : NULL;
 }
 
 static fn_status matmul_infer(const fn_node *node, fn_shape *shape) {
@@ -45,7 +49,9 @@ static fn_status matmul_infer(const fn_node *node, fn_shape *shape) {
   shape[0] = *a;
   shape[0].dim[a->ndim - 2] = p.m;
   shape[0].dim[a->ndim - 1] = p.n;
-  return FN_OK;
+  const fn_value *bias = bias_of(node);
+  return bias ? fn_shape_check("matrix product", "bias", &bias->shape, &(fn_shape){1, {p.n}})
+              : FN_OK;
 }
 
 static fn_value *swap_last(fn_graph *graph, fn_value *x) {
@@ -67,15 +73,20 @@ static fn_value *flatten_rows(fn_graph *graph, fn_value *x) {
   return fn_reshape(graph, x, &flat);
 }
 
-/** With A, B the operands as multiplied: dA = dY B^T, dB = A^T dY, and where an operand was read
- *  transposed, the transpose of that. */
+/** With A, B the operands as multiplied and dY the gradient before the activation, whose branch the
+ *  sign of the result tells: dA = dY B^T, dB = A^T dY, and where an operand was read transposed,
+ * the transpose of that; dbias is the sum of the rows of dY. */
 static fn_status matmul_gradient(fn_graph *graph, fn_node *node, fn_value *const *dy,
                                  const bool *wanted, fn_value **dx) {
   if (!dy[0]) return FN_OK;
   const fn_matmul_attrs *attrs = node->attrs;
   const bool ta = attrs->transpose_a, tb = attrs->transpose_b;
-  fn_value *a = node->input[0], *b = node->input[1], *g = dy[0];
+  fn_value *a = node->input[0], *b = node->input[1];
+  fn_value *g =
+      attrs->slope == 1 ? dy[0] : fn_leaky_grad(graph, dy[0], node->output[0], attrs->slope);
   const bool shared = fn_ndim(b) < fn_ndim(a);
+  if (bias_of(node) && wanted[2])
+    dx[2] = fn_sum(graph, g, FN_ALL_AXES & ~(1u << (fn_ndim(node->output[0]) - 1)), false);
   if (wanted[0]) {
     if (!ta) {
       dx[0] = fn_matmul(graph, g, b, false, !tb);
@@ -105,6 +116,7 @@ static fn_status matmul_reference(const fn_node *node, const double *const *in, 
   const product p = product_of(node);
   const int64_t a_row = attrs->transpose_a ? 1 : p.k, a_column = attrs->transpose_a ? p.m : 1;
   const int64_t b_row = attrs->transpose_b ? 1 : p.n, b_column = attrs->transpose_b ? p.k : 1;
+  const double *bias = bias_of(node) ? in[2] : NULL;
 #pragma omp parallel for collapse(2) if (fn_worth_threads(node))
   for (int64_t batch = 0; batch < p.batch; batch++) {
     for (int64_t i = 0; i < p.m; i++) {
@@ -112,10 +124,10 @@ static fn_status matmul_reference(const fn_node *node, const double *const *in, 
       const double *b = in[1] + (p.shared ? 0 : batch * p.k * p.n);
       double *y = out[0] + (batch * p.m + i) * p.n;
       for (int64_t j = 0; j < p.n; j++) {
-        double sum = 0;
+        double sum = bias ? bias[j] : 0;
         for (int64_t k = 0; k < p.k; k++)
           sum += a[k * a_column] * b[k * b_row + j * b_column];
-        y[j] = sum;
+        y[j] = sum > 0 ? sum : attrs->slope * sum;
       }
     }
   }
@@ -137,7 +149,7 @@ const fn_op fn_op_matmul = {
 };
 
 fn_value *fn_matmul(fn_graph *graph, fn_value *a, fn_value *b, bool transpose_a, bool transpose_b) {
-  const fn_matmul_attrs attrs = {transpose_a, transpose_b};
+  const fn_matmul_attrs attrs = {transpose_a, transpose_b, 1};
   fn_value *const input[] = {a, b};
   return a && b ? fn_node_append(graph, &fn_op_matmul, input, 2, 1, &attrs, 0) : NULL;
 }

@@ -35,8 +35,10 @@ extern const fn_op fn_op_conv_weight;
 
 typedef struct fn_matmul_attrs {
   bool transpose_a, transpose_b;
+  double slope; /**< leaky ReLU applied to the result; 1: none, 0: ReLU */
 } fn_matmul_attrs;
-/** (a [..., m, k], b [..., k, n]) -> [..., m, n]; b may lack the leading axes. */
+/** (a [..., m, k], b [..., k, n], bias? [n]) -> y [..., m, n]; two inputs will do, b may lack the
+ *  leading axes. y = leaky(a b + bias). The forward rewrite puts bias and activation there. */
 extern const fn_op fn_op_matmul;
 
 /* ---- norm.c

@@ -169,8 +169,9 @@ static fn_status diverged(fn_session *s, const step_sums *sums, const fn_batch *
     return FN_OK;
   }
   FN_FAIL(FN_ERR_DIVERGED,
-          "step %lld (epoch %lld): %s%s. Lower optimizer.lr, set train.clip_norm, or train.on_nan: "
-          "skip",
+          "step %lld (epoch %lld): %s%s. Look for cells that are not finite in the fields "
+          "(fieldnet data inspect); else lower optimizer.lr, set train.clip_norm, or "
+          "train.on_nan: skip",
           (long long)s->progress.step + 1, (long long)s->progress.epoch + 1, what, first);
 }
 
@@ -531,7 +532,10 @@ static fn_status write_configuration(const fn_session *s) {
   char path[4096];
   snprintf(path, sizeof path, "%s/resolved.yaml", s->run->folder);
   FN_TRY(fn_make_directories(s->run->folder));
-  return fn_file_replace(path, s->run->resolved, strlen(s->run->resolved));
+  // Like a state that cannot be written, and unlike fields that cannot be read, worth another try.
+  FN_CHECK(fn_file_replace(path, s->run->resolved, strlen(s->run->resolved)) == FN_OK,
+           FN_ERR_CHECKPOINT, "%s", fn_error_message());
+  return FN_OK;
 }
 
 static void announce(const fn_session *s, bool resumed) {

@@ -2,6 +2,7 @@
  * column by column. */
 #include <cublasLt.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,13 +52,17 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t of,
                                               cublasLtMatmulDescAttributes_t name,
                                               const void *value, size_t size) {
   operation *o = (operation *)(void *)of;
+  void *to;
+  size_t expected;
   switch (name) {
-    case CUBLASLT_MATMUL_DESC_TRANSA: memcpy(&o->a, value, size); break;
-    case CUBLASLT_MATMUL_DESC_TRANSB: memcpy(&o->b, value, size); break;
-    case CUBLASLT_MATMUL_DESC_EPILOGUE: memcpy(&o->epilogue, value, size); break;
-    case CUBLASLT_MATMUL_DESC_BIAS_POINTER: memcpy(&o->bias, value, size); break;
+    case CUBLASLT_MATMUL_DESC_TRANSA: to = &o->a, expected = sizeof o->a; break;
+    case CUBLASLT_MATMUL_DESC_TRANSB: to = &o->b, expected = sizeof o->b; break;
+    case CUBLASLT_MATMUL_DESC_EPILOGUE: to = &o->epilogue, expected = sizeof o->epilogue; break;
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER: to = &o->bias, expected = sizeof o->bias; break;
     default: return CUBLAS_STATUS_NOT_SUPPORTED;
   }
+  if (size != expected) return CUBLAS_STATUS_INVALID_VALUE;
+  memcpy(to, value, size);
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -107,6 +112,18 @@ static int64_t columns_of(const layout *l, cublasOperation_t o) {
   return o == CUBLAS_OP_N ? l->columns : l->rows;
 }
 
+static bool adds_bias(const operation *o) {
+  return o->epilogue == CUBLASLT_EPILOGUE_BIAS || o->epilogue == CUBLASLT_EPILOGUE_RELU_BIAS;
+}
+static bool cuts_negatives(const operation *o) {
+  return o->epilogue == CUBLASLT_EPILOGUE_RELU || o->epilogue == CUBLASLT_EPILOGUE_RELU_BIAS;
+}
+static bool has_epilogue(const operation *o) {
+  if (o->epilogue == CUBLASLT_EPILOGUE_DEFAULT) return true;
+  const char *text = getenv("STANDIN_EPILOGUES");
+  return (!text || strcmp(text, "0") != 0) && (adds_bias(o) || cuts_negatives(o));
+}
+
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
@@ -121,6 +138,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
       columns_of(x, o->a) != rows_of(y, o->b) || x->batch != z->batch || y->batch != z->batch ||
       x->type != y->type || (z->type != x->type && z->type != CUDA_R_32F))
     return CUBLAS_STATUS_INVALID_VALUE;
+  if (!has_epilogue(o)) return CUBLAS_STATUS_NOT_SUPPORTED;
   memset(&found[0], 0, sizeof found[0]);
   *count = 1;
   return CUBLAS_STATUS_SUCCESS;
@@ -173,12 +191,19 @@ static void multiply(const void *what) {
                  (double)load(p->from[1], p->b.type, n * p->b.stride + b);
         }
         float value = p->alpha * (float)sum;
-        const bool biased = p->how.epilogue == CUBLASLT_EPILOGUE_BIAS ||
-                            p->how.epilogue == CUBLASLT_EPILOGUE_RELU_BIAS;
-        if (biased) value += load(p->how.bias, p->d.type, i); // of the type of D by default
-        if (p->how.epilogue == CUBLASLT_EPILOGUE_RELU_BIAS && value < 0) value = 0;
+        // The bias has the type of D, a number for a row of D, the same in every batch.
+        if (adds_bias(&p->how)) value += load(p->how.bias, p->d.type, i);
+        if (cuts_negatives(&p->how) && value < 0) value = 0;
         store(p->to, p->d.type, n * p->d.stride + i + j * p->d.ld, value);
       }
+}
+
+static void write_log(const operation *o) {
+  const char *log = getenv("STANDIN_LOG");
+  FILE *file = log ? fopen(log, "a") : NULL;
+  if (!file) return;
+  fprintf(file, "epilogue %d\n", (int)o->epilogue);
+  fclose(file);
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t how, const void *alpha,
@@ -196,7 +221,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
                .from = {a, b},
                .to = d,
                .alpha = *(const float *)alpha};
-  if (*(const float *)beta != 0) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (*(const float *)beta != 0 || !has_epilogue(&p.how)) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (adds_bias(&p.how) && (!p.how.bias || (uintptr_t)p.how.bias % 16 != 0)) // read in such words
+    return CUBLAS_STATUS_INVALID_VALUE;
+  write_log(&p.how);
   return standin_put(stream, multiply, &p, sizeof p) == cudaSuccess
              ? CUBLAS_STATUS_SUCCESS
              : CUBLAS_STATUS_EXECUTION_FAILED;

@@ -11,8 +11,8 @@
 
 #include <string.h>
 
-#include "backend/bf16.h"
 #include "backend/cpu/cpu.h"
+#include "base/bf16.h"
 #include "base/system.h"
 #include "ops/ops.h"
 

@@ -1,4 +1,5 @@
-/* Matrix products by oneDNN's sgemm, and the logarithm of softmax. */
+/* Matrix products by oneDNN's sgemm, bias and activation behind it while the rows are in the
+ * caches, and the logarithm of softmax. */
 #include <math.h>
 
 #include "backend/cpu/library.h"
@@ -37,6 +38,25 @@ static fn_status multiply(const fn_kernel *kernel, void *workspace) {
   return FN_OK;
 }
 
+/** y := leaky(y + bias), rounded as an addition and an activation of their own would. */
+static void finish(const fn_kernel *kernel, void *workspace) {
+  const matmul_state *s = kernel->state;
+  const float slope = (float)((const fn_matmul_attrs *)kernel->node->attrs)->slope;
+  const float *bias = kernel->node->input_count > 2 ? kernel->input[2].data : NULL;
+  if (!bias && slope == 1) return;
+  float *y = values_of(kernel, 2, workspace);
+  const int64_t rows = s->batch * s->m, n = s->n;
+#pragma omp parallel for schedule(static) if (rows * n > FN_CHUNK)
+  for (int64_t i = 0; i < rows; i++) {
+    float *row = y + i * n;
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) {
+      const float sum = bias ? row[j] + bias[j] : row[j];
+      row[j] = sum > 0 ? sum : slope * sum;
+    }
+  }
+}
+
 /** A bf16 operand to or from its f32 copy. */
 static void convert(const fn_kernel *kernel, int which, bool back, char *memory) {
   const fn_tensor *t = port(kernel, which);
@@ -59,6 +79,7 @@ static fn_status run(const fn_kernel *kernel, const fn_run_context *context) {
   convert(kernel, 0, false, context->workspace);
   convert(kernel, 1, false, context->workspace);
   FN_TRY(multiply(kernel, context->workspace));
+  finish(kernel, context->workspace);
   convert(kernel, 2, true, context->workspace);
   return FN_OK;
 }
@@ -85,10 +106,14 @@ static fn_status prepare(fn_kernel *kernel) {
   return FN_OK;
 }
 
+static bool supports(const fn_node *node) {
+  return node->input_count < 3 || !node->input[2] || node->input[2]->dtype == FN_F32;
+}
+
 static void plan(const fn_node *node, const int64_t *current, fn_node_plan *plan) {
   (void)current;
   fn_cpu_plan_block(node, 1, plan);
-  for (int i = 0; i < 2; i++)
+  for (int i = 0; i < node->input_count; i++)
     plan->strided_in[i] = false;
   plan->strided_out[0] = false;
 }
@@ -153,7 +178,7 @@ static void plan_plain(const fn_node *node, const int64_t *current, fn_node_plan
 }
 
 const fn_cpu_op fn_cpu_matmul_ops[] = {
-    {&fn_op_matmul, NULL, plan, prepare},
+    {&fn_op_matmul, supports, plan, prepare},
     {&fn_op_log_softmax, NULL, plan_plain, prepare_log_softmax},
     {0},
 };

@@ -92,7 +92,7 @@ fn_status fn_cudnn_new(fn_cudnn_pool *pool, cudnnBackendDescriptorType_t type,
                        cudnnBackendDescriptor_t *descriptor) {
   enum { MOST = sizeof pool->item / sizeof *pool->item };
   FN_CHECK(pool->count < MOST, FN_ERR_INTERNAL, "more than %d descriptors of cuDNN", (int)MOST);
-  FN_CUDNN_TRY(pool->library, pool->library->cudnnBackendCreateDescriptor(type, descriptor),
+  FN_CUDNN_TRY(pool->api, pool->api->cudnnBackendCreateDescriptor(type, descriptor),
                "creating a descriptor");
   pool->item[pool->count++] = *descriptor;
   return FN_OK;
@@ -100,5 +100,5 @@ fn_status fn_cudnn_new(fn_cudnn_pool *pool, cudnnBackendDescriptorType_t type,
 
 void fn_cudnn_clear(fn_cudnn_pool *pool) {
   while (pool->count > 0)
-    pool->library->cudnnBackendDestroyDescriptor(pool->item[--pool->count]);
+    pool->api->cudnnBackendDestroyDescriptor(pool->item[--pool->count]);
 }

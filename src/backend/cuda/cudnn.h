@@ -38,7 +38,7 @@ fn_status fn_cudnn_assume(const char *properties, fn_cudnn **cudnn);
 
 /** Descriptors that are destroyed together. */
 typedef struct fn_cudnn_pool {
-  const fn_cudnn *library;
+  const fn_cudnn *api;
   cudnnBackendDescriptor_t item[48];
   int count;
 } fn_cudnn_pool;

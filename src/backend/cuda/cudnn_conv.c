@@ -101,7 +101,7 @@ static float time_plan(fn_cuda *cuda, const fn_gpu_call *call, const conv *c,
   const fn_cudnn *cudnn = cuda->cudnn;
   cudaStream_t stream = cuda->stream[FN_STREAM_COMPUTE];
   float best = (float)INFINITY;
-  fn_cudnn_pool pool = {.library = cudnn};
+  fn_cudnn_pool pool = {.api = cudnn};
   cudnnBackendDescriptor_t pack;
   cudaEvent_t start = NULL, end = NULL;
   if (fn_cudnn_pack(&pool, call, c->form.finish, at, &pack) == FN_OK &&
@@ -140,7 +140,7 @@ static fn_status order_by_time(fn_cuda *cuda, const fn_gpu_call *call, conv *c) 
   void *memory = scratch(call, cuda->workspace_limit, &at);
   float least = (float)INFINITY;
   for (int i = 0, built = 0; memory && i < c->count && built < TIMED; i++) {
-    fn_cudnn_pool pool = {.library = cuda->cudnn};
+    fn_cudnn_pool pool = {.api = cuda->cudnn};
     cudnnBackendDescriptor_t plan;
     size_t workspace;
     if (fn_cudnn_plan(&pool, c->graph, &c->list[i], cuda->workspace_limit, &plan, &workspace) ==
@@ -215,7 +215,7 @@ int fn_cudnn_forms(const fn_gpu_call *call, fn_cudnn_form form[3]) {
 fn_status fn_cudnn_prepare(fn_cuda *cuda, fn_gpu_call *call) {
   conv *c = calloc(1, sizeof *c);
   FN_CHECK(c, FN_ERR_MEMORY, "out of memory");
-  c->graph_pool.library = c->plan_pool.library = c->pack_pool.library = cuda->cudnn;
+  c->graph_pool.api = c->plan_pool.api = c->pack_pool.api = cuda->cudnn;
   fn_cudnn_form form[3];
   const int forms = fn_cudnn_forms(call, form);
   fn_status status = FN_ERR_UNSUPPORTED;

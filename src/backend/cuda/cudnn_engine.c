@@ -43,7 +43,7 @@ static bool is_excluded(const fn_cuda *cuda, cudnnBackendDescriptor_t engine, fn
 static fn_status read_configuration(fn_cuda *cuda, cudnnBackendDescriptor_t configuration,
                                     fn_dtype dtype, fn_algorithm *algorithm, bool *usable) {
   const fn_cudnn *cudnn = cuda->cudnn;
-  fn_cudnn_pool pool = {.library = cudnn};
+  fn_cudnn_pool pool = {.api = cudnn};
   cudnnBackendDescriptor_t engine, knob[FN_ALGORITHM_KNOBS];
   *usable = false;
   fn_status status = fn_cudnn_new(&pool, CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine);
@@ -101,7 +101,7 @@ enum { HEURISTIC_DEVICE, ENGINE_DEVICE, PLAN_DEVICE }; // never used
 static fn_status ask(fn_cuda *cuda, cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode,
                      fn_dtype dtype, fn_algorithm *list, int *count) {
   const fn_cudnn *cudnn = cuda->cudnn;
-  fn_cudnn_pool pool = {.library = cudnn};
+  fn_cudnn_pool pool = {.api = cudnn};
   cudnnBackendDescriptor_t heuristic, found[FN_CUDNN_CANDIDATES];
   fn_status status = fn_cudnn_new(&pool, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, &heuristic);
   for (int i = 0; status == FN_OK && i < FN_CUDNN_CANDIDATES; i++)
@@ -155,7 +155,7 @@ static fn_status finalize(const fn_cudnn *cudnn, cudnnBackendDescriptor_t d) {
 fn_status fn_cudnn_plan(fn_cudnn_pool *pool, cudnnBackendDescriptor_t graph,
                         const fn_algorithm *algorithm, size_t limit, cudnnBackendDescriptor_t *plan,
                         size_t *workspace) {
-  const fn_cudnn *cudnn = pool->library;
+  const fn_cudnn *cudnn = pool->api;
   cudnnBackendDescriptor_t engine, configuration, knob[FN_ALGORITHM_KNOBS];
   FN_TRY(fn_cudnn_new(pool, CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine));
   FN_TRY(set(cudnn, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,

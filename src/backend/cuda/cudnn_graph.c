@@ -33,13 +33,13 @@ typedef struct builder {
 
 static fn_status set(const builder *b, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
                      cudnnBackendAttributeType_t type, int64_t count, const void *value) {
-  const fn_cudnn *cudnn = b->pool->library;
+  const fn_cudnn *cudnn = b->pool->api;
   return fn_cudnn_check(cudnn, cudnn->cudnnBackendSetAttribute(d, name, type, count, value),
                         "describing a convolution");
 }
 
 static fn_status finalize(const builder *b, cudnnBackendDescriptor_t d) {
-  const fn_cudnn *cudnn = b->pool->library;
+  const fn_cudnn *cudnn = b->pool->api;
   const cudnnStatus_t code = cudnn->cudnnBackendFinalize(d);
   // Whatever it does not like: our own kernels do it.
   FN_CHECK(code == CUDNN_STATUS_SUCCESS, FN_ERR_UNSUPPORTED,
@@ -247,9 +247,9 @@ fn_status fn_cudnn_graph(fn_cudnn_pool *pool, const fn_gpu_call *call, const fn_
   FN_TRY(fn_cudnn_new(pool, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, graph));
   FN_TRY(set(&b, *graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, b.operations,
              b.operation));
-  if (!pool->library->assumed)
+  if (!pool->api->assumed)
     FN_TRY(set(&b, *graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1,
-               &pool->library->handle));
+               &pool->api->handle));
   return finalize(&b, *graph);
 }
 

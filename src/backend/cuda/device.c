@@ -164,24 +164,22 @@ static cudaEvent_t event_of(fn_event *event) {
   return (cudaEvent_t)(void *)event;
 }
 
-static fn_status event_create(fn_device *device, fn_event **event) {
+static fn_status make_event(fn_device *device, unsigned flags, const char *what, fn_event **event) {
   fn_cuda *cuda = cuda_of(device);
   FN_TRY(fn_cuda_enter(cuda));
   cudaEvent_t made = NULL;
   // Whoever waits on the host sleeps: its core is needed for reading and sending.
-  FN_CUDA_TRY(cuda, cudaEventCreateWithFlags(&made, cudaEventDisableTiming | cudaEventBlockingSync),
-              "creating an event");
+  FN_CUDA_TRY(cuda, cudaEventCreateWithFlags(&made, flags | cudaEventBlockingSync), what);
   *event = (fn_event *)(void *)made;
   return FN_OK;
 }
 
+static fn_status event_create(fn_device *device, fn_event **event) {
+  return make_event(device, cudaEventDisableTiming, "creating an event", event);
+}
+
 static fn_status create_timer(fn_device *device, fn_event **event) {
-  fn_cuda *cuda = cuda_of(device);
-  FN_TRY(fn_cuda_enter(cuda));
-  cudaEvent_t made = NULL;
-  FN_CUDA_TRY(cuda, cudaEventCreateWithFlags(&made, cudaEventBlockingSync), "creating a timer");
-  *event = (fn_event *)(void *)made;
-  return FN_OK;
+  return make_event(device, 0, "creating a timer", event);
 }
 
 static fn_status elapsed(fn_device *device, fn_event *from, fn_event *to, double *seconds) {

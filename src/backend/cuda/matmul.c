@@ -1,5 +1,7 @@
 /* Matrix products by cuBLASLt. It counts columns first: what lies row by row is to it the
- * transpose, so y = a b is asked for as y^T = b^T a^T. */
+ * transpose, so y = a b is asked for as y^T = b^T a^T. Bias and ReLU are its epilogue: a number of
+ * the bias belongs to a column of y, which is a row of y^T, as the library wants. It has no leaky
+ * ReLU, and reads a bias in the type of the result: then both are left to fieldnet's own kernel. */
 #include <cublasLt.h>
 #include <dlfcn.h>
 #include <stdio.h>
@@ -35,6 +37,7 @@ typedef struct product {
   cublasLtMatmulDesc_t operation;
   cublasLtMatrixLayout_t a, b, y;
   cublasLtMatmulAlgo_t algorithm;
+  const void *bias; /**< that the operation has now */
 } product;
 
 #define STRING_OF(x) #x
@@ -96,6 +99,48 @@ static fn_status layout(const fn_cublaslt *lt, const fn_tensor *t, int64_t rows,
   return FN_OK;
 }
 
+/** Bytes that an operand is sure to be aligned to. */
+static uint32_t alignment_of(const fn_tensor *t) {
+  const uintptr_t bits = (uintptr_t)t->data | 256;
+  return (uint32_t)(bits & (~bits + 1));
+}
+
+static float slope_of(const fn_gpu_call *call) {
+  return (float)((const fn_matmul_attrs *)call->node->attrs)->slope;
+}
+
+/** Whether cuBLASLt has an epilogue for bias and activation of the call. It reads a bias in words
+ *  of 16 bytes, and its choice of an algorithm does not always heed an address that is none. */
+static bool has_epilogue(const fn_gpu_call *call) {
+  enum { WORD = 16 };
+  const fn_tensor *bias = &call->input[2];
+  const float slope = slope_of(call);
+  const bool fits = bias->dtype == call->output[0].dtype && alignment_of(bias) >= WORD;
+  return (slope == 0 || slope == 1) && (!call->present_in[2] || fits);
+}
+
+static fn_status set_bias(const fn_cublaslt *lt, product *p, const void *bias) {
+  if (p->bias == bias) return FN_OK;
+  TRY(lt,
+      lt->cublasLtMatmulDescSetAttribute(p->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
+                                         sizeof bias),
+      "describing a product");
+  p->bias = bias;
+  return FN_OK;
+}
+
+static fn_status set_epilogue(const fn_cublaslt *lt, const fn_gpu_call *call, product *p) {
+  const bool bias = call->present_in[2], relu = slope_of(call) == 0;
+  const cublasLtEpilogue_t epilogue = bias && relu ? CUBLASLT_EPILOGUE_RELU_BIAS
+                                      : bias       ? CUBLASLT_EPILOGUE_BIAS
+                                                   : CUBLASLT_EPILOGUE_RELU;
+  TRY(lt,
+      lt->cublasLtMatmulDescSetAttribute(p->operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
+                                         sizeof epilogue),
+      "describing a product");
+  return bias ? set_bias(lt, p, call->input[2].data) : FN_OK;
+}
+
 static fn_status describe(fn_cuda *cuda, const fn_gpu_call *call, product *p) {
   const fn_cublaslt *lt = cuda->cublaslt;
   const fn_matmul_attrs *attrs = call->node->attrs;
@@ -125,15 +170,10 @@ static fn_status describe(fn_cuda *cuda, const fn_gpu_call *call, product *p) {
       lt->cublasLtMatmulDescSetAttribute(p->operation, CUBLASLT_MATMUL_DESC_TRANSB, &second,
                                          sizeof second),
       "describing a product");
+  if (call->finish) FN_TRY(set_epilogue(lt, call, p));
   FN_TRY(layout(lt, a, a_rows, (int32_t)batch, false, &p->a));
   FN_TRY(layout(lt, b, b->shape.dim[b->shape.ndim - 2], (int32_t)batch, shared, &p->b));
   return layout(lt, y, y_rows, (int32_t)batch, false, &p->y);
-}
-
-/** Bytes that an operand is sure to be aligned to. */
-static uint32_t alignment_of(const fn_tensor *t) {
-  const uintptr_t bits = (uintptr_t)t->data | 256;
-  return (uint32_t)(bits & (~bits + 1));
 }
 
 /** The first algorithm of the heuristic: the same in every run, with sums in float32. */
@@ -184,7 +224,7 @@ static fn_status choose(fn_cuda *cuda, fn_gpu_call *call, product *p) {
   return FN_OK;
 }
 
-fn_status fn_cublaslt_prepare(fn_cuda *cuda, fn_gpu_call *call) {
+static fn_status prepare(fn_cuda *cuda, fn_gpu_call *call) {
   product *p = calloc(1, sizeof *p);
   FN_CHECK(p, FN_ERR_MEMORY, "out of memory");
   call->state = p;
@@ -194,9 +234,22 @@ fn_status fn_cublaslt_prepare(fn_cuda *cuda, fn_gpu_call *call) {
   return status;
 }
 
+fn_status fn_cublaslt_prepare(fn_cuda *cuda, fn_gpu_call *call) {
+  const fn_status status =
+      !call->finish || has_epilogue(call) ? prepare(cuda, call) : FN_ERR_UNSUPPORTED;
+  if (status != FN_ERR_UNSUPPORTED || !call->finish) return status;
+  fn_error_clear();
+  call->finish = false;
+  fn_tensor *y = &call->output[0];
+  if (y->dtype != FN_F32) y->data = NULL;
+  y->dtype = FN_F32;
+  return prepare(cuda, call);
+}
+
 fn_status fn_cublaslt_run(fn_cuda *cuda, const fn_gpu_call *call, const fn_gpu_addresses *at) {
   const fn_cublaslt *lt = cuda->cublaslt;
-  const product *p = call->state;
+  product *p = call->state;
+  if (call->finish && call->present_in[2]) FN_TRY(set_bias(lt, p, at->input[2]));
   const float one = 1, zero = 0;
   const cublasStatus_t code =
       lt->cublasLtMatmul(lt->handle, p->operation, &one, at->input[1], p->b, at->input[0], p->a,

@@ -1,7 +1,7 @@
 /* What stands in for cuDNN and cuBLASLt on the emulated device: the operators' plain kernels in
  * double precision, on tensors gathered from and scattered to their layouts. It refuses what
  * libraries may refuse (a pitch, padding of two widths) and leaves bias and activation to others
- * for odd numbers of channels, so that every way around a library is taken in tests. */
+ * for odd numbers of channels or columns, so that every way around a library is taken in tests. */
 #include "backend/gpu/emulated_library.h"
 
 #include <stdlib.h>
@@ -50,15 +50,17 @@ fn_status fn_emulated_call_prepare(fn_gpu_platform *platform, fn_gpu_call *call)
   for (int i = 0; i < 2; i++)
     FN_CHECK(!is_strided(&call->input[i]), FN_ERR_UNSUPPORTED, dense_only);
   FN_CHECK(!is_strided(&call->output[0]), FN_ERR_UNSUPPORTED, dense_only);
-  if (call->node->op != &fn_op_matmul) {
+  const bool product = call->node->op == &fn_op_matmul;
+  if (!product) {
     const fn_conv_geometry *g = &((const fn_conv_attrs *)call->node->attrs)->geometry;
     for (int d = 0; d < call->input[0].shape.ndim - 2; d++)
       FN_CHECK(g->pad_low[d] == g->pad_high[d], FN_ERR_UNSUPPORTED,
                "the emulated library pads both sides alike");
   }
   const bool has_residual = call->node->op == &fn_op_conv && call->present_in[3];
-  const bool fuses =
-      call->output[0].shape.dim[1] % 2 == 0 && !(has_residual && is_strided(&call->input[3]));
+  const fn_shape *y = &call->output[0].shape;
+  const int64_t channels = y->dim[product ? y->ndim - 1 : 1];
+  const bool fuses = channels % 2 == 0 && !(has_residual && is_strided(&call->input[3]));
   if (call->finish && !fuses) {
     call->finish = false;
     call->output[0].dtype = FN_F32;
@@ -67,20 +69,26 @@ fn_status fn_emulated_call_prepare(fn_gpu_platform *platform, fn_gpu_call *call)
   return FN_OK;
 }
 
+typedef union plain_attrs {
+  fn_conv_attrs conv;
+  fn_matmul_attrs matmul;
+} plain_attrs;
+
 /** The node without bias, residual and activation. */
-static void strip(fn_node *node, fn_conv_attrs *attrs, const double **in) {
-  if (node->op == &fn_op_matmul) return;
-  *attrs = *(const fn_conv_attrs *)node->attrs;
-  attrs->slope = 1;
+static void strip(fn_node *node, plain_attrs *attrs, const double **in) {
+  const bool product = node->op == &fn_op_matmul;
+  memcpy(attrs, node->attrs, node->op->attrs_size);
+  *(product ? &attrs->matmul.slope : &attrs->conv.slope) = 1;
   node->attrs = attrs;
   for (int i = 2; i < node->input_count; i++)
     in[i] = NULL;
-  if (node->input_count > 3) node->input_count = 3; // a residual is told by the count
+  const int told = product ? 2 : 3; // the last of the others is told by the count
+  if (node->input_count > told) node->input_count = told;
 }
 
 static fn_status run(const fn_gpu_call *call, double *const *in, double *const *out) {
   fn_node node = *call->node;
-  fn_conv_attrs attrs;
+  plain_attrs attrs;
   const double *values[FN_MAX_PORTS] = {NULL};
   memcpy(values, in, sizeof values);
   if (!call->finish) strip(&node, &attrs, values);

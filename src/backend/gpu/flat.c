@@ -3,28 +3,20 @@
 
 #include "backend/gpu/strides.h"
 
-static bool aligned(const float *x) {
-  return (uintptr_t)x % (FN_GPU_WIDTH * sizeof *x) == 0;
-}
-
 fn_add_scaled_args fn_gpu_add_scaled_args(float *sum, const float *x, float keep, float factor,
                                           int64_t count) {
+  const bool wide = fn_gpu_aligned(sum, FN_F32) && fn_gpu_aligned(x, FN_F32);
   return (fn_add_scaled_args){.sum = sum,
                               .x = x,
                               .keep = keep,
                               .factor = factor,
                               .count = count,
-                              .width = aligned(sum) && aligned(x) ? FN_GPU_WIDTH : 1};
-}
-
-/** Whether fours of the dtype can be moved at once. */
-static bool in_fours(const void *x, fn_dtype dtype) {
-  return (uintptr_t)x % (FN_GPU_WIDTH * (dtype == FN_F32 ? 4 : 2)) == 0;
+                              .width = wide ? FN_GPU_WIDTH : 1};
 }
 
 fn_scale_args fn_gpu_scale_args(void *y, fn_dtype y_dtype, const void *x, fn_dtype x_dtype,
                                 float factor, int64_t count) {
-  const bool wide = in_fours(x, x_dtype) && in_fours(y, y_dtype);
+  const bool wide = fn_gpu_aligned(x, x_dtype) && fn_gpu_aligned(y, y_dtype);
   return (fn_scale_args){.x = x,
                          .y = y,
                          .x_dtype = (int)x_dtype,
@@ -44,7 +36,8 @@ int64_t fn_gpu_squares_blocks(int64_t count) {
 }
 
 fn_sum_squares_args fn_gpu_sum_squares_args(const float *x, int64_t count, double *partial) {
-  return (fn_sum_squares_args){.x = x, .count = count, .aligned = aligned(x), .partial = partial};
+  return (fn_sum_squares_args){
+      .x = x, .count = count, .aligned = fn_gpu_aligned(x, FN_F32), .partial = partial};
 }
 
 fn_sum_squares_finish_args fn_gpu_sum_squares_finish_args(int64_t count, const double *partial,

@@ -39,7 +39,7 @@ typedef struct fn_gpu_call {
   bool present_in[FN_MAX_PORTS], present_out[FN_MAX_PORTS];
   /** Bias, residual and activation are part of the call; set before prepare where the node has any.
    *  A library that leaves them out clears it, and sets the dtype of output 0 to float32 where it
-   *  can, so that the result is rounded once. */
+   *  can, so that the result is rounded once: it lies in the workspace meanwhile. */
   bool finish;
   size_t workspace; /**< bytes; set by prepare */
   void *state;      /**< the library's */

@@ -5,7 +5,8 @@
  * runs the library, and leaves to one kernel of our own what the library does not fuse: bias,
  * residual, activation. The gradient of a filter comes back the same way; that of a bias is a sum
  * of our own. What the library takes only densely is copied; what it does not take at all runs on
- * our own kernels (kernels/conv.h). */
+ * our own kernels (kernels/conv.h). Bias and activation of a matrix product are the library's, or
+ * the same kernel's. */
 #include <string.h>
 
 #include "backend/gpu/kernels.h"
@@ -93,12 +94,13 @@ static const fn_tensor *port(const fn_kernel *kernel, int index) {
 }
 
 static const fn_tensor *optional(const fn_kernel *kernel, int index) {
-  const bool there = role_of(kernel->node) != WEIGHT && index < kernel->node->input_count &&
+  const bool there = kernel->node->op != &fn_op_conv_weight && index < kernel->node->input_count &&
                      kernel->input[index].data;
   return there ? &kernel->input[index] : NULL;
 }
 
 static float slope_of(const fn_node *node) {
+  if (node->op == &fn_op_matmul) return (float)((const fn_matmul_attrs *)node->attrs)->slope;
   return node->op == &fn_op_conv_weight ? 1 : (float)((const fn_conv_attrs *)node->attrs)->slope;
 }
 
@@ -233,9 +235,8 @@ static fn_status swap_axes(fn_gpu_platform *platform, const fn_shape *w, bool pa
 
 /** Whether four channels can be read and written at once. */
 static bool in_fours(const fn_cells *t) {
-  const size_t four = 4 * fn_dtype_size((fn_dtype)t->dtype);
-  return !t->data ||
-         (t->pitch % 4 == 0 && t->batch_stride % 4 == 0 && (uintptr_t)t->data % four == 0);
+  return !t->data || (t->pitch % FN_GPU_WIDTH == 0 && t->batch_stride % FN_GPU_WIDTH == 0 &&
+                      fn_gpu_aligned(t->data, (fn_dtype)t->dtype));
 }
 
 /** Sizes of the pass that ends a convolution or copies a tensor [N, C, s...]. */
@@ -412,6 +413,7 @@ typedef struct matmul_state {
   fn_gpu_state base;
   fn_gpu_call call;
   port_place in[2], out;
+  bool after; /**< a pass follows that finishes or casts the result */
   size_t at_library;
 } matmul_state;
 
@@ -432,8 +434,27 @@ static fn_gpu_addresses matmul_addresses(const fn_kernel *kernel, const matmul_s
   fn_gpu_addresses at = {.workspace = workspace + s->at_library};
   for (int i = 0; i < 2; i++)
     at.input[i] = s->in[i].copied ? workspace + s->in[i].at : kernel->input[i].data;
+  if (s->call.finish && s->call.present_in[2]) at.input[2] = kernel->input[2].data;
   at.output[0] = s->out.copied ? workspace + s->out.at : kernel->output[0].data;
   return at;
+}
+
+/** y := leaky(result + bias) where the library leaves that out, else y := result, which may be y.
+ */
+static fn_status finish_product(const fn_kernel *kernel, const matmul_state *s, void *result) {
+  const fn_tensor *y = &kernel->output[0], *bias = optional(kernel, 2);
+  const int64_t columns = y->shape.dim[y->shape.ndim - 1];
+  int64_t rows = 1;
+  for (int a = 0; a < y->shape.ndim - 1; a++)
+    rows *= y->shape.dim[a];
+  fn_finish_args args = {.x = {result, (int)s->call.output[0].dtype, columns, columns},
+                         .y = {y->data, (int)y->dtype, columns, columns},
+                         .slope = 1};
+  if (!s->call.finish) {
+    args.slope = slope_of(kernel->node);
+    args.bias = bias ? bias->data : NULL;
+  }
+  return launch_finish(s->base.platform, &(fn_shape){2, {rows, columns}}, &args);
 }
 
 static fn_status run_matmul(const fn_kernel *kernel, const fn_run_context *context) {
@@ -444,10 +465,8 @@ static fn_status run_matmul(const fn_kernel *kernel, const fn_run_context *conte
     const fn_tensor *t = &kernel->input[i];
     if (s->in[i].copied) FN_TRY(cast(platform, t, t->data, s->call.input[i].dtype, at.input[i]));
   }
-  const fn_tensor *y = &kernel->output[0];
   FN_TRY(platform->run(platform, &s->call, &at));
-  return s->out.copied ? cast(platform, &s->call.output[0], at.output[0], y->dtype, y->data)
-                       : FN_OK;
+  return s->after ? finish_product(kernel, s, at.output[0]) : FN_OK;
 }
 
 static void release_matmul(fn_gpu_state *state) {
@@ -456,40 +475,55 @@ static void release_matmul(fn_gpu_state *state) {
 }
 
 /** Operands of two dtypes are multiplied in float32. */
+static void describe_product(const fn_kernel *kernel, fn_gpu_call *call) {
+  const fn_dtype a = kernel->input[0].dtype, b = kernel->input[1].dtype;
+  const fn_dtype common = a == b ? a : FN_F32;
+  call->node = kernel->node;
+  for (int i = -1; i < 2; i++) {
+    const fn_tensor *t = port(kernel, i);
+    fn_tensor *to = i < 0 ? &call->output[0] : &call->input[i];
+    *to = *t;
+    // A product of 16-bit operands may be wanted in float32, not the other way round.
+    to->dtype = i < 0 && t->dtype != common ? FN_F32 : common;
+    if (to->dtype != t->dtype) to->data = NULL; // a copy lies aligned in the workspace
+    *(i < 0 ? &call->present_out[0] : &call->present_in[i]) = true;
+  }
+  const fn_tensor *bias = optional(kernel, 2);
+  call->present_in[2] = bias != NULL;
+  if (bias) call->input[2] = *bias;
+  call->finish = bias || slope_of(kernel->node) != 1;
+}
+
 static fn_status prepare_matmul(fn_gpu_platform *platform, fn_kernel *kernel) {
   matmul_state *s;
   FN_TRY(fn_gpu_state_create(platform, kernel, sizeof *s, (void **)&s));
   s->base.release = release_matmul;
-  const fn_dtype a = kernel->input[0].dtype, b = kernel->input[1].dtype;
-  const fn_dtype common = a == b ? a : FN_F32;
-  s->call.node = kernel->node;
-  for (int i = -1; i < 2; i++) {
-    const fn_tensor *t = port(kernel, i);
-    fn_tensor *to = i < 0 ? &s->call.output[0] : &s->call.input[i];
-    port_place *place = i < 0 ? &s->out : &s->in[i];
-    *to = *t;
-    // A product of 16-bit operands may be wanted in float32, not the other way round.
-    to->dtype = i < 0 && t->dtype != common ? FN_F32 : common;
-    *(i < 0 ? &s->call.present_out[0] : &s->call.present_in[i]) = true;
-    place->copied = to->dtype != t->dtype;
-    if (!place->copied) continue;
-    to->data = NULL;
-    place->at = carve(kernel, bytes_of(to));
-  }
   kernel->run = run_matmul;
+  describe_product(kernel, &s->call);
+  const bool asked = s->call.finish;
   const fn_status status = platform->prepare(platform, &s->call);
   if (status != FN_OK) {
     s->call.node = NULL;
     return status;
   }
+  for (int i = -1; i < 2; i++) {
+    const fn_tensor *t = i < 0 ? &s->call.output[0] : &s->call.input[i];
+    port_place *place = i < 0 ? &s->out : &s->in[i];
+    place->copied = t->dtype != port(kernel, i)->dtype;
+    if (place->copied) place->at = carve(kernel, bytes_of(t));
+  }
+  s->after = s->out.copied || (asked && !s->call.finish);
   s->at_library = carve(kernel, s->call.workspace);
   return FN_OK;
 }
 
+static bool supports_matmul(const fn_node *node) {
+  return node->input_count < 3 || !node->input[2] || node->input[2]->dtype == FN_F32;
+}
+
 static void plan_matmul(const fn_node *node, const int64_t *current, fn_node_plan *plan) {
-  (void)node;
   (void)current;
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < node->input_count; i++) {
     plan->in_block[i] = 1;
     plan->strided_in[i] = false;
   }
@@ -538,6 +572,7 @@ fn_status fn_gpu_time_call(const fn_kernel *kernel, void *workspace, int repeats
   if (!call_of(kernel, workspace, &call, &at)) return FN_OK;
   fn_gpu_platform *platform = ((const fn_gpu_state *)kernel->state)->platform;
   fn_device *d = &platform->device;
+  FN_CHECK(d->timer_create, FN_ERR_UNSUPPORTED, "%s has no clock to time calls by", d->info.name);
   fn_event *timer[2] = {NULL, NULL};
   fn_status status = d->timer_create(d, &timer[0]);
   if (status == FN_OK) status = d->timer_create(d, &timer[1]);
@@ -551,6 +586,6 @@ const fn_gpu_op fn_gpu_library_ops[] = {
     {&fn_op_conv, supports_conv, plan_conv, prepare_conv},
     {&fn_op_conv_data, supports_conv, plan_conv, prepare_conv},
     {&fn_op_conv_weight, supports_conv, plan_conv, prepare_conv},
-    {&fn_op_matmul, NULL, plan_matmul, prepare_matmul},
+    {&fn_op_matmul, supports_matmul, plan_matmul, prepare_matmul},
     {0},
 };

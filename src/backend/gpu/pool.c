@@ -3,22 +3,29 @@
 #include "ops/geometry.h"
 #include "ops/ops.h"
 
-/** Indices along an axis are 32 bits wide in these kernels. */
+/** Indices along an axis, and of the cells of one window, are 32 bits wide in these kernels. */
 static fn_status find_windows(const fn_shape *x, const fn_shape *y, const fn_pool_attrs *attrs,
                               fn_windows *w) {
-  int64_t cells[3], windows[3];
+  int64_t cells[3], windows[3], volume = 1;
   fn_spatial_sizes(x, cells);
   fn_spatial_sizes(y, windows);
   const int missing = 3 - (x->ndim - 2);
   for (int d = 0; d < 3; d++) {
     const int64_t kernel = d < missing ? 1 : attrs->kernel[d - missing];
     const int64_t pad = d < missing ? 0 : attrs->geometry.pad_low[d - missing];
-    FN_CHECK(cells[d] + kernel + pad <= INT32_MAX, FN_ERR_UNSUPPORTED,
-             "pooling of %lld cells along an axis", (long long)cells[d]);
+    const int64_t stride = d < missing ? 1 : attrs->geometry.stride[d - missing];
+    FN_CHECK(cells[d] + kernel + pad <= INT32_MAX && stride <= INT32_MAX, FN_ERR_UNSUPPORTED,
+             "pooling of %lld cells along an axis, kernel %lld and stride %lld, on a GPU: expected "
+             "less than 2^31",
+             (long long)cells[d], (long long)kernel, (long long)stride);
+    volume *= kernel < cells[d] ? kernel : cells[d];
+    FN_CHECK(volume <= INT32_MAX, FN_ERR_UNSUPPORTED,
+             "pooling over windows of %lld cells on a GPU: expected less than 2^31",
+             (long long)volume);
     w->cells[d] = (int32_t)cells[d];
     w->windows[d] = (int32_t)windows[d];
     w->kernel[d] = (int32_t)kernel;
-    w->stride[d] = d < missing ? 1 : (int32_t)attrs->geometry.stride[d - missing];
+    w->stride[d] = (int32_t)stride;
     w->pad[d] = (int32_t)pad;
   }
   return FN_OK;

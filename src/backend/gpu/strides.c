@@ -12,6 +12,10 @@ fn_divider fn_gpu_divider(int64_t by) {
   return d;
 }
 
+bool fn_gpu_aligned(const void *data, fn_dtype dtype) {
+  return (uintptr_t)data % (FN_GPU_WIDTH * fn_dtype_size(dtype)) == 0;
+}
+
 fn_operand fn_gpu_operand(const fn_tensor *t) {
   fn_operand operand = {.data = t->data, .dtype = t->dtype};
   const int ndim = t->shape.ndim;
@@ -82,7 +86,7 @@ static int make_axes(const fn_shape *shape, int operands, const fn_operand *oper
 static bool in_fours(const axis *axes, int count, int k, const fn_operand *operand) {
   if (axes[0].stride[k] == 0) return true;
   if (axes[0].stride[k] != 1) return false;
-  if ((uintptr_t)operand->data % (FN_GPU_WIDTH * fn_dtype_size(operand->dtype)) != 0) return false;
+  if (!fn_gpu_aligned(operand->data, operand->dtype)) return false;
   for (int a = 1; a < count; a++)
     if (axes[a].stride[k] % FN_GPU_WIDTH != 0) return false;
   return true;
@@ -132,8 +136,7 @@ fn_view fn_gpu_view(const fn_tensor *t) {
 bool fn_gpu_view_wide(const fn_tensor *t) {
   const fn_view cells = fn_gpu_view(t);
   return t->shape.dim[1] % FN_GPU_WIDTH == 0 && cells.row % FN_GPU_WIDTH == 0 &&
-         cells.pitch % FN_GPU_WIDTH == 0 &&
-         (uintptr_t)t->data % (FN_GPU_WIDTH * fn_dtype_size(t->dtype)) == 0;
+         cells.pitch % FN_GPU_WIDTH == 0 && fn_gpu_aligned(t->data, t->dtype);
 }
 
 fn_cell_loop fn_gpu_cell_loop(const fn_shape *shape, bool wide) {

@@ -15,6 +15,9 @@ typedef struct fn_operand {
 
 fn_divider fn_gpu_divider(int64_t by);
 
+/** Whether fours of the dtype can be moved at once from here on. */
+bool fn_gpu_aligned(const void *data, fn_dtype dtype);
+
 /** A tensor over its own axes. */
 fn_operand fn_gpu_operand(const fn_tensor *tensor);
 /** The same repeated up to `shape`, numpy's rule. */

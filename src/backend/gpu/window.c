@@ -151,7 +151,7 @@ static bool pad_wide(const fn_pad_args *a, const fn_tensor *y, const fn_tensor *
       a->start[0] == 0 && a->length[0] == a->size[0].by && a->size[0].by % FN_GPU_WIDTH == 0;
   for (int k = 0; k < 2; k++) {
     wide = wide && stride[k][0] == 1;
-    wide = wide && (uintptr_t)both[k]->data % (FN_GPU_WIDTH * fn_dtype_size(both[k]->dtype)) == 0;
+    wide = wide && fn_gpu_aligned(both[k]->data, both[k]->dtype);
     for (int axis = 1; axis < a->axes; axis++)
       wide = wide && stride[k][axis] % FN_GPU_WIDTH == 0;
   }

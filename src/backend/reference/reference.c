@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "backend/backends.h"
-#include "backend/bf16.h"
 #include "backend/gpu/kernels/element.h"
+#include "base/bf16.h"
 
 static bool supports(const fn_backend *backend, const fn_node *node) {
   (void)backend;

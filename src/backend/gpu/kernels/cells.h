@@ -60,7 +60,8 @@ FN_DEVICE void fn_finish_body(const fn_finish_args *p, fn_thread t, void *shared
   for (int64_t i = fn_thread_first(t); i < p->count; i += fn_thread_stride(t)) {
     const int64_t row = fn_divide(&p->channels, i), n = fn_divide(&p->cells, row);
     const int64_t c = (i - row * p->channels.by) * p->width, cell = row - n * p->cells.by;
-    float v[4], r[4] = {0, 0, 0, 0}, b[4] = {0, 0, 0, 0};
+    // What is absent leaves a negative zero as it is.
+    float v[4], r[4] = {-0.0f, -0.0f, -0.0f, -0.0f}, b[4] = {-0.0f, -0.0f, -0.0f, -0.0f};
     fn_read_wide(p->x.data, p->x.dtype, n * p->x.batch_stride + cell * p->x.pitch + c, p->width, v);
     if (p->residual.data)
       fn_read_wide(p->residual.data, p->residual.dtype,

@@ -13,7 +13,7 @@ FN_DEVICE float fn_raw_read(const void *data, int type, int64_t index) {
   switch (type) {
     case FN_RAW_F64: return (float)((const double *)data)[index];
     case FN_RAW_F16: return fn_from_f16(((const uint16_t *)data)[index]);
-    case FN_RAW_BF16: return fn_from_bf16(((const uint16_t *)data)[index]);
+    case FN_RAW_BF16: return fn_bf16_to_f32(((const uint16_t *)data)[index]);
     case FN_RAW_I8: return (float)((const int8_t *)data)[index];
     case FN_RAW_U8: return (float)((const uint8_t *)data)[index];
     case FN_RAW_I16: return (float)((const int16_t *)data)[index];

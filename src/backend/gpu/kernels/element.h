@@ -48,14 +48,14 @@ FN_DEVICE uint16_t fn_to_f16(float value) {
 
 FN_DEVICE float fn_read(const void *data, int dtype, int64_t index) {
   switch (dtype) {
-    case FN_GPU_BF16: return fn_from_bf16(((const uint16_t *)data)[index]);
+    case FN_GPU_BF16: return fn_bf16_to_f32(((const uint16_t *)data)[index]);
     case FN_GPU_F16: return fn_from_f16(((const uint16_t *)data)[index]);
     default: return ((const float *)data)[index];
   }
 }
 FN_DEVICE void fn_write(void *data, int dtype, int64_t index, float value) {
   switch (dtype) {
-    case FN_GPU_BF16: ((uint16_t *)data)[index] = fn_to_bf16(value); break;
+    case FN_GPU_BF16: ((uint16_t *)data)[index] = fn_bf16_from_f32(value); break;
     case FN_GPU_F16: ((uint16_t *)data)[index] = fn_to_f16(value); break;
     default: ((float *)data)[index] = value;
   }
@@ -127,7 +127,8 @@ FN_DEVICE void fn_write4(void *data, int dtype, int64_t index, const float v[4])
     *(float4 *)((float *)data + index) = make_float4(v[0], v[1], v[2], v[3]);
   else if (dtype == FN_GPU_BF16)
     *(ushort4 *)((uint16_t *)data + index) =
-        make_ushort4(fn_to_bf16(v[0]), fn_to_bf16(v[1]), fn_to_bf16(v[2]), fn_to_bf16(v[3]));
+        make_ushort4(fn_bf16_from_f32(v[0]), fn_bf16_from_f32(v[1]), fn_bf16_from_f32(v[2]),
+                     fn_bf16_from_f32(v[3]));
   else
     *(ushort4 *)((uint16_t *)data + index) =
         make_ushort4(fn_to_f16(v[0]), fn_to_f16(v[1]), fn_to_f16(v[2]), fn_to_f16(v[3]));
