@@ -15,9 +15,9 @@
 #include "base/ranges.h"
 #include "base/system.h"
 #include "data/cube_synth.h"
+#include "mpi_test.h"
 #include "run/cube_jobs.h"
 
-static fn_dist dist;
 static char folder[64];
 
 enum { EDGE = 6, SEEDS = 7, CELLS = EDGE * EDGE * EDGE };
@@ -199,11 +199,7 @@ static void checksums_are_fnv(void **state) {
 }
 
 int main(int argc, char **argv) {
-  alarm(900); // a rank that fails leaves the others waiting
-  if (fn_dist_init(&argc, &argv, &dist) != FN_OK) {
-    fprintf(stderr, "%s\n", fn_error_message());
-    return 2;
-  }
+  if (!join_job(&argc, &argv)) return 2;
   snprintf(folder, sizeof folder, "/tmp/fieldnet_cubes_XXXXXX");
   if (dist.rank == 0 && !mkdtemp(folder)) return 2;
   fn_dist_broadcast(&dist, folder, sizeof folder);

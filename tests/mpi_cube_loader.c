@@ -9,11 +9,9 @@
 #include <unistd.h>
 
 #include "cube_files.h"
-#include "dist/dist.h"
+#include "mpi_test.h"
 
 enum { N = 8, SEEDS = 7, BATCH = 5 };
-
-static fn_dist dist;
 
 /* A folder that all ranks (of one machine) see, with a file of cubes; rank 0 makes it. */
 static int set_up(void **state) {
@@ -186,8 +184,7 @@ static void too_little_memory_is_refused(void **state) {
 }
 
 int main(int argc, char **argv) {
-  alarm(900); // whoever waits in a circle is to be seen
-  if (fn_dist_init(&argc, &argv, &dist) != FN_OK) return 1;
+  if (!join_job(&argc, &argv)) return 2;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(training_in_step),     cmocka_unit_test(restart_inside_an_epoch),
       cmocka_unit_test(stop_inside_an_epoch), cmocka_unit_test(evaluation_at_will),

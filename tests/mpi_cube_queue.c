@@ -8,10 +8,9 @@
 
 #include "base/system.h"
 #include "data/cube_queue.h"
-#include "dist/dist.h"
 #include "field/hdf5.h"
+#include "mpi_test.h"
 
-static fn_dist dist;
 static char folder[64];
 
 static const char *at(const char *name) {
@@ -476,11 +475,7 @@ static void memory_stays_in_its_budget(void **state) {
 }
 
 int main(int argc, char **argv) {
-  alarm(900); // a rank that fails leaves the others waiting
-  if (fn_dist_init(&argc, &argv, &dist) != FN_OK) {
-    fprintf(stderr, "%s\n", fn_error_message());
-    return 2;
-  }
+  if (!join_job(&argc, &argv)) return 2;
   snprintf(folder, sizeof folder, "/tmp/fieldnet_queue_XXXXXX");
   if (dist.rank == 0 && !mkdtemp(folder)) return 2;
   fn_dist_broadcast(&dist, folder, sizeof folder);

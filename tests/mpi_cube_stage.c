@@ -14,9 +14,8 @@
 
 #include "base/system.h"
 #include "data/cube_queue.h"
-#include "dist/dist.h"
+#include "mpi_test.h"
 
-static fn_dist dist;
 static char folder[64];
 
 /** Longer than the buffer of the copy, and no multiple of anything. */
@@ -164,8 +163,7 @@ static void what_cannot_be_copied_is_refused(void **state) {
 }
 
 int main(int argc, char **argv) {
-  alarm(900);
-  if (fn_dist_init(&argc, &argv, &dist) != FN_OK) return 2;
+  if (!join_job(&argc, &argv)) return 2;
   snprintf(folder, sizeof folder, "/tmp/fieldnet_stage_XXXXXX");
   if (dist.rank == 0 && !mkdtemp(folder)) return 2;
   fn_dist_broadcast(&dist, folder, sizeof folder);

@@ -14,10 +14,8 @@
 
 #include "base/random.h"
 #include "base/system.h"
-#include "dist/dist.h"
 #include "dist/mpi_status.h"
-
-static fn_dist dist;
+#include "mpi_test.h"
 
 static void ranks_of_the_job_and_the_node(void **state) {
   (void)state;
@@ -203,11 +201,7 @@ static int broadcast_large(void) {
 }
 
 int main(int argc, char **argv) {
-  alarm(900); // a rank that fails leaves the others waiting
-  if (fn_dist_init(&argc, &argv, &dist) != FN_OK) {
-    fprintf(stderr, "%s\n", fn_error_message());
-    return 2;
-  }
+  if (!join_job(&argc, &argv)) return 2;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(ranks_of_the_job_and_the_node),
       cmocka_unit_test(agree_on_failing_subsets),

@@ -20,10 +20,8 @@
 #include "base/bf16.h"
 #include "base/random.h"
 #include "base/system.h"
-#include "dist/dist.h"
 #include "dist/exchange.h"
-
-static fn_dist dist;
+#include "mpi_test.h"
 
 /** A reducer, and the gradients of one parameter. */
 typedef struct sums {
@@ -38,10 +36,6 @@ typedef struct arrangement {
   int node_ranks;
   fn_dtype type;
 } arrangement;
-
-static void expect_ok(fn_status status) {
-  if (status != FN_OK) fail_msg("%s", fn_error_message());
-}
 
 static void set_node_ranks(int ranks) {
   char text[16];
@@ -473,11 +467,7 @@ static void slots_end_within_the_memory(void **state) {
 }
 
 int main(int argc, char **argv) {
-  alarm(900); // a rank that fails leaves the others waiting
-  if (fn_dist_init(&argc, &argv, &dist) != FN_OK) {
-    fprintf(stderr, "%s\n", fn_error_message());
-    return 2;
-  }
+  if (!join_job(&argc, &argv)) return 2;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(bits_are_those_of_the_promised_order),
       cmocka_unit_test(bf16_errs_by_its_roundings),

@@ -16,11 +16,10 @@
 
 #include "base/random.h"
 #include "base/system.h"
-#include "dist/dist.h"
+#include "mpi_test.h"
 
 enum { ENTRIES = 24 };
 
-static fn_dist dist;
 static fn_reduction how; /**< of reducers created next */
 
 /** Parameters in reverse creation order with gaps, and a buffer in between. */
@@ -100,10 +99,6 @@ static fn_reducer *create(const fn_dist *d, model *m, int64_t first, int64_t oth
   if (fn_reducer_create(d, &m->parameters, first, other, how, &reducer) != FN_OK)
     fail_msg("%s", fn_error_message());
   return reducer;
-}
-
-static void expect_ok(fn_status status) {
-  if (status != FN_OK) fail_msg("%s", fn_error_message());
 }
 
 /** Against the serial weighted mean in double; float32: one rounding of each product, one of each
@@ -393,11 +388,7 @@ static void print_time(void **state) {
 }
 
 int main(int argc, char **argv) {
-  alarm(900); // a rank that fails leaves the others waiting
-  if (fn_dist_init(&argc, &argv, &dist) != FN_OK) {
-    fprintf(stderr, "%s\n", fn_error_message());
-    return 2;
-  }
+  if (!join_job(&argc, &argv)) return 2;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(weighted_means),
       cmocka_unit_test(order_of_readiness_is_free),

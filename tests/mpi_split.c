@@ -15,10 +15,10 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "data/synth.h"
+#include "mpi_test.h"
 #include "run/run_loop.h"
 
 enum { EPOCHS = 3 };
-static fn_dist dist;
 static char folder[64];
 
 /** What was seen of one training: losses of all epochs as told to the caller. */
@@ -205,11 +205,7 @@ static void twenty_trials_leave_nothing(void **state) {
 }
 
 int main(int argc, char **argv) {
-  alarm(900); // a rank that fails leaves the others waiting
-  if (fn_dist_init(&argc, &argv, &dist) != FN_OK) {
-    fprintf(stderr, "%s\n", fn_error_message());
-    return 2;
-  }
+  if (!join_job(&argc, &argv)) return 2;
   fn_log_set_level(FN_ERROR);
   if (dist.rank == 0) {
     strcpy(folder, "/tmp/fieldnet_split_XXXXXX");

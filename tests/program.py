@@ -146,6 +146,28 @@ def write_text(path, text):
         file.write(text)
 
 
+def small_run(report, stages=("train", "validation")):
+    """Three epochs of a small network on data/lin and data/lpt2; `report` is that section's inside."""
+    files = {"train": "*", "validation": "000", "test": "*"}
+    data = "".join(f"  {stage}: {{input: 'data/lin/{files[stage]}.npy', target: 'data/lpt2/{files[stage]}.npy'}}\n"
+                   for stage in stages)
+    return f"""
+seed: 7
+model:
+  layers:
+    - conv: {{channels: 4, kernel: 3}}
+    - leaky_relu: 0.1
+    - conv: {{channels: out, kernel: 3}}
+data:
+{data}  crop: 8
+  input_pad: 2
+train: {{epochs: 3, batch: 2, log_interval: 1}}
+optimizer: {{name: adam, lr: 1e-3}}
+compute: {{threads: 1}}
+report: {{{report}}}
+"""
+
+
 def command(ranks, *arguments):
     line = [FIELDNET, *arguments]
     return line if ranks == 1 else [MPIRUN, "-n", str(ranks), *line]

@@ -1,6 +1,7 @@
 """Bad input, one by one, on 1 and 2 ranks: one clear message that names the thing, the right exit
 code on all ranks, within seconds, and nothing created, changed or lost."""
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -105,6 +106,13 @@ def configuration():
            ["cosmology.diss", "did you mean 'cosmology.dis'"])
     expect("unknown layer", ["train"], CONFIG, ["run.yaml:5:7", "relo", "did you mean 'relu'"],
            BASE.replace("- relu", "- relo"))
+    # Its parameters would have a path for a name in a state: better now than after an epoch.
+    expect("slash in the name of a layer", ["train"], CONFIG, ["run.yaml:4:7", "'a/b.weight'", "slash"],
+           BASE.replace("- conv: {channels: 4, kernel: 1}", "- {name: a/b, conv: {channels: 4, kernel: 1}}"))
+    write_text("run.yaml", BASE.replace("- conv: {channels: 4, kernel: 1}",
+                                        "- {name: 'a\"b\\c', conv: {channels: 4, kernel: 1}}"))
+    described = json.loads(run(1, "describe", "run.yaml", "--json").output)
+    check(described["layers"][0]["name"] == 'a"b\\c', "odd names in JSON", str(described["layers"][0]))
     expect("unknown model", ["train", "model.name=vnett"], CONFIG, ["vnett", "did you mean 'vnet'"],
            VNET, ranks=(1,))
     expect("unknown option of a model", ["train"], CONFIG, ["run.yaml:4:13", "widht", "did you mean 'width'"],

@@ -162,6 +162,8 @@ def needs_no_more_memory_for_more_cubes():
                *settings(**{**usual, "data__read_memory": 2 * cube}))
     check(done.code == 2 and "hold 2 cubes" in done.output and f"at least {4 * cube} bytes" in done.output,
           f"too little memory: exit code {done.code}", done.output)
+    done = run(1, "bench", "racoon.yaml", "--mode", "io", *settings(**{**usual, "data__read_memory": 2 * cube}))
+    check(done.code == 2 and "hold 2 cubes" in done.output, f"bench, too little memory: exit code {done.code}", done.output)
 
 
 def refuses():

@@ -151,7 +151,7 @@ limited() { (ulimit -f "$1"; shift; train "$@"); }
 expect 0 "before the disk is full" train 1 "$folder/large.yaml" "$folder/full" train.epochs=2 train.log_interval=1000
 cp "$folder/full/state_2.h5" "$folder/state_2.copy"
 expect 5 "the last state cannot be written" limited 8000 1 "$folder/large.yaml" "$folder/full" train.epochs=4 train.log_interval=1000
-says "warning: .*cannot save state .*state_3.h5.*training goes on"
+says "warning: .*cannot save state .*state_3.h5.*\(training goes on\|the last state is written next\)"
 says "cannot save state .*state_4.h5"
 same_state "$folder/full/state_2.h5" "$folder/state_2.copy" "a full disk damaged an old state"
 [ "$(states "$folder/full")" = "state_1.h5 state_2.h5 " ] || fail "a full disk left $(states "$folder/full")"
@@ -161,6 +161,10 @@ expect 5 "no state at all" limited 8000 1 "$folder/large.yaml" "$folder/never" t
 says "warning: .*cannot save state .*state_1.h5.*training goes on"
 says "cannot save state .*state_4.h5"
 [ "$(wc -l <"$folder/never/metrics.csv")" -eq 5 ] || fail "states that could not be written ended the run"
+expect 4 "diverged while a state was written" limited 8000 1 "$folder/large.yaml" "$folder/diverged" train.epochs=4 \
+  train.log_interval=1000 checkpoint.every_minutes=1e-9 optimizer.lr=1e30
+says "warning: .*cannot save state .*state_1.h5.*; training has ended without that state"
+says "is not finite"
 expect 0 "with room again" train 1 "$folder/large.yaml" "$folder/full" train.epochs=4 train.log_interval=1000
 expect 0 "never short of room" train 1 "$folder/large.yaml" "$folder/roomy" train.epochs=4 train.log_interval=1000
 same_state "$folder/full/state_4.h5" "$folder/roomy/state_4.h5" "after a full disk"

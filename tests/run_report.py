@@ -6,26 +6,9 @@ import re
 import shutil
 import xml.etree.ElementTree as tree
 
-from program import check, finish, folder, run, succeed, write_text
+from program import check, finish, folder, run, small_run, succeed, write_text
 
-RUN = """
-seed: 7
-model:
-  layers:
-    - conv: {channels: 4, kernel: 3}
-    - leaky_relu: 0.1
-    - conv: {channels: out, kernel: 3}
-data:
-  train: {input: 'data/lin/*.npy', target: 'data/lpt2/*.npy'}
-  validation: {input: 'data/lin/000.npy', target: 'data/lpt2/000.npy'}
-  test: {input: 'data/lin/*.npy', target: 'data/lpt2/*.npy'}
-  crop: 8
-  input_pad: 2
-train: {epochs: 3, batch: 2, log_interval: 1}
-optimizer: {name: adam, lr: 1e-3}
-compute: {threads: 1}
-report: {tensorboard: false}
-"""
+RUN = small_run("tensorboard: false", ("train", "validation", "test"))
 CUBES = """
 seed: 3
 data:

@@ -83,6 +83,7 @@ same_state "$folder/whole/state_8.h5" "$folder/killed/state_8.h5" "killed while 
 compgen -G "$folder/killed/*.tmp" >/dev/null && fail "temporary files are left"
 
 # ---- no room: the run goes on, tries again, and saves when there is room
+late=(train.epochs=100000 checkpoint.every_epochs=100000 checkpoint.best=null)
 room() {
   python3 -c "import sys; from resource import prlimit, RLIMIT_FSIZE as size; pid = int(sys.argv[1])
 prlimit(pid, size, (prlimit(pid, size)[1],) * 2)" "$1"
@@ -90,8 +91,7 @@ prlimit(pid, size, (prlimit(pid, size)[1],) * 2)" "$1"
 for background in true false; do
   into=$folder/full.$background
   ulimit -S -f 8000 # kB, below a state of 9 MB; the hard limit stays
-  start "$folder/large.yaml" "$into" train.epochs=100000 checkpoint.every_epochs=100000 checkpoint.best=null \
-    checkpoint.retry_seconds=0.3 checkpoint.background=$background
+  start "$folder/large.yaml" "$into" "${late[@]}" checkpoint.retry_seconds=0.3 checkpoint.background=$background
   ulimit -S -f unlimited
   wait_for "steps" rows_beyond "$into" 5
   kill -USR2 $job
@@ -106,10 +106,23 @@ for background in true false; do
   kill -USR1 $job
   wait $job
   [ $? -eq 75 ] || fail "after a full disk, background $background: exit status"
+  # the last state makes up for one that failed, which is not why the run stopped
+  rm -r "$into"
+  ulimit -S -f 8000
+  start "$folder/large.yaml" "$into" "${late[@]}" checkpoint.retry_seconds=1000 checkpoint.background=$background
+  ulimit -S -f unlimited
+  wait_for "steps" rows_beyond "$into" 2
+  kill -USR2 $job
+  wait_for "a failed state, background $background" logged "warning: cannot save state"
+  room $job
+  kill -USR1 $job
+  wait $job
+  [ $? -eq 75 ] || fail "stopped after a failed state, background $background: exit status"
+  grep '"event":"finish"' "$into/metrics.jsonl" >"$folder/finish" || fail "a run that stopped does not say so"
+  grep -q "cannot save" "$folder/finish" && fail "stopped because of a state that failed: $(cat "$folder/finish")"
 done
 
 # ---- a start that died from the same state twice
-late=(train.epochs=100000 checkpoint.every_epochs=100000 checkpoint.best=null)
 expect 0 "three states" train 1 "$folder/run.yaml" "$folder/crash" train.epochs=3
 expect 75 "an orderly stop" train 1 "$folder/run.yaml" "$folder/crash" "${late[@]}" train.stop_after_steps=1
 [ -e "$folder/crash/starts.txt" ] && fail "an orderly stop is counted"

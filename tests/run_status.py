@@ -6,25 +6,9 @@ import signal
 import subprocess
 import time
 
-from program import FIELDNET, LIMIT, check, command, finish, folder, run, snapshot, succeed, write_text
+from program import FIELDNET, LIMIT, check, command, finish, folder, run, small_run, snapshot, succeed, write_text
 
-RUN = """
-seed: 7
-model:
-  layers:
-    - conv: {channels: 4, kernel: 3}
-    - leaky_relu: 0.1
-    - conv: {channels: out, kernel: 3}
-data:
-  train: {input: 'data/lin/*.npy', target: 'data/lpt2/*.npy'}
-  validation: {input: 'data/lin/000.npy', target: 'data/lpt2/000.npy'}
-  crop: 8
-  input_pad: 2
-train: {epochs: 3, batch: 2, log_interval: 1}
-optimizer: {name: adam, lr: 1e-3}
-compute: {threads: 1}
-report: {plots: false, tensorboard: false, status_interval: 0.1}
-"""
+RUN = small_run("plots: false, tensorboard: false, status_interval: 0.1")
 STEPS = 8  # 2 files of 8 crops, two at a time
 
 

@@ -6,6 +6,9 @@
 
 #include <cmocka.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "base/random.h"
 #include "base/system.h"
@@ -121,11 +124,68 @@ static void text_becomes_utf8(void **state) {
   }
 }
 
+/* Without memory a text stays what it was and says so: a file is not replaced by half of it. */
+static void text_without_memory_is_incomplete(void **state) {
+  (void)state;
+  char path[64], *bytes;
+  snprintf(path, sizeof path, "/tmp/fieldnet-base-%ld", (long)getpid());
+  fn_text text = {0};
+  fn_text_cut(&text, 0);
+  fn_text_add(&text, "whole");
+  assert_int_equal(fn_file_replace_text(path, &text), FN_OK);
+  fn_text_add_bytes(&text, "x", SIZE_MAX / 2);
+  assert_true(text.incomplete);
+  fn_text_add(&text, "more");
+  assert_string_equal(text.data, "whole");
+  assert_int_equal(fn_file_replace_text(path, &text), FN_ERR_MEMORY);
+  assert_int_equal(fn_file_read(path, &bytes, NULL), FN_OK);
+  assert_string_equal(bytes, "whole");
+  free(bytes);
+  fn_text_cut(&text, 2);
+  fn_text_cut(&text, 9);
+  assert_string_equal(text.data, "wh");
+  fn_text_free(&text);
+  assert_false(text.incomplete);
+  unlink(path);
+}
+
+static void json_is_valid_utf8(void **state) {
+  (void)state;
+  fn_text text = {0};
+  fn_text_add_json_utf8(&text, "a\"\\\n\xff");
+  assert_string_equal(text.data, "\"a\\\"\\\\\\u000a\xef\xbf\xbd\"");
+  fn_text_free(&text);
+}
+
+/* A clock that is set does not matter: waits end by fn_clock(), whose seconds are those since the
+ * machine was started, a time long past for the clock on the wall. */
+static void conditions_wait_by_the_monotonic_clock(void **state) {
+  (void)state;
+  pthread_cond_t condition;
+  pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  fn_cond_init(&condition);
+  pthread_mutex_lock(&lock);
+  int waits = 0;
+  const double end = fn_clock() + 0.1;
+  for (; fn_clock() < end; waits++)
+    fn_cond_wait_until(&condition, &lock, end);
+  assert_in_range(waits, 1, 9); // a wait may end for no reason, but not each
+  assert_true(fn_clock() < end + 60);
+  pthread_mutex_unlock(&lock);
+  pthread_cond_destroy(&condition);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(philox_known_answers),     cmocka_unit_test(normal_moments),
-      cmocka_unit_test(shuffle_is_a_permutation), cmocka_unit_test(closest_name),
-      cmocka_unit_test(crc32_is_that_of_zlib),    cmocka_unit_test(text_becomes_utf8),
+      cmocka_unit_test(philox_known_answers),
+      cmocka_unit_test(normal_moments),
+      cmocka_unit_test(shuffle_is_a_permutation),
+      cmocka_unit_test(closest_name),
+      cmocka_unit_test(crc32_is_that_of_zlib),
+      cmocka_unit_test(text_becomes_utf8),
+      cmocka_unit_test(text_without_memory_is_incomplete),
+      cmocka_unit_test(json_is_valid_utf8),
+      cmocka_unit_test(conditions_wait_by_the_monotonic_clock),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

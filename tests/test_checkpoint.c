@@ -451,17 +451,20 @@ static void leftovers_are_removed(void **state) {
   (void)state;
   model *m = model_create("adam", 0);
   model_fill(m, 11);
-  const char *ours[] = {"state_3.h5.123.tmp", "checkpoint.h5.9.tmp", "best.h5.77.tmp"};
+  const char *ours[] = {"state_3.h5.123.tmp",       "checkpoint.h5.9.tmp",
+                        "best.h5.77.tmp",           ".steps.csv.ahead.1.tmp",
+                        ".metrics.csv.ahead.1.tmp", ".metrics.jsonl.ahead.1.tmp"};
   const char *theirs[] = {"state_3.h5.tmp", "notes.123.tmp", "state_x.h5.1.tmp",
                           "state_3.h5.1.tmp.gz"};
-  for (int i = 0; i < 3; i++)
+  enum { OURS = sizeof ours / sizeof ours[0], THEIRS = sizeof theirs / sizeof theirs[0] };
+  for (int i = 0; i < OURS; i++)
     write_file(at(ours[i]), "x", 1);
-  for (int i = 0; i < 4; i++)
+  for (int i = 0; i < THEIRS; i++)
     write_file(at(theirs[i]), "x", 1);
   assert_int_equal(fn_checkpoint_save(folder, 1, &m->state), FN_OK);
-  for (int i = 0; i < 3; i++)
+  for (int i = 0; i < OURS; i++)
     assert_false(fn_file_exists(at(ours[i])));
-  for (int i = 0; i < 4; i++)
+  for (int i = 0; i < THEIRS; i++)
     assert_true(fn_file_exists(at(theirs[i])));
   model_destroy(m);
 }

@@ -57,6 +57,27 @@ static void run_on_cpu(const call *c, fn_tensor *input, fn_tensor *output) {
   free(context.workspace);
 }
 
+/** The result, three samples of shape x, has the same bits where it goes past the caches, its rows
+ *  being aligned, as where they are not. */
+static void expect_same_apart(const call *b, fn_tensor *input, const fn_shape *x) {
+  const int64_t sample = fn_tensor_sample_count(x, 8);
+  float *result[2];
+  for (int apart = 0; apart < 2; apart++) {
+    fn_tensor output[CALL_PORTS] = {{0}};
+    const size_t bytes = (size_t)(3 * (sample + 4)) * sizeof(float);
+    result[apart] = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    output[0] = (fn_tensor){
+        .data = result[apart], .shape = *x, .block = 8, .batch_stride = sample + 4 * apart};
+    assert_int_equal(fn_cpu_streams(&output[0]), !apart);
+    run_on_cpu(b, input, output);
+  }
+  for (int n = 0; n < 3; n++)
+    assert_memory_equal(result[0] + n * sample, result[1] + n * (sample + 4),
+                        (size_t)sample * sizeof(float));
+  free(result[0]);
+  free(result[1]);
+}
+
 /** Results large enough go past the caches where their rows are aligned: the same bits as in rows
  *  that are not. */
 static void large_batch_norm(void **state) {
@@ -74,29 +95,16 @@ static void large_batch_norm(void **state) {
     call b;
     require(call_infer(&b, grad ? &fn_op_batch_norm_grad : &fn_op_batch_norm, &attrs, 6,
                        grad ? backward : forward, grad ? 4 : 3));
-    float *result[2];
-    for (int apart = 0; apart < 2; apart++) {
-      fn_tensor input[CALL_PORTS] = {{0}}, output[CALL_PORTS] = {{0}};
-      for (int i = 0, large = 0; i < 6; i++) {
-        if (!b.input[i]) continue;
-        const bool is_large = b.input[i]->shape.ndim == 4;
-        input[i] = (fn_tensor){.data = is_large ? values + large++ % 2 * 3 * sample : weight,
-                               .shape = b.input[i]->shape,
-                               .block = is_large ? 8 : 1,
-                               .batch_stride = is_large ? sample : 1};
-      }
-      const size_t bytes = (size_t)(3 * (sample + 4)) * sizeof(float);
-      result[apart] = aligned_alloc(64, (bytes + 63) / 64 * 64);
-      output[0] = (fn_tensor){
-          .data = result[apart], .shape = x, .block = 8, .batch_stride = sample + 4 * apart};
-      assert_int_equal(fn_cpu_streams(&output[0]), !apart);
-      run_on_cpu(&b, input, output);
+    fn_tensor input[CALL_PORTS] = {{0}};
+    for (int i = 0, large = 0; i < 6; i++) {
+      if (!b.input[i]) continue;
+      const bool is_large = b.input[i]->shape.ndim == 4;
+      input[i] = (fn_tensor){.data = is_large ? values + large++ % 2 * 3 * sample : weight,
+                             .shape = b.input[i]->shape,
+                             .block = is_large ? 8 : 1,
+                             .batch_stride = is_large ? sample : 1};
     }
-    for (int n = 0; n < 3; n++)
-      assert_memory_equal(result[0] + n * sample, result[1] + n * (sample + 4),
-                          (size_t)sample * sizeof(float));
-    free(result[0]);
-    free(result[1]);
+    expect_same_apart(&b, input, &x);
   }
   free(values);
 }
@@ -109,29 +117,17 @@ static void large_data_gradient(void **state) {
       .geometry = {.stride = {4, 4}, .dilation = {1, 1}, .groups = 1}, .extent = x, .slope = 1};
   call b;
   require(call_infer(&b, &fn_op_conv_data, &attrs, 2, (fn_shape[]){y, w}, 1));
-  const int64_t sample = fn_tensor_sample_count(&x, 8), count = fn_shape_count(&y);
-  float *values = malloc((size_t)count * sizeof *values), *result[2];
+  const int64_t count = fn_shape_count(&y);
+  float *values = malloc((size_t)count * sizeof *values);
   float weight[8 * 16 * 4 * 4];
   for (int64_t i = 0; i < count; i++)
     values[i] = (float)(i * 7919 % 1009) / 500 - 1;
   for (int i = 0; i < 8 * 16 * 4 * 4; i++)
     weight[i] = (float)(i * 31 % 101) / 50 - 1;
-  for (int apart = 0; apart < 2; apart++) {
-    fn_tensor input[CALL_PORTS] = {{0}}, output[CALL_PORTS] = {{0}};
-    input[0] = (fn_tensor){.data = values, .shape = y, .block = 8, .batch_stride = count / 3};
-    input[1] = (fn_tensor){.data = weight, .shape = w, .block = 1, .batch_stride = 16 * 4 * 4};
-    const size_t bytes = (size_t)(3 * (sample + 4)) * sizeof(float);
-    result[apart] = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    output[0] = (fn_tensor){
-        .data = result[apart], .shape = x, .block = 8, .batch_stride = sample + 4 * apart};
-    assert_int_equal(fn_cpu_streams(&output[0]), !apart);
-    run_on_cpu(&b, input, output);
-  }
-  for (int n = 0; n < 3; n++)
-    assert_memory_equal(result[0] + n * sample, result[1] + n * (sample + 4),
-                        (size_t)sample * sizeof(float));
-  free(result[0]);
-  free(result[1]);
+  fn_tensor input[CALL_PORTS] = {{0}};
+  input[0] = (fn_tensor){.data = values, .shape = y, .block = 8, .batch_stride = count / 3};
+  input[1] = (fn_tensor){.data = weight, .shape = w, .block = 1, .batch_stride = 16 * 4 * 4};
+  expect_same_apart(&b, input, &x);
   free(values);
 }
 

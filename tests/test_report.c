@@ -21,6 +21,7 @@
 #include "base/system.h"
 #include "report/drawing.h"
 #include "report/event.pb-c.h"
+#include "report/page.h"
 #include "report/plot.h"
 #include "report/report.h"
 #include "report/sinks.h"
@@ -33,8 +34,7 @@ static void assert_near(double value, double expected, double tolerance) {
   }
 }
 
-/* ---- a run without a network --------------------------------------------------------------------
- */
+/* ---- a run without a network ----------------------------------------------------------------- */
 
 /* Values as functions of the step alone, so that any two runs over it must log the same. */
 static void play_step(const fn_observer *observer, int64_t step) {
@@ -82,8 +82,9 @@ static void play_epoch(const fn_observer *observer, int64_t epoch) {
   observer->epoch(observer->self, &event);
 }
 
-/* Steps first + 1 .. last, as one start of the program; it dies before the last epoch's end. */
-static void play(const char *folder, int64_t first, int64_t last) {
+/* Steps first + 1 .. last, as one start of the program; it dies before the last epoch's end, with
+ * `saves` after a state of its own was written. */
+static void play_start(const char *folder, int64_t first, int64_t last, bool saves) {
   const fn_run run = {.folder = folder, .report = {.tensorboard = true, .plots = true}};
   fn_observer observer;
   assert_int_equal(fn_report_create(&run, &observer), FN_OK);
@@ -92,9 +93,13 @@ static void play(const char *folder, int64_t first, int64_t last) {
     play_step(&observer, step);
     if (step % STEPS == 0) play_epoch(&observer, step / STEPS);
   }
-  observer.saved(observer.self, "state_1.h5", 0.1);
+  if (saves) observer.saved(observer.self, "state_1.h5", 0.1);
   if (last == EPOCHS * STEPS) observer.finish(observer.self, FN_OK);
   fn_report_destroy(&observer);
+}
+
+static void play(const char *folder, int64_t first, int64_t last) {
+  play_start(folder, first, last, true);
 }
 
 static char *temporary_folder(void) {
@@ -137,8 +142,24 @@ static void append(const char *folder, const char *name, const char *text) {
   fclose(file);
 }
 
-/* ---- event files
- * ----------------------------------------------------------------------------------- */
+static void expect_same_tables(const char *one, const char *other) {
+  static const char *const tables[] = {"steps.csv", "metrics.csv"};
+  for (int i = 0; i < 2; i++) {
+    char *a = content(one, tables[i]), *b = content(other, tables[i]);
+    assert_string_equal(a, b);
+    free(a);
+    free(b);
+  }
+}
+
+static int occurrences(const char *text, const char *what) {
+  int count = 0;
+  for (; (text = strstr(text, what)); text++)
+    count++;
+  return count;
+}
+
+/* ---- event files ----------------------------------------------------------------------------- */
 
 typedef struct seen {
   int files, batch[EPOCHS * STEPS + 1], epoch[EPOCHS + 1], figures[EPOCHS + 1];
@@ -231,21 +252,10 @@ static void a_resumed_run_logs_as_an_uninterrupted_one(void **state) {
   append(parts, "metrics.csv", "3,15");
   append(parts, "metrics.jsonl", "{\"event\":\"step\",\"step\":14");
   play(parts, 5, EPOCHS * STEPS);
-  static const char *const tables[] = {"steps.csv", "metrics.csv"};
-  for (int i = 0; i < 2; i++) {
-    char *a = content(whole, tables[i]), *b = content(parts, tables[i]);
-    assert_string_equal(a, b);
-    free(a);
-    free(b);
-  }
+  expect_same_tables(whole, parts);
   char *lines = content(parts, "metrics.jsonl");
-  int steps = 0, starts = 0;
-  for (char *at = lines; (at = strstr(at, "{\"event\":\"step\"")); at++)
-    steps++;
-  for (char *at = lines; (at = strstr(at, "{\"event\":\"start\"")); at++)
-    starts++;
-  assert_int_equal(steps, EPOCHS * STEPS);
-  assert_int_equal(starts, 2);
+  assert_int_equal(occurrences(lines, "{\"event\":\"step\""), EPOCHS * STEPS);
+  assert_int_equal(occurrences(lines, "{\"event\":\"start\""), 2);
   assert_non_null(strstr(lines, "\"summary\":\"a \\\"run\\\"\\u000aof two lines\""));
   free(lines);
   char board[128];
@@ -272,28 +282,44 @@ static void rows_of_a_state_taken_after_all_come_back(void **state) {
   play(whole, 0, EPOCHS * STEPS);
   strcpy(parts, temporary_folder());
   play(parts, 0, 13);
-  play(parts, 10, 10);
-  play(parts, 5, 7);
-  play(parts, 0, 0); // even before the first state
+  play_start(parts, 10, 10, false);
+  play_start(parts, 5, 7, false);
+  append(parts, "steps.csv", "8,2,3,0.1\n"); // damaged in whatever way
+  append(parts, "metrics.csv", "2\n");
+  play_start(parts, 0, 0, false); // even before the first state
   char *cut = content(parts, "metrics.csv");
   assert_int_equal(cut[strcspn(cut, "\n") + 1], '\0'); // the header alone
   free(cut);
   play(parts, 10, EPOCHS * STEPS);
-  static const char *const files[] = {"steps.csv", "metrics.csv"};
-  for (int i = 0; i < 2; i++) {
-    char *a = content(whole, files[i]), *b = content(parts, files[i]);
-    assert_string_equal(a, b);
-    free(a);
-    free(b);
-  }
+  expect_same_tables(whole, parts);
   char *lines = content(parts, "metrics.jsonl");
-  int steps = 0;
-  for (char *at = lines; (at = strstr(at, "{\"event\":\"step\"")); at++)
-    steps++;
-  assert_int_equal(steps, EPOCHS * STEPS);
+  assert_int_equal(occurrences(lines, "{\"event\":\"step\""), EPOCHS * STEPS);
   free(lines);
   remove_tree(whole);
   remove_tree(parts);
+}
+
+/* After a state of its own the older start is the run: what it went back before never was. A later
+ * start from step 12, which logged nothing from step 8 on, must not bring that back. */
+static void rows_of_an_abandoned_past_stay_away(void **state) {
+  (void)state;
+  char folder[64];
+  strcpy(folder, temporary_folder());
+  play(folder, 0, 13);
+  play(folder, 5, 7);
+  play(folder, 12, 14);
+  char *steps = content(folder, "steps.csv"), *lines = content(folder, "metrics.jsonl"),
+       *metrics = content(folder, "metrics.csv");
+  assert_non_null(strstr(steps, "\n7,2,2,"));
+  assert_null(strstr(steps, "\n8,2,3,"));
+  assert_null(strstr(steps, "\n12,3,2,"));
+  assert_non_null(strstr(steps, "\n13,3,3,"));
+  assert_null(strstr(lines, "{\"event\":\"step\",\"step\":8,"));
+  assert_null(strstr(metrics, "\n2,10,"));
+  free(steps);
+  free(lines);
+  free(metrics);
+  remove_tree(folder);
 }
 
 /* No state was saved before the kill: the run begins again, and so do its files. */
@@ -327,10 +353,7 @@ static void an_epoch_ended_twice_is_logged_once(void **state) {
   play_epoch(&observer, 1);
   fn_report_destroy(&observer);
   char *table = content(folder, "metrics.csv");
-  int rows = 0;
-  for (char *at = table; (at = strchr(at, '\n')); at++)
-    rows++;
-  assert_int_equal(rows, 2); // header and epoch 1
+  assert_int_equal(occurrences(table, "\n"), 2); // header and epoch 1
   free(table);
   remove_tree(folder);
 }
@@ -361,11 +384,13 @@ static int whole_lines(const char *text) {
   return lines;
 }
 
-/* A line is torn when the disk is full; when it has room again, tables go on at the next epoch. */
+/* A line is torn when the disk is full; when it has room again, tables go on at the next epoch.
+ * Steps whose rows are lost get none of an earlier start's. */
 static void tables_go_on_after_a_full_disk(void **state) {
   (void)state;
   char folder[64], path[128];
   strcpy(folder, temporary_folder());
+  play_start(folder, 0, 13, false);
   const fn_run run = {.folder = folder};
   fn_observer observer;
   signal(SIGXFSZ, SIG_IGN);
@@ -394,6 +419,7 @@ static void tables_go_on_after_a_full_disk(void **state) {
        *lines = content(folder, "metrics.jsonl");
   assert_in_range(whole_lines(steps), 1 + 5 + 5, 1 + 15);
   assert_non_null(strstr(steps, "\n5,1,5,"));
+  assert_null(strstr(steps, "\n8,2,3,"));
   assert_non_null(strstr(steps, "\n11,3,1,"));
   assert_int_equal(whole_lines(metrics), 1 + 3);
   assert_non_null(strstr(lines, "{\"event\":\"epoch\",\"epoch\":2,"));
@@ -402,6 +428,54 @@ static void tables_go_on_after_a_full_disk(void **state) {
   free(steps);
   free(metrics);
   free(lines);
+  remove_tree(folder);
+}
+
+/* The disk is full when a start would set aside what was logged beyond its state: that is done when
+ * there is room, and its steps do not take the place of those that could not be logged. */
+static void a_start_on_a_full_disk_divides_later(void **state) {
+  (void)state;
+  char folder[64];
+  strcpy(folder, temporary_folder());
+  play(folder, 0, 13);
+  const fn_run run = {.folder = folder};
+  fn_observer observer;
+  struct rlimit before;
+  signal(SIGXFSZ, SIG_IGN);
+  assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const struct rlimit full = {.rlim_cur = 1, .rlim_max = before.rlim_max};
+  assert_int_equal(fn_report_create(&run, &observer), FN_OK);
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &full), 0);
+  observer.start(observer.self, &run, "", 5);
+  assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+  for (int64_t step = 6; step <= 12; step++) {
+    play_step(&observer, step);
+    if (step % STEPS == 0) play_epoch(&observer, step / STEPS);
+  }
+  fn_report_destroy(&observer);
+  char *steps = content(folder, "steps.csv"), *lines = content(folder, "metrics.jsonl");
+  assert_non_null(strstr(steps, "\n5,1,5,"));
+  assert_null(strstr(steps, "\n8,2,3,"));
+  assert_non_null(strstr(steps, "\n12,3,2,"));
+  assert_null(strstr(lines, "{\"event\":\"step\",\"step\":8,"));
+  free(steps);
+  free(lines);
+  play_start(folder, 10, 10, false); // the state at step 10 after all
+  steps = content(folder, "steps.csv");
+  assert_non_null(strstr(steps, "\n8,2,3,"));
+  free(steps);
+  remove_tree(folder);
+}
+
+/* No section may rely on there being a text. */
+static void a_page_without_memory_is_incomplete(void **state) {
+  (void)state;
+  char folder[64];
+  strcpy(folder, temporary_folder());
+  const char *const folders[] = {folder, folder};
+  fn_text html = {.incomplete = true};
+  assert_int_equal(fn_page_write(folders, 2, "title", &html), FN_OK);
+  assert_true(html.incomplete && !html.data);
   remove_tree(folder);
 }
 
@@ -454,8 +528,7 @@ static void progress_line_counts_down(void **state) {
   fn_text_free(&line);
 }
 
-/* ---- colours
- * ------------------------------------------------------------------------------------------ */
+/* ---- colours --------------------------------------------------------------------------------- */
 
 static double luminance(fn_color_map map, double t) {
   double rgb[3], linear[3];
@@ -546,8 +619,7 @@ static void color_rule_without_spread(void **state) {
   assert_int_equal(fn_color_scale_choose(values, 200, &scale), FN_OK);
 }
 
-/* ---- pictures
- * ----------------------------------------------------------------------------------------- */
+/* ---- pictures -------------------------------------------------------------------------------- */
 
 typedef struct stream {
   const unsigned char *bytes;
@@ -707,10 +779,13 @@ int main(int argc, char **argv) {
       cmocka_unit_test(crc32c_known_answers),
       cmocka_unit_test(a_resumed_run_logs_as_an_uninterrupted_one),
       cmocka_unit_test(rows_of_a_state_taken_after_all_come_back),
+      cmocka_unit_test(rows_of_an_abandoned_past_stay_away),
       cmocka_unit_test(a_run_started_again_begins_anew),
       cmocka_unit_test(an_epoch_ended_twice_is_logged_once),
       cmocka_unit_test(a_run_survives_an_unwritable_folder),
       cmocka_unit_test(tables_go_on_after_a_full_disk),
+      cmocka_unit_test(a_start_on_a_full_disk_divides_later),
+      cmocka_unit_test(a_page_without_memory_is_incomplete),
       cmocka_unit_test(tables_hold_exact_values),
       cmocka_unit_test(progress_line_counts_down),
       cmocka_unit_test(color_maps_order_values_by_lightness),

@@ -140,7 +140,6 @@ static void states_are_of_their_moment(void **state) {
     set_all(t, 100);
   }
   assert_int_equal(fn_saver_wait(t->saver), FN_OK);
-  assert_false(fn_saver_busy(t->saver));
   assert_int_equal(t->good, 3);
   assert_string_equal(t->last.path, at("state_3.h5"));
   assert_true(t->last.seconds > 0 && t->last.snapshot > 0);
@@ -306,6 +305,29 @@ static void starts_that_died_count(void **state) {
   destroy(t);
 }
 
+/* The file has room for 64 states: the one that was started from longest ago makes room. */
+static void latest_starts_are_kept(void **state) {
+  (void)state;
+  enum { ROOM = 64 };
+  training *t = create(false);
+  char name[64], paths[ROOM + 1][512];
+  for (int i = 0; i <= ROOM; i++) {
+    snprintf(name, sizeof name, "state_%d.h5", i);
+    snprintf(paths[i], sizeof paths[i], "%s", at(name));
+    assert_int_equal(fn_file_replace(paths[i], "", 0), FN_OK);
+    if (i < ROOM) assert_int_equal(fn_starts_note(folder, paths[i]), FN_OK);
+  }
+  fn_starts_settle(folder, paths[ROOM - 2]); // second in the file
+  assert_int_equal(fn_starts_note(folder, paths[ROOM]), FN_OK);
+  assert_int_equal(fn_starts_note(folder, paths[ROOM - 2]), FN_OK); // one too many
+  char *text;
+  assert_int_equal(fn_file_read(at("starts.txt"), &text, NULL), FN_OK);
+  assert_null(strstr(text, "state_0.h5 "));
+  assert_non_null(strstr(text, "state_1.h5 "));
+  free(text);
+  destroy(t);
+}
+
 static int make_folder(void **state) {
   (void)state;
   snprintf(folder, sizeof folder, "/tmp/fieldnet_saver_%ld_%d", (long)getpid(), folders++);
@@ -322,8 +344,9 @@ static int remove_folder(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
   const struct CMUnitTest tests[] = {
-      TEST(states_are_of_their_moment), TEST(failures_are_tried_again), TEST(without_a_thread),
-      TEST(readers_get_in_between),     TEST(starts_that_died_count),
+      TEST(states_are_of_their_moment), TEST(failures_are_tried_again),
+      TEST(without_a_thread),           TEST(readers_get_in_between),
+      TEST(starts_that_died_count),     TEST(latest_starts_are_kept),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

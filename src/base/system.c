@@ -60,6 +60,21 @@ int fn_thread_start(pthread_t *thread, void *(*run)(void *), void *argument) {
   return error;
 }
 
+void fn_cond_init(pthread_cond_t *condition) {
+  pthread_condattr_t attributes;
+  pthread_condattr_init(&attributes);
+  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC); // that of fn_clock()
+  pthread_cond_init(condition, &attributes);
+  pthread_condattr_destroy(&attributes);
+}
+
+void fn_cond_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, double when) {
+  const double end = when < 1e15 ? when : 1e15; // far beyond any clock, within time_t
+  const struct timespec time = {.tv_sec = (time_t)end,
+                                .tv_nsec = (long)(1e9 * (end - (double)(time_t)end))};
+  pthread_cond_timedwait(condition, mutex, &time);
+}
+
 int fn_cores_online(void) {
   const long cores = sysconf(_SC_NPROCESSORS_ONLN);
   return cores > 0 ? (int)cores : 1;
@@ -71,23 +86,39 @@ double fn_clock(void) {
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-double fn_process_age(void) {
-  FILE *file = fopen("/proc/self/stat", "r");
-  if (!file) return 0;
-  char line[1024];
-  const size_t length = fread(line, 1, sizeof line - 1, file);
-  fclose(file);
-  line[length] = '\0';
-  // Field 22, clock ticks after boot. The second field, a name in brackets, may hold anything.
-  const char *rest = strrchr(line, ')');
-  unsigned long long ticks;
+double fn_time_now(void) {
   struct timespec now;
-  if (!rest ||
-      sscanf(rest + 1,
-             " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
-             &ticks) != 1 ||
-      clock_gettime(CLOCK_BOOTTIME, &now) != 0)
-    return 0;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/** First line of a file without its end; "" when there is none. */
+static void first_line(const char *path, char *text, size_t size) {
+  text[0] = '\0';
+  FILE *file = fopen(path, "r");
+  if (!file) return;
+  if (!fgets(text, (int)size, file)) text[0] = '\0';
+  text[strcspn(text, "\n")] = '\0';
+  fclose(file);
+}
+
+long long fn_process_start(long long process) {
+  char path[64], line[1024];
+  snprintf(path, sizeof path, "/proc/%lld/stat", process);
+  first_line(path, line, sizeof line);
+  // Field 22. The second one, a name in brackets, may hold anything.
+  const char *at = strrchr(line, ')');
+  for (int field = 2; at && field < 22; field++) {
+    at = strchr(at, ' ');
+    if (at) at++;
+  }
+  return at ? strtoll(at, NULL, 10) : 0;
+}
+
+double fn_process_age(void) {
+  const long long ticks = fn_process_start(getpid());
+  struct timespec now;
+  if (ticks <= 0 || clock_gettime(CLOCK_BOOTTIME, &now) != 0) return 0;
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec -
          (double)ticks / (double)sysconf(_SC_CLK_TCK);
 }
@@ -168,6 +199,10 @@ const char *fn_host_name(void) {
   return name;
 }
 
+void fn_boot_id(char *text, size_t size) {
+  first_line("/proc/sys/kernel/random/boot_id", text, size);
+}
+
 bool fn_file_exists(const char *path) {
   return access(path, F_OK) == 0;
 }
@@ -234,6 +269,11 @@ fn_status fn_file_replace(const char *path, const void *bytes, size_t count) {
   char *slash = strrchr(folder, '/');
   if (slash) slash[slash == folder] = '\0';
   return fn_file_sync(slash ? folder : ".");
+}
+
+fn_status fn_file_replace_text(const char *path, const fn_text *text) {
+  FN_CHECK(!text->incomplete, FN_ERR_MEMORY, "out of memory for what goes into %s", path);
+  return fn_file_replace(path, text->data ? text->data : "", text->length);
 }
 
 fn_status fn_file_read(const char *path, char **bytes, size_t *count) {

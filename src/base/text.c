@@ -5,11 +5,14 @@
 #include <string.h>
 
 static bool reserve(fn_text *text, size_t more) {
-  if (text->length + more + 1 <= text->capacity) return true;
+  const size_t most = SIZE_MAX / 8; // so that doubling cannot overflow
+  if (text->incomplete) return false;
+  if (more < most && text->length + more + 1 <= text->capacity) return true;
   size_t capacity = text->capacity ? text->capacity * 2 : 256;
-  while (capacity < text->length + more + 1)
+  while (more < most && capacity < text->length + more + 1)
     capacity *= 2;
-  char *data = realloc(text->data, capacity);
+  char *data = more < most ? realloc(text->data, capacity) : NULL;
+  text->incomplete = !data;
   if (!data) return false;
   text->data = data;
   text->capacity = capacity;
@@ -70,6 +73,18 @@ void fn_text_add_utf8(fn_text *text, const char *words) {
     fn_text_add_bytes(text, length ? c : "\xef\xbf\xbd", length ? length : 3);
     c += length ? length : 1;
   }
+}
+
+void fn_text_add_json_utf8(fn_text *text, const char *words) {
+  fn_text clean = {0};
+  fn_text_add_utf8(&clean, words);
+  fn_text_add_json(text, clean.data ? clean.data : "");
+  text->incomplete |= clean.incomplete;
+  fn_text_free(&clean);
+}
+
+void fn_text_cut(fn_text *text, size_t length) {
+  if (text->length > length) text->data[text->length = length] = '\0';
 }
 
 void fn_text_free(fn_text *text) {

@@ -13,6 +13,7 @@
 typedef struct fn_text {
   char *data;
   size_t length, capacity;
+  bool incomplete; /**< there was no memory: what came from then on is not there */
 } fn_text;
 
 void fn_text_add(fn_text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -22,6 +23,10 @@ void fn_text_add_json(fn_text *text, const char *words);
 /** As valid UTF-8 that XML and YAML accept: bytes that are not, and control characters other than
  *  newline and tab, become U+FFFD. */
 void fn_text_add_utf8(fn_text *text, const char *words);
+/** fn_text_add_json() of fn_text_add_utf8(): for bytes from anywhere. */
+void fn_text_add_json_utf8(fn_text *text, const char *words);
+/** Keep the first `length` bytes, if there are more. */
+void fn_text_cut(fn_text *text, size_t length);
 void fn_text_free(fn_text *text);
 
 /** Restricted Damerau-Levenshtein distance (transpositions count one). */

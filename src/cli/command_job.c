@@ -134,7 +134,7 @@ static fn_status write_script(const fn_command_line *line, const fn_job *job, in
   fn_text script = {0};
   fn_status status = fn_job_script(job, &script);
   if (status == FN_OK) status = fn_make_directories(job->folder);
-  if (status == FN_OK) status = fn_file_replace(output, script.data, script.length);
+  if (status == FN_OK) status = fn_file_replace_text(output, &script);
   fn_text_free(&script);
   FN_TRY(status);
   printf("wrote %s\n", output);

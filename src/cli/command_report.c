@@ -24,8 +24,7 @@ static fn_status write_page(const fn_command_line *line, const fn_run_list *list
              line->extra_count == 1 ? line->extra[0] : "");
   FN_TRY(fn_page_write((const char *const *)list->folder, list->count,
                        fn_command_text(line, "title", title), html));
-  FN_CHECK(html->data, FN_ERR_MEMORY, "out of memory");
-  FN_TRY(fn_file_replace(output, html->data, html->length));
+  FN_TRY(fn_file_replace_text(output, html));
   char bytes[32];
   printf("wrote %s (%s, %d run%s)\n", output, fn_text_bytes((double)html->length, bytes, 32),
          list->count, list->count == 1 ? "" : "s");

@@ -5,6 +5,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/system.h"
 #include "cli/commands.h"
 #include "report/run_status.h"
 

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "base/system.h"
@@ -32,6 +31,7 @@ struct fn_watchdog {
   double timeout, interval;
   _Atomic int64_t step, phase, moves;
   pthread_t thread;
+  bool has_thread;
   pthread_mutex_t lock;
   pthread_cond_t wake;
   bool stop; /**< guarded by lock */
@@ -180,29 +180,32 @@ static void *watch(void *argument) {
       judge(w);
     }
     round = fn_clock();
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    const double nanoseconds = (double)until.tv_nsec + 1e9 * w->interval;
-    until.tv_sec += (time_t)(nanoseconds / 1e9);
-    until.tv_nsec = (long)(nanoseconds - 1e9 * (double)(time_t)(nanoseconds / 1e9));
     pthread_mutex_lock(&w->lock);
-    if (!w->stop) pthread_cond_timedwait(&w->wake, &w->lock, &until);
+    if (!w->stop) fn_cond_wait_until(&w->wake, &w->lock, round + w->interval);
   }
   pthread_mutex_unlock(&w->lock);
   return NULL;
 }
 
-static fn_status prepare(fn_watchdog *w) {
-  FN_TRY_MPI(MPI_Comm_dup(w->dist->comm, &w->comm), "making the watchdog's communicator");
-  // A message to a rank that is gone must not end this one before it has said who it is.
-  MPI_Comm_set_errhandler(w->comm, MPI_ERRORS_RETURN);
-  w->patients = w->dist->rank == 0 ? w->dist->size : w->dist->rank == 1;
+static fn_watchdog *allocate(const fn_dist *dist, double timeout) {
+  fn_watchdog *w = calloc(1, sizeof *w);
+  if (!w) return NULL;
+  *w = (fn_watchdog){.dist = dist,
+                     .comm = MPI_COMM_NULL,
+                     .timeout = timeout,
+                     .interval = timeout / 8 < 1 ? timeout / 8 : 1,
+                     .sending = MPI_REQUEST_NULL,
+                     .patients = dist->rank == 0 ? dist->size : dist->rank == 1};
   w->patient = calloc((size_t)w->patients + 1, sizeof *w->patient);
-  FN_CHECK(w->patient, FN_ERR_MEMORY, "out of memory");
-  const double now = fn_clock();
-  for (int i = 0; i < w->patients; i++)
-    w->patient[i].heard = w->patient[i].moved = now;
-  return FN_OK;
+  if (w->patient) return w;
+  free(w);
+  return NULL;
+}
+
+static fn_status release(fn_watchdog *w, fn_status status) {
+  if (w) free(w->patient);
+  free(w);
+  return status;
 }
 
 fn_status fn_watchdog_start(const fn_dist *dist, double timeout, fn_watchdog **watchdog) {
@@ -212,25 +215,24 @@ fn_status fn_watchdog_start(const fn_dist *dist, double timeout, fn_watchdog **w
     fn_log(FN_WARN, "run.hang_timeout needs MPI_THREAD_MULTIPLE: nobody watches over the ranks");
     return FN_OK;
   }
-  fn_watchdog *w = calloc(1, sizeof *w);
-  FN_CHECK(w, FN_ERR_MEMORY, "out of memory");
-  *w = (fn_watchdog){.dist = dist,
-                     .comm = MPI_COMM_NULL,
-                     .timeout = timeout,
-                     .interval = timeout / 8 < 1 ? timeout / 8 : 1,
-                     .sending = MPI_REQUEST_NULL};
-  *watchdog = w;
-  fn_status status = prepare(w);
-  if (status == FN_OK) {
-    pthread_mutex_init(&w->lock, NULL);
-    pthread_cond_init(&w->wake, NULL);
-    if (fn_thread_start(&w->thread, watch, w) == 0) return FN_OK;
+  fn_watchdog *w = allocate(dist, timeout);
+  fn_status status =
+      w ? FN_OK : fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "no memory for the watchdog");
+  status = fn_dist_agree(dist, status);
+  if (status == FN_OK)
+    status =
+        fn_mpi_status(MPI_Comm_dup(dist->comm, &w->comm), "making the watchdog's communicator");
+  if (status != FN_OK) return release(w, status);
+  // A message to a rank that is gone must not end this one before it has said who it is.
+  MPI_Comm_set_errhandler(w->comm, MPI_ERRORS_RETURN);
+  forgive(w);
+  pthread_mutex_init(&w->lock, NULL);
+  fn_cond_init(&w->wake);
+  *watchdog = w; // also without a thread: those of other ranks are stopped together with it
+  w->has_thread = fn_thread_start(&w->thread, watch, w) == 0;
+  if (!w->has_thread)
     status = fn_error_set(FN_ERR_INTERNAL, __FILE__, __LINE__, "no thread for the watchdog");
-  }
-  free(w->patient);
-  free(w);
-  *watchdog = NULL;
-  return status;
+  return fn_dist_agree(dist, status);
 }
 
 /** Take in what was sent and not yet read, so that the senders' requests complete. */
@@ -254,11 +256,10 @@ void fn_watchdog_stop(fn_watchdog *w) {
   w->stop = true;
   pthread_cond_signal(&w->wake);
   pthread_mutex_unlock(&w->lock);
-  pthread_join(w->thread, NULL);
+  if (w->has_thread) pthread_join(w->thread, NULL);
   drain(w);
   MPI_Comm_free(&w->comm);
   pthread_mutex_destroy(&w->lock);
   pthread_cond_destroy(&w->wake);
-  free(w->patient);
-  free(w);
+  release(w, FN_OK);
 }

@@ -26,7 +26,8 @@ typedef enum fn_phase {
 const char *fn_phase_name(fn_phase phase);
 
 /** Watch over the ranks of the job; with timeout <= 0 or one rank *watchdog is NULL, which all
- *  functions here accept. Without MPI_THREAD_MULTIPLE a warning, and NULL. Collective. */
+ *  functions here accept. Without MPI_THREAD_MULTIPLE a warning, and NULL. Collective; a failure is
+ *  every rank's, and *watchdog, where it is set, is to be stopped all the same. */
 fn_status fn_watchdog_start(const fn_dist *dist, double timeout, fn_watchdog **watchdog);
 /** Collective, after the last step. */
 void fn_watchdog_stop(fn_watchdog *watchdog);

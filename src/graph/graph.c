@@ -282,6 +282,10 @@ static fn_value *add_leaf(fn_graph *graph, const char *name, const fn_shape *sha
   const bool scoped = leaf.kind != FN_LEAF_INPUT && graph->scope[0];
   leaf.name = scoped ? fn_arena_format(graph->arena, "%s.%s", graph->scope, name)
                      : fn_arena_text(graph->arena, name);
+  if (leaf.kind != FN_LEAF_INPUT && strchr(leaf.name, '/')) { // of groups in the files of states
+    fn_graph_fail(graph, FN_ERR_CONFIG, "'%s': a name cannot hold a slash", leaf.name);
+    return NULL;
+  }
   for (int i = 0; i < graph->leaf_count; i++) {
     if (strcmp(fn_value_leaf(graph->leaf[i])->name, leaf.name) != 0) continue;
     fn_graph_fail(graph, FN_ERR_CONFIG, "two parameters or inputs are called '%s'", leaf.name);

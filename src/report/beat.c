@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -37,12 +36,6 @@ struct fn_beat {
   int exit_code; // -1: none yet
 };
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_REALTIME, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* ---- the file -------------------------------------------------------------------------------- */
 
 static void add_integer(fn_text *text, const char *key, int64_t value) {
@@ -61,14 +54,11 @@ static void add_time(fn_text *text, const char *key, double value) {
 
 static void add_words(fn_text *text, const char *key, const char *words) {
   fn_text_add(text, "  \"%s\": ", key);
-  fn_text clean = {0}; // the file is read back as YAML, which refuses some bytes
-  fn_text_add_utf8(&clean, words);
-  if (clean.data)
-    fn_text_add_json(text, clean.data);
+  if (words[0])
+    fn_text_add_json_utf8(text, words); // the file is read back as YAML, which refuses some bytes
   else
     fn_text_add(text, "null");
   fn_text_add(text, ",\n");
-  fn_text_free(&clean);
 }
 
 /** With the lock held. */
@@ -82,7 +72,7 @@ static void compose(const fn_beat *b, fn_text *text) {
   add_integer(text, "ranks", b->ranks);
   add_words(text, "version", fn_version());
   add_time(text, "started", b->started);
-  add_time(text, "updated", now());
+  add_time(text, "updated", fn_time_now());
   add_number(text, "interval", b->interval);
   add_integer(text, "resumed_step", b->resumed_step);
   add_integer(text, "epochs", b->epochs);
@@ -99,14 +89,14 @@ static void compose(const fn_beat *b, fn_text *text) {
   add_integer(text, "warnings", b->warnings);
   add_words(text, "message", b->message);
   if (b->exit_code >= 0) add_integer(text, "exit_code", b->exit_code);
-  text->data[text->length - 2] = '\n'; // the last comma
-  text->data[text->length - 1] = '}';
-  fn_text_add(text, "\n");
+  fn_text_cut(text, text->length - 2); // the last comma
+  fn_text_add(text, "\n}\n");
 }
 
 /** The temporary names are fixed: only this process, which has the folder's lock, writes here, and
  *  what a kill leaves of one is overwritten by the next start. */
 static fn_status replace(const fn_beat *b, const char *temporary, const fn_text *text) {
+  FN_CHECK(!text->incomplete, FN_ERR_MEMORY, "out of memory for %s", b->path);
   const int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   FN_CHECK(fd >= 0, FN_ERR_DATA, "cannot create %s: %s", temporary, strerror(errno));
   size_t done = 0;
@@ -127,7 +117,7 @@ static fn_status replace(const fn_beat *b, const char *temporary, const fn_text 
 
 /** Trouble is told once, and tried again the next time. */
 static void put(const fn_beat *b, const fn_text *text) {
-  if (!text->data || replace(b, b->temporary, text) == FN_OK) return;
+  if (replace(b, b->temporary, text) == FN_OK) return;
   fn_log_once(FN_WARN, "the run cannot be watched for now: %s", fn_error_message());
   fn_error_clear();
 }
@@ -142,26 +132,14 @@ static void *beat(void *argument) {
     pthread_mutex_unlock(&b->lock);
     put(b, &text);
     fn_text_free(&text);
-    const double until = fn_clock() + b->interval;
-    const struct timespec wake = {.tv_sec = (time_t)until,
-                                  .tv_nsec = (long)(1e9 * (until - (double)(time_t)until))};
     pthread_mutex_lock(&b->lock);
-    if (!b->stop) pthread_cond_timedwait(&b->wake, &b->lock, &wake);
+    if (!b->stop) fn_cond_wait_until(&b->wake, &b->lock, fn_clock() + b->interval);
   }
   pthread_mutex_unlock(&b->lock);
   return NULL;
 }
 
 /* ---- notes ----------------------------------------------------------------------------------- */
-
-/** What tells two machines of one name apart: the kernel's identity since it was started. */
-static void find_machine(char *text, size_t size) {
-  text[0] = '\0';
-  FILE *file = fopen("/proc/sys/kernel/random/boot_id", "r");
-  if (!file) return;
-  if (fgets(text, (int)size, file)) text[strcspn(text, "\n")] = '\0';
-  fclose(file);
-}
 
 static void find_job(char *text, size_t size) {
   const char *const variables[] = {"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID"};
@@ -183,19 +161,15 @@ fn_status fn_beat_start(const fn_run *run, double interval, int ranks, int64_t r
   b->epochs = run->train.epochs;
   b->resumed_step = resumed_step;
   b->progress.step = resumed_step;
-  b->started = now();
+  b->started = fn_time_now();
   b->warnings = warnings;
-  find_machine(b->machine, sizeof b->machine);
+  fn_boot_id(b->machine, sizeof b->machine);
   find_job(b->job, sizeof b->job);
   b->loss = b->lr = b->samples_per_second = b->train_loss = b->validation_loss = (double)NAN;
   b->state = "running";
   b->exit_code = -1;
   pthread_mutex_init(&b->lock, NULL);
-  pthread_condattr_t monotonic; // a clock that is set back must not keep the thread asleep
-  pthread_condattr_init(&monotonic);
-  pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-  pthread_cond_init(&b->wake, &monotonic);
-  pthread_condattr_destroy(&monotonic);
+  fn_cond_init(&b->wake);
   if (fn_thread_start(&b->thread, beat, b) != 0) {
     pthread_mutex_destroy(&b->lock);
     pthread_cond_destroy(&b->wake);
@@ -209,7 +183,7 @@ fn_status fn_beat_start(const fn_run *run, double interval, int ranks, int64_t r
 void fn_beat_progress(fn_beat *b, const fn_progress_event *event) {
   if (!b) return;
   pthread_mutex_lock(&b->lock);
-  if (event->step > b->progress.step) b->stepped = now();
+  if (event->step > b->progress.step) b->stepped = fn_time_now();
   b->progress = *event;
   pthread_mutex_unlock(&b->lock);
 }
@@ -244,7 +218,7 @@ void fn_beat_message(fn_beat *b, const char *text, bool final) {
   pthread_mutex_unlock(&b->lock);
   // By a name of its own, for the thread may be writing; without a message, for the caller is the
   // log; and the message that ends the run must stay.
-  if (final && file.data) {
+  if (final) {
     char message[MESSAGE_SIZE], temporary[PATH_SIZE + 8];
     snprintf(message, sizeof message, "%s", fn_error_message());
     snprintf(temporary, sizeof temporary, "%s.end", b->temporary);

@@ -21,11 +21,12 @@ typedef struct fn_beat fn_beat;
  *  @return FN_OK; FN_ERR_MEMORY; FN_ERR_INTERNAL without a thread */
 fn_status fn_beat_start(const fn_run *run, double interval, int ranks, int64_t resumed_step,
                         int64_t warnings, fn_beat **beat);
-/* All of these accept NULL and only take notes: the thread writes. */
+/* All of these accept NULL and take notes, which the thread writes. */
 void fn_beat_progress(fn_beat *beat, const fn_progress_event *event);
 void fn_beat_step(fn_beat *beat, const fn_step_event *event);
 void fn_beat_epoch(fn_beat *beat, const fn_epoch_event *event);
-/** A warning or an error; `final`: the process is about to be ended, write at once. */
+/** A warning or an error; `final`: the process is about to be ended, so that the calling thread
+ *  writes the file. */
 void fn_beat_message(fn_beat *beat, const char *text, bool final);
 /** End the thread; with `ended` write how the run ended, else leave the file as it is, as a killed
  *  process would. Frees. */

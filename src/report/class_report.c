@@ -101,15 +101,8 @@ static void add_number(fn_text *text, const char *key, double value) {
 }
 
 static void add_string(fn_text *text, const char *key, const char *value) {
-  fn_text_add(text, "\"%s\": \"", key);
-  for (const unsigned char *c = (const unsigned char *)value; *c; c++) {
-    if (*c == '"' || *c == '\\') fn_text_add(text, "\\");
-    if (*c < 0x20)
-      fn_text_add(text, "\\u%04x", *c);
-    else
-      fn_text_add(text, "%c", *c);
-  }
-  fn_text_add(text, "\"");
+  fn_text_add(text, "\"%s\": ", key);
+  fn_text_add_json_utf8(text, value);
 }
 
 /** A baseline has one number per cube: nothing to say about slices and votes. */
@@ -223,7 +216,7 @@ static fn_status write_json(const fn_run *run, const fn_class_result *r) {
   fn_text_add(&text, "\n  }\n}\n");
   char path[4200];
   snprintf(path, sizeof path, "%s/test/report.json", run->folder);
-  const fn_status status = fn_file_replace(path, text.data, text.length);
+  const fn_status status = fn_file_replace_text(path, &text);
   fn_text_free(&text);
   return status;
 }

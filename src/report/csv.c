@@ -20,6 +20,13 @@ typedef struct table {
   bool seen_header, foreign;
 } table;
 
+static int commas(const char *line) {
+  int count = 0;
+  for (; (line = strchr(line, ',')); line++)
+    count++;
+  return count;
+}
+
 static int64_t step_of_row(void *user, const char *line) {
   table *t = user;
   if (!t->seen_header) {
@@ -28,15 +35,21 @@ static int64_t step_of_row(void *user, const char *line) {
     return FN_NO_STEP;
   }
   if (t->foreign) return FN_NO_STEP;
+  if (commas(line) != commas(t->header)) return FN_NO_LINE; // torn, or two in one
   const char *field = line;
-  for (int i = 0; i < t->column && field; i++) {
-    field = strchr(field, ',');
-    if (field) field++;
-  }
-  const int64_t step = field ? strtoll(field, NULL, 10) : INT64_MAX; // no row of ours
-  const int64_t epoch = strtoll(line, NULL, 10);                     // of metrics.csv
+  for (int i = 0; i < t->column; i++)
+    field = strchr(field, ',') + 1;
+  const int64_t step = strtoll(field, NULL, 10);
+  const int64_t epoch = strtoll(line, NULL, 10); // of metrics.csv
   if (step <= t->resumed && epoch > t->last_epoch) t->last_epoch = epoch;
   return step;
+}
+
+static fn_status put_row(FILE *file, const char *path, fn_text *row) {
+  fn_text_add(row, "\n");
+  const fn_status status = fn_report_put(file, path, row);
+  fn_text_free(row);
+  return status;
 }
 
 static fn_status open_table(const char *path, int64_t resumed_step, table *t, FILE **file) {
@@ -46,9 +59,9 @@ static fn_status open_table(const char *path, int64_t resumed_step, table *t, FI
            "%s: columns differ from \"%s\"; move the file away to go on logging", path, t->header);
   FN_TRY(fn_report_append(path, file));
   if (t->seen_header) return FN_OK;
-  char line[512];
-  snprintf(line, sizeof line, "%s\n", t->header);
-  return fn_report_put(*file, path, line);
+  fn_text line = {0};
+  fn_text_add(&line, "%s", t->header);
+  return put_row(*file, path, &line);
 }
 
 fn_status fn_csv_open(const char *folder, int64_t resumed_step, bool classes, fn_csv *csv) {
@@ -67,13 +80,6 @@ fn_status fn_csv_open(const char *folder, int64_t resumed_step, bool classes, fn
 static void add_number(fn_text *row, double value) {
   char number[40];
   fn_text_add(row, ",%s", fn_report_number(value, number, sizeof number));
-}
-
-static fn_status put_row(FILE *file, const char *path, fn_text *row) {
-  fn_text_add(row, "\n");
-  const fn_status status = fn_report_put(file, path, row->data);
-  fn_text_free(row);
-  return status;
 }
 
 fn_status fn_csv_step(fn_csv *csv, const fn_step_event *e) {

@@ -28,7 +28,7 @@ char *fn_report_time(const char *format, char *buffer, size_t size) {
 
 /* ---- going on from a state -------------------------------------------------------------------
  * A start from an older state sets the newer lines aside, as the newer state may be taken after all
- * (run/starts.h): then they come back. */
+ * (run/starts.h): then they come back. That is over when the start has written a state itself. */
 
 typedef struct lines {
   int64_t (*step)(void *user, const char *line);
@@ -47,6 +47,7 @@ static bool aside_path(const char *path, char *aside, size_t size) {
 
 static void sort_line(lines *l, const char *line) {
   const int64_t step = l->step(l->user, line);
+  if (step == FN_NO_LINE) return;
   const bool stays = step == FN_NO_STEP || step <= l->resumed;
   fn_text_add(stays ? &l->file : &l->ahead, "%s\n", line);
   if (step == FN_NO_STEP) return;
@@ -57,7 +58,7 @@ static void sort_line(lines *l, const char *line) {
 /** A line that an earlier start set aside; what the file has of the same steps is newer. */
 static void sort_aside(lines *l, const char *line) {
   const int64_t step = l->step(l->user, line);
-  if (step <= l->kept || (step > l->resumed && step <= l->dropped)) return;
+  if (step == FN_NO_LINE || step <= l->kept || (step > l->resumed && step <= l->dropped)) return;
   fn_text_add(step <= l->resumed ? &l->file : &l->ahead, "%s\n", line);
 }
 
@@ -70,10 +71,6 @@ static void each_line(lines *l, char *bytes, size_t count, void (*sort)(lines *,
     sort(l, line);
     line = end + 1;
   }
-}
-
-static fn_status replace(const char *path, const fn_text *text) {
-  return fn_file_replace(path, text->data ? text->data : "", text->length);
 }
 
 fn_status fn_report_trim(const char *path, int64_t resumed_step,
@@ -94,8 +91,8 @@ fn_status fn_report_trim(const char *path, int64_t resumed_step,
     if (count > 0) each_line(&l, waiting, waiting_count, sort_aside);
     // What leaves the file is first written beside it; what comes back leaves there at the next
     // start.
-    if (l.dropped != FN_NO_STEP) status = replace(aside, &l.ahead);
-    if (status == FN_OK && l.file.length != count) status = replace(path, &l.file);
+    if (l.dropped != FN_NO_STEP) status = fn_file_replace_text(aside, &l.ahead);
+    if (status == FN_OK && l.file.length != count) status = fn_file_replace_text(path, &l.file);
   }
   fn_text_free(&l.file);
   fn_text_free(&l.ahead);
@@ -106,7 +103,7 @@ fn_status fn_report_trim(const char *path, int64_t resumed_step,
 
 void fn_report_forget(const char *path) {
   char aside[4200];
-  if (aside_path(path, aside, sizeof aside)) unlink(aside);
+  if (path[0] && aside_path(path, aside, sizeof aside)) unlink(aside);
 }
 
 fn_status fn_report_append(const char *path, FILE **file) {
@@ -115,8 +112,10 @@ fn_status fn_report_append(const char *path, FILE **file) {
   return FN_OK;
 }
 
-fn_status fn_report_put(FILE *file, const char *path, const char *text) {
-  const bool written = fputs(text, file) != EOF && fflush(file) == 0;
+fn_status fn_report_put(FILE *file, const char *path, const fn_text *text) {
+  FN_CHECK(!text->incomplete, FN_ERR_MEMORY, "out of memory for a line of %s", path);
+  const bool written =
+      fwrite(text->data, 1, text->length, file) == text->length && fflush(file) == 0;
   FN_CHECK(written, FN_ERR_DATA, "cannot write %s: %s", path, strerror(errno));
   return FN_OK;
 }

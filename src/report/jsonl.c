@@ -42,11 +42,8 @@ static void add_number(fn_text *line, const char *key, double value) {
 }
 
 static void add_string(fn_text *line, const char *key, const char *value) {
-  fn_text clean = {0};
-  fn_text_add_utf8(&clean, value);
   fn_text_add(line, ",\"%s\":", key);
-  fn_text_add_json(line, clean.data ? clean.data : "");
-  fn_text_free(&clean);
+  fn_text_add_json_utf8(line, value);
 }
 
 static void add_time(fn_text *line) {
@@ -56,7 +53,7 @@ static void add_time(fn_text *line) {
 
 static fn_status end(fn_jsonl *jsonl, fn_text *line) {
   fn_text_add(line, "}\n");
-  const fn_status status = fn_report_put(jsonl->file, jsonl->path, line->data);
+  const fn_status status = fn_report_put(jsonl->file, jsonl->path, line);
   fn_text_free(line);
   return status;
 }

@@ -30,6 +30,7 @@ static void add_about(const fn_page *page, fn_text *html) {
 static void add_links(size_t at, fn_text *html) {
   static const char *const ids[] = {"overview", "curves",        "test",
                                     "figures",  "configuration", "history"};
+  if (html->incomplete) return; // told by whoever takes the page
   fn_text links = {0}, rest = {0};
   fn_text_add(&links, "<nav>");
   for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {

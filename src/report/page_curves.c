@@ -118,7 +118,7 @@ static void add_all(const fn_page *page, const quantity *list, int count, const 
     fn_text_add(html, "</div>\n");
     return;
   }
-  html->data[html->length = start] = '\0';
+  fn_text_cut(html, start);
   if (none) fn_text_add(html, "<p class=\"about\">%s</p>\n", none);
 }
 

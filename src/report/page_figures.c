@@ -79,8 +79,8 @@ void fn_page_figures(const fn_page *page, fn_text *html) {
     for (size_t f = 0; f < sizeof folders / sizeof folders[0]; f++)
       shown += add_folder(run, folders[f], html);
     fn_text_add(html, "</div></details>\n");
-    if (shown == 0) html->data[html->length = before] = '\0';
+    if (shown == 0) fn_text_cut(html, before);
     all += shown;
   }
-  if (all == 0) html->data[html->length = start] = '\0';
+  if (all == 0) fn_text_cut(html, start);
 }

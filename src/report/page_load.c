@@ -18,16 +18,7 @@ static void note(fn_page_run *run, fn_status status) {
 }
 
 static const char *words(fn_arena *arena, const fn_options *node, const char *key) {
-  const fn_options *child = fn_options_get(node, key);
-  const char *text = child ? fn_options_scalar(child) : NULL;
-  return text ? fn_arena_text(arena, text) : "";
-}
-
-static double number(const fn_options *node, const char *key) {
-  const fn_options *child = fn_options_get(node, key);
-  double value = (double)NAN;
-  if (child && fn_options_as_real(child, &value) != FN_OK) fn_error_clear();
-  return value;
+  return fn_arena_text(arena, fn_option_text(node, key, ""));
 }
 
 /* ---- settings -------------------------------------------------------------------------------- */
@@ -100,7 +91,7 @@ const char *fn_page_value(const fn_page_run *run, const char *key) {
 static void add_event(fn_arena *arena, const fn_options *line, fn_page_run *run) {
   const char *kind = words(arena, line, "event");
   if (strcmp(kind, "saved") == 0) {
-    run->save_seconds += number(line, "seconds");
+    run->save_seconds += fn_option_real(line, "seconds", NAN);
     run->saves++;
     return;
   }
@@ -110,7 +101,8 @@ static void add_event(fn_arena *arena, const fn_options *line, fn_page_run *run)
   e->version = words(arena, line, "version");
   e->summary = words(arena, line, "summary");
   e->placement = words(arena, line, "placement");
-  const double step = number(line, "resumed_step"), ranks = number(line, "ranks");
+  const double step = fn_option_real(line, "resumed_step", NAN),
+               ranks = fn_option_real(line, "ranks", NAN);
   e->step = isfinite(step) ? (int64_t)step : -1;
   e->ranks = isfinite(ranks) ? (int64_t)ranks : -1;
   if (strcmp(kind, "start") == 0) {

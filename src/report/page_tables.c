@@ -173,7 +173,7 @@ static void compare_settings(const fn_page *page, fn_text *html) {
     end_table(html);
     return;
   }
-  html->data[html->length = start] = '\0';
+  fn_text_cut(html, start);
   fn_text_add(html, "<p class=\"about\">None.</p>\n");
 }
 

@@ -70,13 +70,6 @@ static bool add_losses(const fn_page *page, const fn_page_run *run, fn_text *htm
 
 /* ---- test/report.json ------------------------------------------------------------------------ */
 
-static double number(const fn_options *node, const char *key) {
-  const fn_options *child = node ? fn_options_get(node, key) : NULL;
-  double value = (double)NAN;
-  if (child && fn_options_as_real(child, &value) != FN_OK) fn_error_clear();
-  return value;
-}
-
 static void add_statistics(const fn_options *judged, fn_text *html) {
   const fn_options *first = fn_options_get(fn_options_at(judged, 0), "statistics");
   fn_text_add(html, "<div class=\"scroll\"><table>\n<tr><th></th>");
@@ -92,10 +85,10 @@ static void add_statistics(const fn_options *judged, fn_text *html) {
       const fn_options *all = fn_options_get(fn_options_at(judged, j), "statistics");
       const fn_options *v = all ? fn_options_get(all, name) : NULL;
       fn_text_add(html, "<td class=\"n\">");
-      fn_html_number(html, number(v, "value"), 4);
-      if (isfinite(number(v, "low")))
-        fn_text_add(html, " <span class=\"quiet\">(%.4g to %.4g)</span>", number(v, "low"),
-                    number(v, "high"));
+      fn_html_number(html, fn_option_real(v, "value", NAN), 4);
+      if (isfinite(fn_option_real(v, "low", NAN)))
+        fn_text_add(html, " <span class=\"quiet\">(%.4g to %.4g)</span>",
+                    fn_option_real(v, "low", NAN), fn_option_real(v, "high", NAN));
       fn_text_add(html, "</td>");
     }
     fn_text_add(html, "</tr>\n");
@@ -118,7 +111,7 @@ static void add_confusion(const fn_options *judged, fn_text *html) {
       fn_html_words(html, fn_options_key_at(table, i));
       fn_text_add(html, "</td>");
       for (int c = 0; c < 4; c++)
-        fn_html_cell_number(html, number(fn_options_at(table, i), counts[c]), 12);
+        fn_html_cell_number(html, fn_option_real(fn_options_at(table, i), counts[c], NAN), 12);
       fn_text_add(html, "</tr>\n");
     }
   }
@@ -138,7 +131,8 @@ static bool add_classes(const fn_page *page, const fn_page_run *run, fn_text *ht
     fn_text_add(html,
                 "<p class=\"about\">%.0f samples of %.0f cubes, state of epoch %.0f; in "
                 "brackets intervals of 95 %%</p>\n",
-                number(root, "samples"), number(root, "cubes"), number(root, "epoch"));
+                fn_option_real(root, "samples", NAN), fn_option_real(root, "cubes", NAN),
+                fn_option_real(root, "epoch", NAN));
     add_statistics(judged, html);
     add_confusion(judged, html);
   }
@@ -160,5 +154,5 @@ void fn_page_tests(const fn_page *page, fn_text *html) {
   if (any)
     fn_page_spectra(page, html);
   else
-    html->data[html->length = start] = '\0';
+    fn_text_cut(html, start);
 }

@@ -22,6 +22,8 @@ typedef struct report {
   int ranks;
   char *placement;
   bool tables, lines, events, plots; // still in order
+  bool tables_begun, lines_begun;    // opened since the start: later steps of earlier ones are gone
+  int64_t resumed;                   // step that this start goes on from
   pthread_mutex_t lock;              // of what other threads add
   fn_text warnings;                  // not yet written; each ends with NUL
   int64_t warned;                    // how many there were
@@ -48,24 +50,36 @@ static void check_plots(report *r, fn_status status) {
   check(status, &r->plots, "plots");
 }
 
+static void forget_rows(const report *r) {
+  fn_report_forget(r->csv.steps_path);
+  fn_report_forget(r->csv.metrics_path);
+}
+
 /** Once per epoch: a disk that was full may have room again. What was written in part is taken
- * away, rows of the time between are lost. A failure was told when it began. */
+ * away, rows of the time between are lost: those of an earlier start must not take their place. A
+ * failure was told when it began. */
 static void try_again(report *r, const fn_epoch_event *e) {
   if (!r->tables) {
     fn_csv_close(&r->csv);
-    r->tables =
-        fn_csv_open(r->run->folder, e->step - 1, fn_run_has_cubes(r->run), &r->csv) == FN_OK;
+    if (r->tables_begun) forget_rows(r);
+    r->tables = fn_csv_open(r->run->folder, r->tables_begun ? e->step - 1 : r->resumed,
+                            fn_run_has_cubes(r->run), &r->csv) == FN_OK;
+    r->tables_begun |= r->tables;
     if (r->tables) fn_log(FN_INFO, "rows are written to metrics.csv and steps.csv again");
   }
   if (!r->lines) {
     fn_jsonl_close(&r->jsonl);
-    r->lines = fn_jsonl_open(r->run->folder, e->step - 1, &r->jsonl) == FN_OK;
+    if (r->lines_begun) fn_report_forget(r->jsonl.path);
+    r->lines = fn_jsonl_open(r->run->folder, r->lines_begun ? e->step - 1 : r->resumed,
+                             &r->jsonl) == FN_OK;
+    r->lines_begun |= r->lines;
     if (r->lines) fn_log(FN_INFO, "lines are written to metrics.jsonl again");
   }
   fn_error_clear();
 }
 
-/** Called by whoever logs, on any thread, inside the log: only takes notes. */
+/** Called by whoever logs, on any thread, inside the log: takes notes, and tells the beat, which of
+ *  an error that ends the process writes at once. */
 static void on_warning(void *self, fn_level level, const char *line) {
   report *r = self;
   enum { MOST = 1 << 16 };
@@ -134,6 +148,9 @@ static void on_start(void *self, const fn_run *run, const char *summary, int64_t
                       ? fn_csv_open(run->folder, resumed_step, fn_run_has_cubes(run), &r->csv)
                       : status);
   check_lines(r, fn_jsonl_open(run->folder, resumed_step, &r->jsonl));
+  r->resumed = resumed_step;
+  r->tables_begun = r->tables;
+  r->lines_begun = r->lines;
   if (r->lines)
     check_lines(r, fn_jsonl_start(&r->jsonl, summary, resumed_step, r->ranks, r->placement));
   stop_beat(r, false, FN_OK, NULL);
@@ -270,18 +287,18 @@ static void on_figure(void *self, const fn_figure_event *e) {
   put_figure(r, e, status, picture, "fig/%s/power/lag", "%s_power", true);
 }
 
+/** The run has a state beyond the one that it started from, or is done: what went on from there
+ * before is not taken after all. */
+static void forget_aside(const report *r) {
+  forget_rows(r);
+  fn_report_forget(r->jsonl.path);
+}
+
 static void on_saved(void *self, const char *path, double seconds) {
   report *r = self;
   fn_console_saved(&r->console, path, seconds);
   if (r->lines) check_lines(r, fn_jsonl_saved(&r->jsonl, path, seconds));
-}
-
-static void forget_aside(const report *r) {
-  if (r->tables) {
-    fn_report_forget(r->csv.steps_path);
-    fn_report_forget(r->csv.metrics_path);
-  }
-  if (r->lines) fn_report_forget(r->jsonl.path);
+  forget_aside(r);
 }
 
 static void on_finish(void *self, fn_status status) {

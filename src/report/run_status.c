@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "base/system.h"
 #include "config/options.h"
@@ -17,12 +16,6 @@
 #include "run/folder_lock.h"
 
 enum { PATH_SIZE = 4096 };
-
-double fn_time_now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_REALTIME, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 const char *fn_run_state_name(fn_run_state state) {
   static const char *const names[FN_RUN_STATES] = {"never started", "running", "finished",
@@ -40,48 +33,28 @@ typedef struct told {
                 // of the clock of the machine that runs: the file's time is that of its last word
 } told;
 
-static double number(const fn_options *file, const char *key) {
-  const fn_options *node = fn_options_get(file, key);
-  double value = (double)NAN;
-  if (node && fn_options_as_real(node, &value) != FN_OK) fn_error_clear();
-  return value;
-}
-
 static int64_t count(const fn_options *file, const char *key) {
-  const double value = number(file, key);
+  const double value = fn_option_real(file, key, NAN);
   return isfinite(value) && fabs(value) < 9e15 ? (int64_t)value : -1;
 }
 
 static void words(const fn_options *file, const char *key, char *text, size_t size) {
-  const fn_options *node = fn_options_get(file, key);
-  const char *found = node ? fn_options_scalar(node) : NULL;
-  snprintf(text, size, "%s", found ? found : "");
+  snprintf(text, size, "%s", fn_option_text(file, key, ""));
 }
 
 static fn_run_state state_told(const fn_options *file) {
-  char text[32];
-  words(file, "state", text, sizeof text);
+  const char *text = fn_option_text(file, "state", "");
   for (int s = 0; s < FN_RUN_STATES; s++)
     if (strcmp(text, fn_run_state_name((fn_run_state)s)) == 0) return (fn_run_state)s;
   return FN_RUN_NEVER;
 }
 
-/** Whether `machine` is this one: the kernel's identity since it was started. */
-static bool is_this_machine(const char *machine) {
-  char text[64] = "";
-  FILE *file = fopen("/proc/sys/kernel/random/boot_id", "r");
-  if (!file) return false;
-  if (fgets(text, sizeof text, file)) text[strcspn(text, "\n")] = '\0';
-  fclose(file);
-  return text[0] && strcmp(text, machine) == 0;
-}
-
 static void read_file(const fn_options *file, fn_run_status *s, told *t) {
-  char machine[64];
-  words(file, "machine", machine, sizeof machine);
+  char boot[64];
+  fn_boot_id(boot, sizeof boot);
   t->state = state_told(file);
-  t->here = is_this_machine(machine);
-  t->interval = number(file, "interval");
+  t->here = boot[0] && strcmp(boot, fn_option_text(file, "machine", "")) == 0;
+  t->interval = fn_option_real(file, "interval", NAN);
   words(file, "host", s->host, sizeof s->host);
   words(file, "job", s->job, sizeof s->job);
   words(file, "version", s->version, sizeof s->version);
@@ -95,14 +68,14 @@ static void read_file(const fn_options *file, fn_run_status *s, told *t) {
   s->epoch_steps = count(file, "epoch_steps");
   s->warnings = count(file, "warnings");
   s->exit_code = count(file, "exit_code");
-  s->loss = number(file, "loss");
-  s->train_loss = number(file, "train_loss");
-  s->validation_loss = number(file, "validation_loss");
-  s->lr = number(file, "lr");
-  s->samples_per_second = number(file, "samples_per_second");
-  s->started = number(file, "started");
-  s->updated = number(file, "updated");
-  s->stepped = number(file, "stepped");
+  s->loss = fn_option_real(file, "loss", NAN);
+  s->train_loss = fn_option_real(file, "train_loss", NAN);
+  s->validation_loss = fn_option_real(file, "validation_loss", NAN);
+  s->lr = fn_option_real(file, "lr", NAN);
+  s->samples_per_second = fn_option_real(file, "samples_per_second", NAN);
+  s->started = fn_option_real(file, "started", NAN);
+  s->updated = fn_option_real(file, "updated", NAN);
+  s->stepped = fn_option_real(file, "stepped", NAN);
   const double left = (double)(s->epochs * s->epoch_steps - s->step);
   const double taken = (double)(s->step - count(file, "resumed_step"));
   // Steps with everything between them - validation, saves - at the pace of this start.

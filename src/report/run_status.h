@@ -46,9 +46,6 @@ typedef struct fn_run_status {
  *          holds what the others tell */
 fn_status fn_run_status_read(const char *folder, double now, fn_run_status *status);
 
-/** Whether the folder itself is that of a run. */
-bool fn_is_run_folder(const char *folder);
-
 /** Folders of runs, in memory of `arena`. */
 typedef struct fn_run_list {
   char **folder;
@@ -59,9 +56,6 @@ typedef struct fn_run_list {
  *  three levels below it (the trials of a sweep), numbers in names in numerical order. Appends.
  *  @return FN_ERR_CONFIG when path is not a folder */
 fn_status fn_run_list_add(fn_arena *arena, const char *path, fn_run_list *list);
-
-/** Seconds since 1970. */
-double fn_time_now(void);
 
 /* ---- for people, and for programs ------------------------------------------------------------ */
 

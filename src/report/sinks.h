@@ -19,19 +19,23 @@ char *fn_report_time(const char *format, char *buffer, size_t size);
 
 /** A line that belongs to no step: it stays. */
 #define FN_NO_STEP INT64_MIN
+/** A line that is damaged: it goes. */
+#define FN_NO_LINE INT64_MAX
 
 /** Keep the lines of a text file whose step is at most resumed_step. Later ones wait in a hidden
- *  file beside it and come back when a later start goes on from a later state without having logged
- *  those steps again. A last line without its end (torn by a kill) goes. The file is replaced only
- *  if something changes. A missing file is fine. */
+ *  file beside it until fn_report_forget(), and come back when before that a start goes on from a
+ *  later state without having logged those steps again. A last line without its end (torn by a
+ *  kill) goes. The file is replaced only if something changes. A missing file is fine. */
 fn_status fn_report_trim(const char *path, int64_t resumed_step,
                          int64_t (*step)(void *user, const char *line), void *user);
-/** The run is done: lines that wait beside `path` are not needed any more. */
+/** Lines that wait beside `path` are of a past that is over: the run wrote a state since it went
+ *  back, or is done. `path` may be "". */
 void fn_report_forget(const char *path);
 /** Open for appending, one line at a time. */
 fn_status fn_report_append(const char *path, FILE **file);
-/** Write text and hand it to the system; FN_ERR_DATA naming `path` on failure. */
-fn_status fn_report_put(FILE *file, const char *path, const char *text);
+/** Write text and hand it to the system; FN_ERR_DATA naming `path` on failure, FN_ERR_MEMORY and
+ *  nothing written when the text is incomplete. */
+fn_status fn_report_put(FILE *file, const char *path, const fn_text *text);
 
 /* ---- tables: steps.csv, a row per logged step; metrics.csv, a row per epoch
  * ------------------------ */

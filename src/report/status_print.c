@@ -90,7 +90,7 @@ static void add_cell(fn_text *text, const char *cell, int column, int width, con
 
 static void end_line(fn_text *text) {
   while (text->length > 0 && text->data[text->length - 1] == ' ')
-    text->data[--text->length] = '\0';
+    fn_text_cut(text, text->length - 1);
   fn_text_add(text, "\n");
 }
 
@@ -138,7 +138,7 @@ void fn_run_status_table(const fn_run_status *status, int count, double now, boo
 static void add_words(fn_text *text, const char *key, const char *words) {
   fn_text_add(text, ", \"%s\": ", key);
   if (words[0])
-    fn_text_add_json(text, words);
+    fn_text_add_json_utf8(text, words);
   else
     fn_text_add(text, "null");
 }
@@ -157,11 +157,8 @@ static void add_count(fn_text *text, const char *key, int64_t value) {
 }
 
 void fn_run_status_json(const fn_run_status *s, double now, fn_text *text) {
-  fn_text name = {0};
-  fn_text_add_utf8(&name, s->folder);
   fn_text_add(text, "{\"run\": ");
-  fn_text_add_json(text, name.data ? name.data : "");
-  fn_text_free(&name);
+  fn_text_add_json_utf8(text, s->folder);
   add_words(text, "state", fn_run_state_name(s->state));
   add_words(text, "note", s->note);
   add_words(text, "message", s->message);

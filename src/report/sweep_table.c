@@ -4,7 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/system.h"
 
 /* ---- names and values --------------------------------------------------------------------------
  */
@@ -99,10 +100,8 @@ fn_status fn_sweep_table(fn_sweep_store *store, FILE *out) {
  */
 
 static void print_age(FILE *out, const char *before, double since) {
-  struct timespec now;
   char text[32];
-  clock_gettime(CLOCK_REALTIME, &now);
-  const double age = (double)now.tv_sec - since;
+  const double age = fn_time_now() - since;
   if (since > 0) fprintf(out, "%s%s ago", before, fn_text_duration(age > 0 ? age : 0, text, 32));
 }
 

@@ -6,7 +6,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/system.h"
@@ -67,9 +67,7 @@ static uint64_t get_little(const unsigned char *in, int bytes) {
  * ---------------------------------------------------------------------------------------- */
 
 static fn_status put_event(fn_tensorboard *board, FnEvent__Event *event) {
-  struct timeval now;
-  gettimeofday(&now, NULL);
-  event->wall_time = (double)now.tv_sec + 1e-6 * (double)now.tv_usec;
+  event->wall_time = fn_time_now();
   const size_t length = fn_event__event__get_packed_size(event);
   unsigned char *record = malloc(HEAD + length + TAIL);
   FN_CHECK(record, FN_ERR_MEMORY, "no memory for an event of %zu bytes", length);

@@ -44,7 +44,7 @@ static fn_status write_losses(const char *folder, const fn_test_result *r) {
               plain(r->mean_input_loss));
   char path[4096];
   snprintf(path, sizeof path, "%s/test.csv", folder);
-  const fn_status status = fn_file_replace(path, text.data, text.length);
+  const fn_status status = fn_file_replace_text(path, &text);
   fn_text_free(&text);
   return status;
 }
@@ -59,7 +59,7 @@ static fn_status write_spectra(const char *folder, const fn_test_result *r) {
                 r->correlation[b], r->input_transfer[b], r->input_correlation[b]);
   char path[4096];
   snprintf(path, sizeof path, "%s/test_spectra.csv", folder);
-  const fn_status status = fn_file_replace(path, text.data, text.length);
+  const fn_status status = fn_file_replace_text(path, &text);
   fn_text_free(&text);
   return status;
 }

@@ -48,8 +48,7 @@ fn_status fn_trace_write(const char *path, const fn_timeline *timeline) {
                 event->thread, i + 1 < fn_timeline_count(timeline) ? "," : "");
   }
   fn_text_add(&text, "]}\n");
-  FN_CHECK(text.data, FN_ERR_MEMORY, "out of memory for a trace");
-  const fn_status status = fn_file_replace(path, text.data, text.length);
+  const fn_status status = fn_file_replace_text(path, &text);
   fn_text_free(&text);
   return status;
 }

@@ -136,9 +136,9 @@ static fn_status deliver(bench *b) {
   if (b->dist->rank != 0) return FN_OK;
   fn_text text = {0};
   fn_bench_write_json(b, &text);
-  fn_status status = text.data ? FN_OK : FN_ERR_MEMORY;
-  if (status == FN_OK && b->options->json)
-    status = fn_file_replace(b->options->json, text.data, text.length);
+  fn_status status = FN_OK;
+  if (text.incomplete) status = fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "out of memory");
+  if (status == FN_OK && b->options->json) status = fn_file_replace_text(b->options->json, &text);
   char *before = NULL;
   if (status == FN_OK && b->options->compare) {
     status = fn_file_read(b->options->compare, &before, NULL);

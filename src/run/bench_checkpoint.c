@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -76,8 +77,7 @@ static fn_status take_turn(bench *b, saving *s, int64_t steps, double *first, do
   const double start = fn_clock();
   if (s) fn_saver_save(s->saver, &s->state, ++s->index, false);
   for (int64_t i = 0; i < steps; i++) {
-    double seconds;
-    FN_TRY(fn_bench_one_step(b, &seconds));
+    FN_TRY(fn_bench_one_step(b));
     if (i == 0) *first = fn_clock() - start;
   }
   *all = fn_clock() - start;
@@ -135,19 +135,15 @@ static void conclude(bench *b, const samples *t) {
 
 static fn_status count_bytes(bench *b, const saving *s) {
   char path[4200];
+  struct stat info;
   snprintf(path, sizeof path, "%s/state_%lld.h5", s->folder, (long long)s->index);
-  FILE *file = fopen(path, "rb");
-  FN_CHECK(file && fseeko(file, 0, SEEK_END) == 0, FN_ERR_CHECKPOINT, "%s is gone", path);
-  b->checkpoint.bytes = (int64_t)ftello(file);
-  fclose(file);
+  FN_CHECK(stat(path, &info) == 0, FN_ERR_CHECKPOINT, "%s is gone", path);
+  b->checkpoint.bytes = (int64_t)info.st_size;
   return FN_OK;
 }
 
-fn_status fn_bench_saves(bench *b) {
-  const int64_t rounds = b->checkpoint.rounds = b->options->steps;
-  saving *s = calloc(1, sizeof *s);
-  double *values = calloc((size_t)rounds * 5, sizeof *values);
-  FN_CHECK(s && values, FN_ERR_MEMORY, "out of memory");
+static fn_status measure(bench *b, saving *s, double *values) {
+  const int64_t rounds = b->checkpoint.rounds;
   const samples t = {values, values + rounds, values + 2 * rounds, values + 3 * rounds,
                      values + 4 * rounds};
   const bool root = b->dist->rank == 0;
@@ -156,6 +152,17 @@ fn_status fn_bench_saves(bench *b) {
   if (status == FN_OK) status = fn_dist_agree(b->dist, root ? count_bytes(b, s) : FN_OK);
   if (status == FN_OK) conclude(b, &t);
   if (root) close_saving(b, s);
+  return status;
+}
+
+fn_status fn_bench_saves(bench *b) {
+  const int64_t rounds = b->checkpoint.rounds = b->options->steps;
+  saving *s = calloc(1, sizeof *s);
+  double *values = calloc((size_t)rounds * 5, sizeof *values);
+  fn_status status =
+      s && values ? FN_OK : fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "out of memory");
+  status = fn_dist_agree(b->dist, status);
+  if (status == FN_OK) status = measure(b, s, values);
   free(values);
   free(s);
   return status;

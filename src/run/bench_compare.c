@@ -7,17 +7,11 @@
 #include "run/bench_internal.h"
 
 static double number(const fn_options *mapping, const char *key) {
-  const fn_options *node = mapping ? fn_options_get(mapping, key) : NULL;
-  double value = 0;
-  if (!node) return 0;
-  if (fn_options_as_real(node, &value) != FN_OK) fn_error_clear();
-  return value;
+  return fn_option_real(mapping, key, 0);
 }
 
 static const char *words(const fn_options *mapping, const char *key) {
-  const fn_options *node = mapping ? fn_options_get(mapping, key) : NULL;
-  const char *text = node ? fn_options_scalar(node) : NULL;
-  return text ? text : "";
+  return fn_option_text(mapping, key, "");
 }
 
 /** The row of the same name and backend. */

@@ -73,8 +73,8 @@ static fn_status open_file(bench *b, const char *path) {
   FN_TRY(fn_dist_broadcast(b->dist, &length, sizeof length));
   if (b->dist->rank != 0) bytes = malloc((size_t)length);
   if (!bytes) status = fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "out of memory");
-  FN_TRY(fn_dist_agree(b->dist, status));
-  status = fn_dist_broadcast(b->dist, bytes, length);
+  status = fn_dist_agree(b->dist, status);
+  if (status == FN_OK) status = fn_dist_broadcast(b->dist, bytes, length);
   if (status == FN_OK && b->dist->rank != 0)
     status = fn_cube_file_unpack(bytes, (size_t)length, &b->file);
   free(bytes);
@@ -159,8 +159,13 @@ static fn_status take(const bench *b, fn_cube_queue *queue, int64_t first, int64
 static fn_status time_queue(bench *b, int way, double *seconds, double *work) {
   fn_cube_queue *queue = NULL;
   const fn_cube_queue_options options = {.path = (fn_cube_path)way, .resident = b->held};
-  FN_TRY(fn_cube_queue_create(b->file, b->dist->comm, b->list, b->count, &options, &queue));
-  fn_status status = fn_dist_agree(b->dist, take(b, queue, 0, b->held));
+  fn_status status = fn_dist_agree(
+      b->dist, fn_cube_queue_create(b->file, b->dist->comm, b->list, b->count, &options, &queue));
+  if (status != FN_OK) {
+    fn_cube_queue_destroy(queue);
+    return status;
+  }
+  status = fn_dist_agree(b->dist, take(b, queue, 0, b->held));
   const double start = fn_clock(), used = used_by_process();
   for (int64_t i = 0; i < b->held; i++)
     fn_cube_queue_release(queue, i);
@@ -199,8 +204,10 @@ static fn_status time_plain(bench *b, double *seconds, double *work) {
   pthread_t thread;
   FN_TRY(fn_dist_agree(b->dist, FN_OK));
   const int error = fn_thread_start(&thread, read_on_thread, &p);
-  FN_CHECK(!error, FN_ERR_MEMORY, "cannot start a thread: %s", strerror(error));
-  pthread_join(thread, NULL);
+  if (error)
+    p = (plain){.status = FN_ERR_MEMORY, .message = "cannot start a thread"};
+  else
+    pthread_join(thread, NULL);
   if (p.status != FN_OK) fn_error_set(p.status, __FILE__, __LINE__, "%s", p.message);
   const fn_status status = fn_dist_agree(b->dist, p.status);
   *seconds = fn_clock() - p.start;
@@ -342,7 +349,7 @@ static fn_status write_json(bench *b) {
     }
   }
   fn_text_add(&text, "]}\n");
-  const fn_status status = fn_file_replace(b->options->json, text.data, text.length);
+  const fn_status status = fn_file_replace_text(b->options->json, &text);
   fn_text_free(&text);
   return status;
 }

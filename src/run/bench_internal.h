@@ -155,7 +155,7 @@ fn_status fn_bench_take_steps(bench *b, bench_steps *s);
 /** The library's primitive of one kernel alone, after a run of the program; 0: it has none. */
 fn_status fn_bench_time_primitive(const fn_program *program, int index, double *seconds);
 /** One training step on random numbers. Collective. */
-fn_status fn_bench_one_step(bench *b, double *seconds);
+fn_status fn_bench_one_step(bench *b);
 /** Steps on request from standard input. */
 fn_status fn_bench_lockstep(bench *b);
 void fn_bench_release(bench *b);

@@ -420,13 +420,11 @@ fn_status fn_bench_take_steps(bench *b, bench_steps *s) {
 /* ---- steps on request
  * ------------------------------------------------------------------------------------- */
 
-fn_status fn_bench_one_step(bench *b, double *seconds) {
+fn_status fn_bench_one_step(bench *b) {
   bench_steps s = {.mode = FN_BENCH_SYNTHETIC, .inference = b->options->inference};
   s.backward_from = fn_program_kernel_count(b->program);
   watch w = {.b = b, .s = &s};
-  FN_TRY(take_step(&w, NULL));
-  *seconds = w.last - w.start;
-  return FN_OK;
+  return take_step(&w, NULL);
 }
 
 /** After a step: what its library calls need alone. */

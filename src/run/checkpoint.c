@@ -550,6 +550,8 @@ int64_t fn_state_whole_epoch(const char *path) {
   if (file >= 0) {
     if (load_progress(file, &progress) == FN_OK)
       epoch = progress.epoch_step == 0 && progress.stretches == 0 ? progress.epoch : -1;
+    else
+      fn_error_clear(); // the answer tells it
     H5Fclose(file);
   }
   fn_hdf5_unlock();

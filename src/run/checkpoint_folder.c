@@ -41,8 +41,10 @@ int64_t fn_state_index(const char *name) {
 /** Whether `name` is <base>.<pid>.tmp with base a file of ours that is replaced as a whole. What
  *  this process writes beside its states it may be writing now, on another thread. */
 static bool is_leftover(const char *name) {
-  static const char *const others[] = {"resolved.yaml", "metrics.csv", "steps.csv", "metrics.jsonl",
-                                       "starts.txt"};
+  static const char *const others[] = {
+      "resolved.yaml",        "metrics.csv",        "steps.csv",
+      "metrics.jsonl",        ".metrics.csv.ahead", ".steps.csv.ahead",
+      ".metrics.jsonl.ahead", "starts.txt"};
   const size_t length = strlen(name);
   if (length < 8 || strcmp(name + length - 4, ".tmp") != 0) return false;
   size_t dot = length - 4;

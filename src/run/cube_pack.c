@@ -90,7 +90,7 @@ static fn_status read_progress(packing *p, beginning *b) {
                      head.cubes >= 0 && (size_t)head.text <= count &&
                      count == sizeof head + (size_t)head.text + (size_t)head.cubes * sizeof(record);
   const char *text = bytes + sizeof head;
-  const bool same = whole && (size_t)head.text == p->asked.length &&
+  const bool same = whole && head.cubes == p->plan.cubes && (size_t)head.text == p->asked.length &&
                     memcmp(text, p->asked.data, p->asked.length) == 0;
   if (whole && !same) {
     char *old = strndup(text, (size_t)head.text);

@@ -176,7 +176,7 @@ static void describe_finding(const verifying *v, int64_t item, fn_text *text) {
     fn_text_add(text, " the cells are not those that were written (checksum);");
   if (f->source_changed > 0)
     fn_text_add(text, " the raw cube is not the one that was packed (checksum);");
-  text->data[--text->length] = '\0';
+  fn_text_cut(text, text->length - 1); // the last semicolon
 }
 
 /** The same on every rank. */

@@ -195,6 +195,14 @@ static void print_totals(const fn_run *run, const fn_network_totals *totals, int
             100 * totals->extra);
 }
 
+/** `words` as in JSON, without the quotes around it; DOT has the same rules. */
+static void print_escaped(const char *words, FILE *out) {
+  fn_text text = {0};
+  fn_text_add_json_utf8(&text, words);
+  if (text.length > 2) fwrite(text.data + 1, 1, text.length - 2, out);
+  fn_text_free(&text);
+}
+
 static void print_json(const table *t, const fn_network_totals *totals, FILE *out) {
   char shape[96];
   fprintf(out,
@@ -206,11 +214,12 @@ static void print_json(const table *t, const fn_network_totals *totals, FILE *ou
           totals->extra);
   for (int i = 0; i < t->count; i++) {
     const row *r = &t->rows[i];
+    fprintf(out, "%s\n  {\"name\": \"", i ? "," : "");
+    print_escaped(r->name, out);
     fprintf(out,
-            "%s\n  {\"name\": \"%s\", \"operator\": \"%s\", \"output\": %s, \"parameters\": %lld, "
+            "\", \"operator\": \"%s\", \"output\": %s, \"parameters\": %lld, "
             "\"flops\": %.0f, \"bytes\": %.0f}",
-            i ? "," : "", r->name, r->op,
-            r->shape.ndim ? fn_shape_text(&r->shape, shape, sizeof shape) : "[]",
+            r->op, r->shape.ndim ? fn_shape_text(&r->shape, shape, sizeof shape) : "[]",
             (long long)r->parameters, r->flops, r->bytes);
   }
   fprintf(out, "]}\n");
@@ -237,8 +246,9 @@ static void print_dot(const table *t, FILE *out) {
   for (int i = 0; i < t->count; i++) {
     const row *r = &t->rows[i];
     if (strcmp(r->op, "reorder") == 0) continue;
-    fprintf(out, "  n%d [label=\"%s\\n%s\\n%s\"];\n", r->node->id, r->name, r->op,
-            fn_shape_text(&r->shape, shape, sizeof shape));
+    fprintf(out, "  n%d [label=\"", r->node->id);
+    print_escaped(r->name, out);
+    fprintf(out, "\\n%s\\n%s\"];\n", r->op, fn_shape_text(&r->shape, shape, sizeof shape));
     print_dot_edges(r, out);
   }
   fprintf(out, "}\n");

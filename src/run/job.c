@@ -206,6 +206,6 @@ fn_status fn_job_script(const fn_job *job, fn_text *script) {
                       "export OMP_WAIT_POLICY=passive\n\n");
   add_launch(job, script);
   add_ending(job, script);
-  FN_CHECK(script->data, FN_ERR_MEMORY, "out of memory");
+  FN_CHECK(!script->incomplete, FN_ERR_MEMORY, "out of memory");
   return FN_OK;
 }

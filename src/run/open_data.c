@@ -62,6 +62,11 @@ static fn_status open_cubes(const fn_run *run, fn_stage stage, const fn_dist *di
 fn_status fn_data_open(const fn_run *run, fn_stage stage, const fn_dist *dist, fn_dataset *sibling,
                        fn_dataset **dataset) {
   *dataset = NULL;
-  if (!fn_run_has_cubes(run)) return fn_dist_agree(dist, fn_dataset_create(run, stage, dataset));
-  return open_cubes(run, stage, dist, sibling, dataset);
+  const fn_status status = fn_run_has_cubes(run)
+                               ? open_cubes(run, stage, dist, sibling, dataset)
+                               : fn_dist_agree(dist, fn_dataset_create(run, stage, dataset));
+  if (status == FN_OK) return FN_OK;
+  fn_dataset_destroy(*dataset); // good here, but not for all
+  *dataset = NULL;
+  return status;
 }

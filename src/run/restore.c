@@ -89,7 +89,13 @@ static fn_status choose_state(const fn_run *run, char **path, bool *foreign) {
     *path = NULL;
     return status;
   }
-  if (*path) return fn_starts_choose(run, path);
+  if (*path) {
+    const fn_status status = fn_starts_choose(run, path);
+    if (status == FN_OK) return FN_OK;
+    free(*path);
+    *path = NULL;
+    return status;
+  }
   // Going on with this folder's own run comes before a foreign starting point.
   if (!run->train.load_state || !run->train.load_state[0]) return FN_OK;
   FN_CHECK(fn_file_exists(run->train.load_state), FN_ERR_CHECKPOINT, "%s: state %s does not exist",
@@ -217,9 +223,13 @@ static void on_result(void *user, const fn_save_result *result) {
            result->path, result->snapshot, result->seconds, result->waited);
     if (s->observer && s->observer->saved)
       s->observer->saved(s->observer->self, result->path, result->seconds);
+  } else if (s->last_saving) {
+    return; // the error that the run ends with
   } else if (s->over) {
-    fn_log(FN_WARN, "%s", result->message);
-  } else if (!s->last_saving) {
+    fn_log(FN_WARN, "%s; training has ended without that state", result->message);
+  } else if (s->stopping || s->finished) {
+    fn_log(FN_WARN, "%s; the last state is written next", result->message);
+  } else {
     fn_log(FN_WARN, "%s; training goes on, the next try is in %.3g s or with the next state",
            result->message, result->retry_in);
   }
@@ -238,6 +248,7 @@ static fn_status save_on_root(fn_session *s, bool is_best) {
   // Losing a save is not losing the run, but the last one must succeed.
   const bool last = s->stopping || s->finished;
   if (last) fn_saver_wait(s->saver); // one before that failed is told as such
+  fn_error_clear();                  // and is no reason for what comes
   s->last_saving = last;
   fn_saver_save(s->saver, &state, state_index(&s->progress), is_best);
   return last ? fn_saver_wait(s->saver) : FN_OK;
@@ -254,7 +265,8 @@ void fn_session_end(fn_session *session, fn_status status) {
   char message[4096]; // why the run ends, whatever happens here
   snprintf(message, sizeof message, "%s", fn_error_message());
   session->over = true;
-  if (session->saver) fn_saver_wait(session->saver);
+  fn_saver_destroy(session->saver); // nothing is written behind the end
+  session->saver = NULL;
   const char *folder = session->run->folder;
   const bool crash = status == FN_ERR_INTERNAL || status == FN_ERR_MEMORY ||
                      status == FN_ERR_LOST || status == FN_ERR_DEVICE;

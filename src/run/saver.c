@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "base/system.h"
@@ -36,6 +35,11 @@ struct fn_saver {
   double since, retry_at, longest; // fn_clock() of the write's start and of the next try; seconds
   fn_save_result result;
 };
+
+/** Whether a write is under way. The lock is held. */
+static bool is_busy(const fn_saver *s) {
+  return s->phase == ASKED || s->phase == WRITES;
+}
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
@@ -70,11 +74,6 @@ static void write_state(fn_saver *s, const fn_state *state) {
   pthread_cond_broadcast(&s->changed);
 }
 
-static void wait_until(fn_saver *s, double when) {
-  const struct timespec time = {(time_t)when, (long)(1e9 * (when - floor(when)))};
-  pthread_cond_timedwait(&s->changed, &s->lock, &time);
-}
-
 static void *write_snapshots(void *argument) {
   fn_saver *s = argument;
   fn_thread_unpin();
@@ -85,7 +84,7 @@ static void *write_snapshots(void *argument) {
     else if (s->quit)
       break;
     else if (s->phase == FAILED)
-      wait_until(s, s->retry_at);
+      fn_cond_wait_until(&s->changed, &s->lock, s->retry_at);
     else
       pthread_cond_wait(&s->changed, &s->lock);
   }
@@ -111,12 +110,8 @@ fn_status fn_saver_create(const fn_run *run, const fn_state *state, bool backgro
   s->run = run;
   s->told = told;
   s->user = user;
-  pthread_condattr_t monotonic; // as fn_clock()
-  pthread_condattr_init(&monotonic);
-  pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
   pthread_mutex_init(&s->lock, NULL);
-  pthread_cond_init(&s->changed, &monotonic);
-  pthread_condattr_destroy(&monotonic);
+  fn_cond_init(&s->changed);
   fn_status status = background ? fn_snapshot_create(run, state, &s->snapshot) : FN_OK;
   if (status == FN_OK && background) status = start_thread(s);
   if (status != FN_OK) {
@@ -138,7 +133,7 @@ static void tell(fn_saver *s) {
 }
 
 static void wait_for_writer(fn_saver *s) {
-  while (s->phase == ASKED || s->phase == WRITES)
+  while (is_busy(s))
     pthread_cond_wait(&s->changed, &s->lock);
 }
 
@@ -204,20 +199,13 @@ fn_status fn_saver_wait(fn_saver *saver) {
   return failed ? fn_error_set(result.status, __FILE__, __LINE__, "%s", result.message) : FN_OK;
 }
 
-bool fn_saver_busy(fn_saver *saver) {
-  pthread_mutex_lock(&saver->lock);
-  const bool busy = saver->phase == ASKED || saver->phase == WRITES;
-  pthread_mutex_unlock(&saver->lock);
-  return busy;
-}
-
 bool fn_saver_retry_due(const fn_saver *saver) {
   return !saver->snapshot && saver->phase == FAILED && fn_clock() >= saver->retry_at;
 }
 
 double fn_saver_foretell(fn_saver *saver) {
   pthread_mutex_lock(&saver->lock);
-  const bool busy = saver->phase == ASKED || saver->phase == WRITES;
+  const bool busy = is_busy(saver);
   const double longest = fmax(saver->longest, busy ? fn_clock() - saver->since : 0);
   pthread_mutex_unlock(&saver->lock);
   return (busy ? 3 : 2) * longest;

@@ -38,17 +38,17 @@ fn_status fn_saver_create(const fn_run *run, const fn_state *state, bool backgro
 /** Waits for the write under way, and tells. NULL is allowed. */
 void fn_saver_destroy(fn_saver *saver);
 
-/** Save `state` as state_<index>.h5, and as the best one; the older ones go by run->checkpoint.
- * Waits for the write before. A write that fails is told, leaves everything as it was, and is tried
- *  again every checkpoint.retry_seconds until it succeeds or the next save takes its place. */
+/** Save `state` as state_<index>.h5 and, with `best`, as the best one; older ones go by
+ *  run->checkpoint. Waits for the write before. With a thread it returns when the state is copied,
+ *  and the thread tries a write that failed again every checkpoint.retry_seconds until it succeeds
+ *  or the next save takes its place; without, when the file is there or the write has failed, see
+ *  fn_saver_retry_due(). A write that fails is told and leaves everything as it was. */
 void fn_saver_save(fn_saver *saver, const fn_state *state, int64_t index, bool best);
 /** Tell what has happened meanwhile. Cheap: to be called in every step. */
 void fn_saver_poll(fn_saver *saver);
 /** Wait for the write under way. Status and message are those of the last write: FN_OK when the
  *  last state given is on disk. */
 fn_status fn_saver_wait(fn_saver *saver);
-/** A write is under way. */
-bool fn_saver_busy(fn_saver *saver);
 /** Without a thread: a failed save is to be made up for now, with the state as it has become. */
 bool fn_saver_retry_due(const fn_saver *saver);
 /** Seconds to be kept for a save that must be on disk: twice the longest write so far, and once

@@ -79,8 +79,8 @@ fn_status fn_session_prepare_saves(fn_session *session);
  *  it, and a failed write is a warning; when it ends here, the state is on disk on return or the
  *  failure an error. */
 fn_status fn_session_save(fn_session *session, bool is_best);
-/** Training ends with `status`: wait for what is being written, and note whether this start counts
- *  as one that died (starts.h). Not collective. */
+/** Training ends with `status`: wait for what is being written, write no more, and note whether
+ * this start counts as one that died (starts.h). Not collective. */
 void fn_session_end(fn_session *session, fn_status status);
 /** Lock the run folder against other runs, on rank 0; before anything in it is read that this run
  *  builds on, or written. Collective. */

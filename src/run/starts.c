@@ -72,7 +72,7 @@ static fn_status write_starts(const char *folder, const starts *s) {
   for (int i = 0; i < s->count; i++)
     fn_text_add(&text, "%s %" PRId64 " %" PRId64 "\n", s->entry[i].name, s->entry[i].time,
                 s->entry[i].starts);
-  fn_status status = fn_file_replace(path, text.data ? text.data : "", text.length);
+  fn_status status = fn_file_replace_text(path, &text);
   fn_text_free(&text);
   return status == FN_OK ? FN_OK : FN_ERR_CHECKPOINT;
 }
@@ -142,7 +142,10 @@ void fn_starts_settle(const char *folder, const char *path) {
   entry *found = find(&s, &e);
   if (!found || found->starts <= 0) return;
   found->starts--;
-  if (found->starts == 0) *found = s.entry[--s.count];
+  if (found->starts == 0) { // the others stay in their order
+    const entry *end = &s.entry[s.count--];
+    memmove(found, found + 1, (size_t)(end - found - 1) * sizeof *found);
+  }
   if (s.count == 0) {
     fn_starts_forget(folder);
   } else if (write_starts(folder, &s) != FN_OK) {

@@ -50,29 +50,6 @@ typedef struct worker {
 /* ---- who we are --------------------------------------------------------------------------------
  */
 
-static void first_line(const char *path, char *text, size_t size) {
-  FILE *file = fopen(path, "r");
-  text[0] = '\0';
-  if (!file) return;
-  if (!fgets(text, (int)size, file)) text[0] = '\0';
-  text[strcspn(text, "\n")] = '\0';
-  fclose(file);
-}
-
-/** When a process was started, in ticks since the machine was; 0: there is no such process. */
-static long long start_of(long long process) {
-  char path[64], line[1024];
-  snprintf(path, sizeof path, "/proc/%lld/stat", process);
-  first_line(path, line, sizeof line);
-  // Field 22; the name in field 2 may hold blanks and parentheses.
-  char *at = strrchr(line, ')');
-  for (int field = 2; at && field < 22; field++) {
-    at = strchr(at, ' ');
-    if (at) at++;
-  }
-  return at ? strtoll(at, NULL, 10) : 0;
-}
-
 static long long number_of(const char *variable) {
   const char *text = getenv(variable);
   return text ? strtoll(text, NULL, 10) : 0;
@@ -81,10 +58,10 @@ static long long number_of(const char *variable) {
 static void identify(worker *w) {
   *w = (worker){.process = getpid()};
   snprintf(w->host, sizeof w->host, "%s", fn_host_name());
-  first_line("/proc/sys/kernel/random/boot_id", w->boot, sizeof w->boot);
+  fn_boot_id(w->boot, sizeof w->boot);
   const ssize_t length = readlink("/proc/self/ns/pid", w->space, sizeof w->space - 1);
   w->space[length > 0 ? length : 0] = '\0';
-  w->start = start_of(w->process);
+  w->start = fn_process_start(w->process);
   const char *job = getenv("SLURM_JOB_ID"), *array = getenv("SLURM_ARRAY_JOB_ID"),
              *task = getenv("SLURM_ARRAY_TASK_ID");
   if (array && task)
@@ -156,12 +133,7 @@ static void *keep_alive(void *user) {
     for (const held *h = claims->first; h; h = h->next)
       futimens(h->file, NULL); // the clock of the file server
     const double pause = claims->lease / 4 > 0.02 ? claims->lease / 4 : 0.02;
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    const double ends = (double)until.tv_sec + 1e-9 * (double)until.tv_nsec + pause;
-    until.tv_sec = (time_t)ends;
-    until.tv_nsec = (long)(1e9 * (ends - (double)until.tv_sec));
-    pthread_cond_timedwait(&claims->wake, &claims->lock, &until);
+    fn_cond_wait_until(&claims->wake, &claims->lock, fn_clock() + pause);
   }
   pthread_mutex_unlock(&claims->lock);
   return NULL;
@@ -185,11 +157,7 @@ fn_status fn_sweep_claims_create(const char *folder, double lease, fn_sweep_clai
     FN_FAIL(FN_ERR_CONFIG, "path too long: %.100s...", folder);
   }
   pthread_mutex_init(&c->lock, NULL);
-  pthread_condattr_t monotonic; // a clock that is set back must not keep the thread asleep
-  pthread_condattr_init(&monotonic);
-  pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-  pthread_cond_init(&c->wake, &monotonic);
-  pthread_condattr_destroy(&monotonic);
+  fn_cond_init(&c->wake);
   *claims = c;
   return FN_OK;
 }
@@ -233,8 +201,8 @@ static fn_status prepare(fn_sweep_claims *claims, const char *path, bool outside
   fn_text text = {0};
   describe(&w, &text);
   *file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  bool good = *file >= 0 && write(*file, text.data, text.length) == (ssize_t)text.length &&
-              fsync(*file) == 0;
+  bool good = *file >= 0 && !text.incomplete &&
+              write(*file, text.data, text.length) == (ssize_t)text.length && fsync(*file) == 0;
   fn_text_free(&text);
   const struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
   if (good && !outside && fcntl(*file, F_SETLK, &whole) != 0) {
@@ -255,6 +223,7 @@ static fn_status prepare(fn_sweep_claims *claims, const char *path, bool outside
 
 static fn_status hold(fn_sweep_claims *claims, int64_t trial, int64_t attempt, int file) {
   held *h = malloc(sizeof *h);
+  if (!h) close(file);
   FN_CHECK(h, FN_ERR_MEMORY, "out of memory");
   *h = (held){.trial = trial, .attempt = attempt, .file = file};
   pthread_mutex_lock(&claims->lock);
@@ -365,7 +334,7 @@ static bool may_live(const fn_sweep_claims *claims, int file) {
   const bool here = it.boot[0] && strcmp(it.boot, us.boot) == 0;
   if (here && answered) return false; // one kernel: a free lock has no holder
   if (here && strcmp(it.space, us.space) == 0)
-    return start_of(it.process) != 0 && start_of(it.process) == it.start;
+    return fn_process_start(it.process) != 0 && fn_process_start(it.process) == it.start;
   if (it.job[0] && strcmp(it.job, us.job) == 0 && us.restart > it.restart) return false;
   return age_of(claims, file) < claims->lease;
 }

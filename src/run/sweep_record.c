@@ -50,6 +50,7 @@ void fn_sweep_record_write(const fn_sweep_record *record, fn_text *line) {
     }
     fn_text_add(line, "]");
   }
+  if (line->incomplete) return;
   const uint32_t crc = fn_crc32(0, line->data + begin, line->length - begin);
   fn_text_add(line, ",\"crc\":\"%08" PRIx32 "\"}\n", crc);
 }

@@ -148,9 +148,10 @@ static fn_status do_trial(worker *w) {
   w->broken = FN_OK;
   const double start = fn_clock();
   fn_arena *arena = fn_arena_create();
-  fn_status status = arena ? FN_OK : FN_ERR_MEMORY;
-  FN_TRY(fn_dist_agree(&w->group, status));
-  status = work_on(w, arena, &result, &log);
+  fn_status status =
+      arena ? FN_OK : fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "out of memory");
+  status = fn_dist_agree(&w->group, status);
+  if (status == FN_OK) status = work_on(w, arena, &result, &log);
   fn_arena_destroy(arena);
   if (log) fclose(log);
   fn_status told = w->broken;

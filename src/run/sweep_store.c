@@ -279,12 +279,14 @@ static fn_status end(fn_sweep_store *store, fn_status status) {
 
 /** Write one event to the disk and take it in. Between begin() and end(). */
 static fn_status append(fn_sweep_store *store, fn_sweep_record *record) {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  record->time = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+  record->time = fn_time_now();
   fn_text line = {0};
   if (store->torn) fn_text_add(&line, "\n"); // close what a killed writer left
   fn_sweep_record_write(record, &line);
+  if (line.incomplete) {
+    fn_text_free(&line);
+    FN_FAIL(FN_ERR_MEMORY, "out of memory for a line of %s", store->path);
+  }
   const ssize_t written = write(store->file, line.data, line.length);
   const bool good = written == (ssize_t)line.length && fsync(store->file) == 0;
   fn_text_free(&line);

@@ -343,8 +343,7 @@ static fn_status train(fn_session *s) {
   FN_TRY(fn_dist_agree(s->dist, show_ways(s)));
   announce(s, resumed);
   s->last_save = fn_clock();
-  FN_TRY(
-      fn_dist_agree(s->dist, fn_watchdog_start(s->dist, s->run->run.hang_timeout, &s->watchdog)));
+  FN_TRY(fn_watchdog_start(s->dist, s->run->run.hang_timeout, &s->watchdog));
   int64_t steps = 0;
   find_end(s, true);
   // A job that was queued before, or the next one of a chain, must not go on either.
@@ -356,7 +355,6 @@ static fn_status train(fn_session *s) {
 }
 
 static void release(fn_session *s) {
-  fn_saver_destroy(s->saver);
   free(s->start);
   fn_session_arrays_destroy(s);
   fn_watchdog_stop(s->watchdog);

@@ -13,6 +13,7 @@ static fn_status find_state(const fn_run *run, char **path) {
     FN_CHECK(fn_file_exists(run->test.state), FN_ERR_CHECKPOINT, "%s: state %s does not exist",
              fn_run_where(run, "test.state"), run->test.state);
     *path = strdup(run->test.state);
+    FN_CHECK(*path, FN_ERR_MEMORY, "out of memory");
     return FN_OK;
   }
   FN_TRY(fn_checkpoint_find(run->folder, path));

@@ -99,14 +99,15 @@ static fn_status evaluate_slice(fn_session *s, double *sum, float *logit, fn_sta
   int64_t begin, count;
   fn_rank_slice(info->samples, s->dist->rank, s->dist->size, false, &begin, &count);
   int64_t *list = malloc((size_t)(count + 1) * sizeof *list);
-  FN_TRY(fn_dist_agree(
-      s->dist, list ? FN_OK : fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "out of memory")));
-  for (int64_t i = 0; i < count; i++)
+  fn_status status =
+      list ? FN_OK : fn_error_set(FN_ERR_MEMORY, __FILE__, __LINE__, "out of memory");
+  status = fn_dist_agree(s->dist, status);
+  for (int64_t i = 0; i < count && status == FN_OK; i++)
     list[i] = begin + i;
   fn_loader *loader = NULL;
-  fn_status status =
-      fn_loader_create(s->validation, s->progress.epoch, list, count, s->run->train.batch, 0,
-                       s->run->data.prefetch, s->run->data.readers, &loader);
+  if (status == FN_OK)
+    status = fn_loader_create(s->validation, s->progress.epoch, list, count, s->run->train.batch, 0,
+                              s->run->data.prefetch, s->run->data.readers, &loader);
   const fn_batch *batch = NULL;
   fn_program *program = NULL;
   while (status == FN_OK) {
