@@ -12,7 +12,8 @@ static struct region {
   size_t bytes;
 } region;
 
-/** Floats (and bf16s) of about 0.7: no zeros, nothing that overflows. */
+/** Make the region as large as that. It holds floats (and bf16s) of about 0.7: no zeros, nothing
+ *  that overflows. */
 static fn_status reserve(size_t bytes) {
   if (bytes <= region.bytes) return FN_OK;
   free(region.data);
@@ -26,7 +27,8 @@ static fn_status reserve(size_t bytes) {
   return FN_OK;
 }
 
-/** oneDNN's fastest idea of the convolution; *pd stays NULL where it has only a slow one. */
+/** What oneDNN takes for the convolution, in f32 where it has nothing fast in the values' types;
+ *  *pd stays NULL where it has nothing fast at all. */
 static fn_status describe(const fn_node *node, dnnl_primitive_desc_t *pd) {
   conv_values v;
   fn_cpu_conv_ports(node, &v);
@@ -37,8 +39,10 @@ static fn_status describe(const fn_node *node, dnnl_primitive_desc_t *pd) {
                            .samples = v.x->shape.dim[0],
                            .bias = v.bias && v.role != CONV_DATA};
     const dnnl_status_t status = fn_cpu_conv_describe(node, &c, pd);
-    if (status == dnnl_unimplemented) *pd = NULL;
-    if (status == dnnl_unimplemented) continue;
+    if (status == dnnl_unimplemented) {
+      *pd = NULL;
+      continue;
+    }
     FN_TRY(fn_cpu_library_status(status, "a convolution's descriptor"));
     if (!fn_cpu_conv_is_slow(*pd)) continue;
     dnnl_primitive_desc_destroy(*pd);
