@@ -289,6 +289,8 @@ def check_chain():
             check(c["input_wait"] > 0 if mode == "full" else c["input_wait"] == 0, f"{what}: input", str(c))
             check(c["launch_bound"] == (c["host"] >= 0.8 * c["device"]), f"{what}: launch bound", str(c))
             check(ranks > 1 or near(s["ratio"] * s["primitives"], c["step"], 1e-6), f"{what}: ratio", str(s))
+    output = bench(1, "--from", "out.json", "--compare", "out.json")
+    check([line.split()[-1] for line in output.splitlines() if "chain: step" in line] == ["1.000"], "chains beside each other", output)
     check("chain" not in measured(1, "--mode", "synthetic")["modes"]["synthetic"], "no chain on the host")
 
 
