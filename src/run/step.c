@@ -9,6 +9,7 @@
 #include "base/system.h"
 #include "run/epoch.h"
 #include "run/loss_scale.h"
+#include "run/read_again.h"
 #include "run/session_arrays.h"
 #include "run/signals.h"
 
@@ -163,27 +164,6 @@ bool fn_step_wants_stop(fn_session *s) {
 /* ---- steps that are not finite
  * -------------------------------------------------------------------- */
 
-/** The step's last batch once more; the loader may have gone on. *batch owns input and target. */
-static fn_status read_again(fn_session *s, fn_batch *batch) {
-  const fn_flight *f = &s->flight;
-  fn_program *program;
-  FN_CHECK(f->count > 0, FN_ERR_MEMORY, "the samples were not kept");
-  FN_TRY(fn_engine_program(s->engine, true, true, f->count, &program));
-  *batch = (fn_batch){
-      .count = f->count,
-      .sample = f->sample,
-      .input_values = fn_shape_count(fn_program_input_shape(program, "input")) / f->count,
-      .target_values = fn_shape_count(fn_program_input_shape(program, "target")) / f->count};
-  batch->input = malloc((size_t)(batch->count * batch->input_values) * sizeof(float));
-  batch->target = malloc((size_t)(batch->count * batch->target_values) * sizeof(float));
-  FN_CHECK(batch->input && batch->target, FN_ERR_MEMORY, "out of memory for a batch");
-  for (int64_t n = 0; n < batch->count; n++)
-    FN_TRY(fn_dataset_sample(s->train, s->progress.epoch, batch->sample[n],
-                             batch->input + n * batch->input_values,
-                             batch->target + n * batch->target_values));
-  return FN_OK;
-}
-
 /** What running a batch again overwrites, on the host: gradients, then buffers. */
 static fn_status keep_arrays(fn_parameters *p, float **kept) {
   *kept = malloc((size_t)(p->count + p->buffer_count + 1) * sizeof **kept);
@@ -214,7 +194,7 @@ static fn_status find_bad_gradient(fn_session *s, int *found) {
   fn_batch batch = {0};
   float *kept = NULL;
   double loss;
-  fn_status status = read_again(s, &batch);
+  fn_status status = fn_read_again(s, &batch);
   if (status == FN_OK) status = keep_arrays(p, &kept);
   if (fn_dist_max(dist, status != FN_OK) == 0) {
     status = run_batch(s, &batch, false, &loss);
@@ -228,8 +208,7 @@ static fn_status find_bad_gradient(fn_session *s, int *found) {
     status = FN_OK;
   }
   free(kept);
-  free(batch.input);
-  free(batch.target);
+  fn_read_again_free(&batch);
   return fn_dist_agree(dist, status);
 }
 
