@@ -3,16 +3,17 @@
 #include <stdlib.h>
 
 fn_status fn_read_again(fn_session *s, fn_batch *batch) {
-  const fn_flight *f = &s->flight;
+  const fn_sample_list *all = &s->flight.list;
+  const int64_t count = all->last;
   fn_program *program;
   *batch = (fn_batch){0};
-  FN_CHECK(f->count > 0, FN_ERR_MEMORY, "the samples were not kept");
-  FN_TRY(fn_engine_program(s->engine, true, true, f->count, &program));
+  FN_CHECK(count > 0, FN_ERR_MEMORY, "the samples were not kept");
+  FN_TRY(fn_engine_program(s->engine, true, true, count, &program));
   *batch = (fn_batch){
-      .count = f->count,
-      .sample = f->sample,
-      .input_values = fn_shape_count(fn_program_input_shape(program, "input")) / f->count,
-      .target_values = fn_shape_count(fn_program_input_shape(program, "target")) / f->count};
+      .count = count,
+      .sample = all->sample + all->count - count,
+      .input_values = fn_shape_count(fn_program_input_shape(program, "input")) / count,
+      .target_values = fn_shape_count(fn_program_input_shape(program, "target")) / count};
   batch->input = malloc((size_t)(batch->count * batch->input_values) * sizeof(float));
   batch->target = malloc((size_t)(batch->count * batch->target_values) * sizeof(float));
   FN_CHECK(batch->input && batch->target, FN_ERR_MEMORY, "out of memory for a batch");

@@ -1,6 +1,7 @@
 #include "run/validate.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,13 +88,16 @@ static fn_status name_bad_sample(const fn_session *s, const fn_program *program,
     field = target ? 0 : info->input_fields;
   }
   const int64_t sample = batch->sample[bad];
+  char cell[1024] = "";
+  if (fn_dataset_check_finite(s->validation, s->progress.epoch, sample) == FN_ERR_DIVERGED)
+    snprintf(cell, sizeof cell, "; %s", fn_error_message());
   return fn_error_set(FN_ERR_DIVERGED, __FILE__, __LINE__,
                       "validation after epoch %lld (step %lld): the loss is not finite; the first "
-                      "that is bad is the %s sample %lld: %s, crop %lld",
+                      "that is bad is the %s sample %lld: %s, crop %lld%s",
                       (long long)s->progress.epoch + 1, (long long)s->progress.step, what,
                       (long long)sample,
                       fn_dataset_path(s->validation, sample / info->crops, field),
-                      (long long)(sample % info->crops));
+                      (long long)(sample % info->crops), cell);
 }
 
 /** *verdict: FN_ERR_DIVERGED with a message for the first batch whose loss is not finite. */
