@@ -68,6 +68,7 @@ check 0 --only strided --again
 grep -q '^strided .*before' <<<"$output" && fail "--again does not run it again"
 
 # The sanitizer sees the program itself, and our kernels alone where it can choose.
+# shellcheck disable=SC2016
 sanitizer <<<'while [ "${1#--}" != "$1" ]; do [ "$1" = --print-limit ] && set -- x 30; shift; done
 until [ -x "$1" ]; do shift; done
 "$@" && echo "ERROR SUMMARY: 0 errors"'

@@ -109,6 +109,9 @@ with folder():
         rows = load()["rows"]
         check(done.returncode == 0 and [r["program"] for r in rows].count("two") == 1 and
               rows[-1]["seconds"] != first[0]["seconds"], "another program is measured again", str(rows))
+        kept = sum(r["program"] == "one" for r in rows)
+        run("--report", "--write", "report.md")
+        check(f"Rows of an earlier program: {kept} of {len(rows)}." in open("report.md").read(), "rows of another program are told")
         others = load()
         others["rows"] += [dict(rows[-1], device="Other GPU")]
         others["devices"]["Other GPU"] = "Other GPU, 1.2, 3 MiB"
