@@ -84,12 +84,12 @@ static outcome find_plan(const fn_gpu_call *call) {
     fn_algorithm list[FN_CUDNN_CANDIDATES];
     int count = 0;
     if (fn_cudnn_graph(&pool, call, &form[f], &graph) == FN_OK)
-      assert_int_equal(fn_cudnn_list(&cuda, graph, call->input[0].dtype, list, &count), FN_OK);
+      assert_int_equal(fn_cudnn_list(&cuda, graph, call, list, &count), FN_OK);
     if (filter && count == 0) print_message("    form %d: %s\n", f, fn_error_message());
     for (int i = 0; i < count && o.form < 0; i++) {
       fn_cudnn_pool plans = {.api = cuda.cudnn};
       size_t workspace;
-      if (fn_cudnn_plan(&plans, graph, &list[i], cuda.workspace_limit, &plan, &workspace) == FN_OK)
+      if (fn_cudnn_plan(&plans, graph, &list[i], key, cuda.workspace_limit, &plan, &workspace) == FN_OK)
         o = (outcome){uses_tensor_cores(graph, list[i].engine), f, count, list[i].engine,
                       workspace};
       else if (filter)
