@@ -68,11 +68,11 @@ void *fn_cuda_library(const char *const *names, const char *folder, char *why, s
   return NULL;
 }
 
-void fn_cuda_open_compiler(void) {
-  enum { MAJOR_UNIT = 1000 };
-  char own[32], why[512] = "";
-  snprintf(own, sizeof own, "libnvrtc.so.%d", CUDART_VERSION / MAJOR_UNIT);
-  const char *const names[] = {own, NULL};
-  if (!fn_cuda_library(names, FIELDNET_CUBLASLT_FOLDER, why, sizeof why))
-    fn_log(FN_DETAIL, "cuDNN may have no compiler, and run convolutions in more pieces: %s", why);
+bool fn_cuda_open_compiler(void) {
+  char name[32], why[512] = "";
+  snprintf(name, sizeof name, "libnvrtc.so.%d", CUDART_VERSION / 1000);
+  const char *const names[] = {name, NULL};
+  if (fn_cuda_library(names, FIELDNET_CUBLASLT_FOLDER, why, sizeof why)) return true;
+  fn_log(FN_DETAIL, "cuDNN may have no compiler, and run convolutions in more pieces: %s", why);
+  return false;
 }

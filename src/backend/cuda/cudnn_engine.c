@@ -259,8 +259,7 @@ static fn_status build_and_keep(fn_cudnn_pool *pool, cudnnBackendDescriptor_t gr
   FN_TRY(build(pool, graph, algorithm, plan));
   const double seconds = fn_clock() - start;
   if (seconds < long_time) return FN_OK;
-  fn_log_once(FN_INFO, "cuDNN compiles kernels for this GPU, seconds for each: they are kept for "
-                       "the next start");
+  fn_log_once(FN_INFO, "cuDNN compiles kernels for this GPU, which takes seconds for each");
   fn_log(FN_DEBUG, "compiled in %.1f s: %s", seconds, key);
   return keep(pool->api, *plan, key);
 }
