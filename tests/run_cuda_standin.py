@@ -138,7 +138,8 @@ def golden_vectors():
 
 def trains():
     train("cpu", compute__backend="cpu")
-    train("cuda")
+    done = train("cuda", report__verbosity="detail")
+    check("recorded" not in done.output, "everything that is to be recorded is", done.output)
     same_steps("cpu", "cuda", 1e-5, 1e-4)
     train("plain", compute__graphs="no")
     same_state("cuda", "plain")
