@@ -261,7 +261,7 @@ def errors_are_clear():
     one_error("address", 10, {"STANDIN_FAIL": "700 700"}, "a kernel went wrong", "gpu-check --sanitize")
     one_error("early", 10, {"STANDIN_FAIL": "1 214"}, "cudaErrorECCUncorrectable")
     # It goes on from its last state, as the message says.
-    train("lost", 10, environment={"STANDIN_FAIL": "1200 214"}, checkpoint__every_minutes=1e-9)
+    train("lost", 10, environment={"STANDIN_FAIL": "900 214"}, checkpoint__every_minutes=1e-9)
     train("lost", checkpoint__every_minutes=1e-9)
     train("never", checkpoint__every_minutes=1e-9)
     same_state("lost", "never")
