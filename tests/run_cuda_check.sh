@@ -56,7 +56,8 @@ check 0 --only build,golden,training,strided,memcheck,bench -- "${bench[@]}"
 for part in build golden training strided; do expect "^$part +passed"; done
 expect '^memcheck +passed .*skipped: there is no compute-sanitizer'
 expect '^bench +passed'
-[ "$(cd "$work/results" && echo *)" = "algorithms.txt bench.json bench.md log.txt parts.txt summary.txt" ] || fail "results: $(ls "$work/results")"
+[ "$(cd "$work/results" && echo *)" = "bench.json bench.md cache.tgz log.txt parts.txt summary.txt" ] || fail "results: $(ls "$work/results")"
+tar -tzf "$work/results/cache.tgz" | grep -q algorithms.txt || fail "the cache: $(tar -tzf "$work/results/cache.tgz")"
 grep -q '^| vnet104 | 1 | training | bf16 | alone | [0-9]' "$work/results/bench.md" || fail "no row in bench.md"
 
 # Elsewhere, with the results of here: what passed is not run again, unless it is asked for.
