@@ -78,7 +78,8 @@ typedef struct fn_run {
     struct {
       const char *file;                                   /**< prepared file; NULL: none */
       fn_texts train_seeds, validation_seeds, test_seeds; /**< numbers and ranges, see ranges.h */
-      const char *sample;                                 /**< slices | cube */
+      fn_texts predict; /**< files of cubes to be predicted, paths or globs; count 0: test_seeds */
+      const char *sample;         /**< slices | cube */
       fn_integers axes;           /**< normals of slices; count 0: all three */
       int64_t stride;             /**< planes of a slice: its channels */
       bool compat;                /**< the slices of the original program, defect included */

@@ -161,7 +161,12 @@ static const fn_key keys[] = {
     {KEY("data.cubes.validation_seeds", TEXTS, data.cubes.validation_seeds), OFF(0),
      .meaning = "Seeds to validate on after every epoch; null: no validation."},
     {KEY("data.cubes.test_seeds", TEXTS, data.cubes.test_seeds), OFF(0),
-     .meaning = "Seeds for `fieldnet test` and `fieldnet predict`."},
+     .meaning = "Seeds for `fieldnet test` and, unless data.cubes.predict names files, for "
+                "`fieldnet predict`."},
+    {KEY("data.cubes.predict", TEXTS, data.cubes.predict), OFF(0),
+     .meaning = "Files of prepared cubes for `fieldnet predict`, glob patterns, relative to the "
+                "current directory. Every cube in them, without labels; null: both cubes of "
+                "data.cubes.test_seeds, and without those all of data.cubes.file."},
     {KEY("data.cubes.sample", CHOICE, data.cubes.sample), .fallback = "slices",
      .choices = "slices|cube",
      .meaning = "A sample is a slice of a cube (two-dimensional), or a whole cube."},
