@@ -136,6 +136,8 @@ static fn_status plan_network(check *c) {
   fn_cost cost;
   FN_TRY(fn_engine_create(run, c->dist, fn_dataset_get_info(c->train), &c->engine));
   FN_TRY(fn_engine_warn_narrow(c->engine));
+  fn_cost_steps(run, c->train, c->dist->size, &cost);
+  FN_TRY(fn_engine_plan_batches(c->engine, cost.rank_samples, true));
   FN_TRY(fn_cost_find(run, c->train, c->engine, c->dist->size, &cost));
   c->checkpoint_bytes = cost.checkpoint_bytes;
   if (!c->print) return FN_OK;
