@@ -391,7 +391,8 @@ static const fn_key keys[] = {
                 "for ever. Longer than the longest step, validation and save."},
 
     {KEY("test.output", TEXT, test.output), .fallback = "outputs",
-     .meaning = "Folder of re-assembled fields; relative to the run folder."},
+     .meaning = "Folder of re-assembled fields, or of the tables of predicted cubes; relative to "
+                "the run folder."},
     {KEY("test.format", CHOICE, test.format), .fallback = "npy", .choices = "npy|hdf5",
      .meaning = "Format of written fields."},
     {KEY("test.state", TEXT, test.state), OFF(0), .map2map = "load-state",

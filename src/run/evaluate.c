@@ -20,7 +20,7 @@
 #include "run/trained.h"
 
 /** Sums per file, over the crops of all ranks. */
-enum { SUM_LOSS, SUM_PHYSICAL, SUM_INPUT, SUM_COUNT, SUMS };
+enum { SUM_LOSS, SUM_PHYSICAL, SUM_INPUT, SUM_COUNT, SUM_BAD, SUMS };
 /** Sums of spectra over files. */
 enum { POWER_INPUT, POWER_OUTPUT, POWER_TARGET, CROSS_OUTPUT, CROSS_INPUT, SPECTRA };
 
@@ -285,6 +285,12 @@ static void copy_row(const tester *t, const source *s, const char *name, float *
   }
 }
 
+static bool is_finite(const float *values, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+    if (!isfinite(values[i])) return false;
+  return true;
+}
+
 /** Next crop of this rank: output, target, input windows in physical units, one after another. */
 static fn_status source_next(tester *t, int64_t file, source *s, float *patch) {
   if (!s->batch || s->row == s->batch->count) FN_TRY(source_fill(t, file, s));
@@ -292,6 +298,7 @@ static fn_status source_next(tester *t, int64_t file, source *s, float *patch) {
   copy_row(t, s, "output_window", patch, channels);
   FN_TRY(fn_undo_target_norms(t->run, &t->info, t->progress.target_field_channels, patch,
                               t->window_cells));
+  t->sums[file * SUMS + SUM_BAD] += !is_finite(patch, part);
   if (!t->predict) {
     double loss;
     float *target = patch + part, *input = patch + 2 * part;
@@ -555,6 +562,21 @@ static fn_status fill_spectra(const tester *t, fn_test_result *r) {
   return FN_OK;
 }
 
+/** A network makes something of anything, and cells that are not finite spread. */
+static void warn_of_outputs(const tester *t) {
+  int64_t bad = 0, first = -1;
+  for (int64_t f = t->info.files - 1; f >= 0; f--) {
+    if (t->sums[f * SUMS + SUM_BAD] == 0) continue;
+    bad++;
+    first = f;
+  }
+  if (bad > 0)
+    fn_log(FN_WARN,
+           "%lld of %lld outputs have cells that are not finite, the first is that of %s: look for "
+           "such cells in the inputs (fieldnet data inspect)",
+           (long long)bad, (long long)t->info.files, fn_dataset_path(t->dataset, first, 0));
+}
+
 static fn_status finish(tester *t, fn_test_result *result) {
   double tail[2] = {t->spectrum_files, t->written};
   FN_TRY(fn_dist_sum(t->dist, t->sums, t->info.files * SUMS));
@@ -562,6 +584,7 @@ static fn_status finish(tester *t, fn_test_result *result) {
   FN_TRY(fn_dist_sum(t->dist, tail, 2));
   t->spectrum_files = tail[0];
   if (t->dist->rank != 0) return FN_OK;
+  warn_of_outputs(t);
   FN_TRY(fill_losses(t, result));
   result->written = (int64_t)tail[1];
   return t->spectrum ? fill_spectra(t, result) : FN_OK;
