@@ -304,12 +304,15 @@ static void judgements(void **state) {
   for (int i = 0; i < STEP_COUNT; i++) {
     const double g = (double)(gradient[300] = gradient[700] = step[i].gradient);
     fn_judgement judgement = {.squares = {2 * g * g}, .bad = 5};
-    const fn_step_facts facts = {
-        gradient,           COUNT,          step[i].has_loss ? &step[i].loss : NULL,
-        step[i].bad,        step[i].lowers, step[i].clip,
-        step[i].loss_scale, {10, 11, 12},   &judgement};
+    const fn_step_facts facts = {step[i].has_loss ? &step[i].loss : NULL,
+                                 step[i].bad,
+                                 step[i].lowers,
+                                 step[i].clip,
+                                 step[i].loss_scale,
+                                 {10, 11, 12}};
+    const fn_judge_args args = {&facts, gradient, COUNT, &judgement};
     fn_gpu_executor_shuffle((uint64_t)i);
-    require(fn_gpu_launch(&platform, judge, 1, &facts));
+    require(fn_gpu_launch(&platform, judge, 1, &args));
     fn_gpu_executor_shuffle(0);
     assert_int_equal(judgement.verdict, step[i].verdict);
     assert_int_equal(judgement.bad, step[i].place);
@@ -413,19 +416,14 @@ static void optimizer_steps(void **state) {
           x[e] = 0.5f + (float)((e * 7 + i % 5) % 13) / 13;
       }
       fn_update u[2];
+      const fn_update_factors by = {0.5f, 0.01f, 0.99f, 0.1f, 0.05f, 0.9f, 0.8f};
       for (int k = 0; k < 2; k++)
         u[k] = (fn_update){.rule = (fn_update_rule)rule,
                            .count = COUNT,
                            .weight = array[k][0],
                            .gradient = array[k][1],
                            .state = {array[k][2], array[k][3], array[k][4]},
-                           .scale = 0.5f,
-                           .decay = 0.01f,
-                           .shrink = 0.99f,
-                           .rate = 0.1f,
-                           .rate2 = 0.05f,
-                           .divisor = 0.9f,
-                           .blend = 0.8f,
+                           .by = by,
                            .eps = 1e-8f,
                            .blend1 = 0.1f,
                            .keep2 = 0.99f,
@@ -436,6 +434,7 @@ static void optimizer_steps(void **state) {
                            .amsgrad = flags & 1,
                            .has_buffer = flags & 2};
       forced_blocks = flags & 1 ? 1 : 5;
+      if (flags & 2) u[0].by = (fn_update_factors){0}, u[0].factors = &by; // as if recorded
       require(fn_gpu_launch(&platform, update, 1, &u[0]));
       forced_blocks = 0;
       for (int64_t e = 0; e < COUNT; e++)

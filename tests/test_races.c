@@ -124,8 +124,7 @@ static void train(fixture *f) {
     if (s >= STEPS) reduce(f);
     const fn_step_facts facts = {.loss = fn_program_output_place(f->program, "loss"),
                                  .loss_scale = 1};
-    must(fn_judge_put(f->judge, facts, NULL));
-    must(fn_optimizer_step_judged(f->optimizer, 1e-3, f->judge));
+    must(fn_optimizer_step_judged(f->optimizer, 1e-3, f->judge, &facts));
     if (s >= 2 * STEPS) continue;
     feed(f->evaluation);
     must(fn_program_run(f->evaluation, NULL));
@@ -145,7 +144,7 @@ static int setup(void **state) {
   must(fn_recorder_create("assumed", 9, 0, &f.recorder));
   make_programs(&f);
   must(fn_optimizer_create(&run, f.parameters, &f.optimizer));
-  must(fn_judge_create(f.parameters, &f.judge));
+  must(fn_judge_create(f.parameters, fn_optimizer_obey, f.optimizer, false, &f.judge));
   must(fn_device_gradients_create(f.parameters, BUCKETS, false, type_of_gradients, &f.gradients));
   train(&f);
   *state = &f;

@@ -60,18 +60,28 @@ typedef struct fn_judgement {
   fn_step_verdict verdict;
 } fn_judgement;
 
-/** What a step is judged by; addresses are those of the gradients' side. */
+/** What a step is judged by. */
 typedef struct fn_step_facts {
-  const float *gradient; /**< of all parameters */
-  int64_t count;
-  const float *loss;             /**< must be finite; NULL: the host knows that it is, or `bad` */
+  const float *loss;             /**< where the gradients are; must be finite; NULL: the host knows
+                                      that it is, or `bad` */
   bool bad;                      /**< a loss is not finite */
   bool lowers;                   /**< gradients that are not finite lower the loss scale */
   double clip;                   /**< largest norm; 0: any */
   double loss_scale;             /**< that the gradients were multiplied by */
   float next_scale[FN_VERDICTS]; /**< loss scale of the step to come, by verdict */
-  fn_judgement *judgement;       /**< [in] squares [out] the rest */
 } fn_step_facts;
+
+/** What changes in an update from step to step; see src/backend/update.h for what the rules make of
+ *  it. */
+typedef struct fn_update_factors {
+  float scale;   /**< of the gradient: clipping */
+  float decay;   /**< weight decay added to the gradient */
+  float shrink;  /**< weight decay applied to the weight: 1 - lr decay (AdamW) */
+  float rate;    /**< of the update; includes bias correction where the algorithm has one */
+  float rate2;   /**< NAdam: of the first moment */
+  float divisor; /**< of the second moment: its bias correction (Adam: the square root of it) */
+  float blend;   /**< SGD: factor of the gradient in the momentum buffer */
+} fn_update_factors;
 
 /** One optimizer step over `count` float32 elements; arrays are the device's. */
 typedef struct fn_update {
@@ -81,15 +91,9 @@ typedef struct fn_update {
   const float *gradient;
   float *state[3];
   const fn_judgement *judgement; /**< the device's: nothing happens unless the step was taken, and
-                                      `scale` is the judgement's; NULL: not judged */
-  /** Factors of the step; see src/backend/update.h for what the rules make of them. */
-  float scale;   /**< of the gradient: clipping */
-  float decay;   /**< weight decay added to the gradient */
-  float shrink;  /**< weight decay applied to the weight: 1 - lr decay (AdamW) */
-  float rate;    /**< of the update; includes bias correction where the algorithm has one */
-  float rate2;   /**< NAdam: of the first moment */
-  float divisor; /**< of the second moment: its bias correction (Adam: the square root of it) */
-  float blend;   /**< SGD: factor of the gradient in the momentum buffer */
+                                      the scale is the judgement's; NULL: not judged */
+  const fn_update_factors *factors; /**< the device's, which stand for `by`; NULL: none */
+  fn_update_factors by;
   /** Constants of the rule. */
   float eps, blend1, keep2, blend2, momentum;
   bool nesterov, centered, amsgrad, has_buffer;
@@ -237,9 +241,10 @@ struct fn_device {
   fn_status (*sum_squares)(fn_device *device, fn_stream stream, const float *x, int64_t count,
                            double *result);
   fn_status (*update)(fn_device *device, fn_stream stream, const fn_update *update);
-  /** Complete facts->judgement (device), whose squares[0] is the sum of squares of the gradients.
-   */
-  fn_status (*judge)(fn_device *device, fn_stream stream, const fn_step_facts *facts);
+  /** Complete the judgement, whose squares[0] is the sum of squares of the gradients; all
+   *  addresses are the device's. */
+  fn_status (*judge)(fn_device *device, fn_stream stream, const fn_step_facts *facts,
+                     const float *gradient, int64_t count, fn_judgement *judgement);
   /** add_scaled, and y := x, which happen if the device's `judgement` has this verdict. */
   fn_status (*add_scaled_if)(fn_device *device, fn_stream stream, const fn_judgement *judgement,
                              fn_step_verdict verdict, float *sum, const float *x, float keep,

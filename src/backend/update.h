@@ -19,26 +19,26 @@ FN_DEVICE float fn_update_lerp(float a, float b, float weight) {
 
 /** The gradient as every rule sees it: clipped, with weight decay. */
 FN_DEVICE float fn_update_gradient(const fn_update *u, float weight, float gradient) {
-  return u->scale * gradient + u->decay * weight;
+  return u->by.scale * gradient + u->by.decay * weight;
 }
 
 /** has_buffer: momentum_buffer. Returns the new weight, as all functions here. */
 FN_DEVICE float fn_update_sgd(const fn_update *u, float weight, float gradient) {
-  return weight - u->rate * fn_update_gradient(u, weight, gradient);
+  return weight - u->by.rate * fn_update_gradient(u, weight, gradient);
 }
 
 FN_DEVICE float fn_update_sgd_momentum(const fn_update *u, float weight, float gradient,
                                        float *buffer) {
   const float g = fn_update_gradient(u, weight, gradient);
-  const float m = u->momentum * *buffer + u->blend * g;
+  const float m = u->momentum * *buffer + u->by.blend * g;
   *buffer = m;
-  return weight - u->rate * (u->nesterov ? g + u->momentum * m : m);
+  return weight - u->by.rate * (u->nesterov ? g + u->momentum * m : m);
 }
 
 /** highest: max_exp_avg_sq, used with amsgrad only. */
 FN_DEVICE float fn_update_adam(const fn_update *u, float weight, float gradient, float *first,
                                float *second, float *highest) {
-  const float w = u->shrink * weight, g = fn_update_gradient(u, weight, gradient);
+  const float w = u->by.shrink * weight, g = fn_update_gradient(u, weight, gradient);
   const float m = fn_update_lerp(*first, g, u->blend1);
   float v = *second * u->keep2 + u->blend2 * (g * g);
   *first = m;
@@ -47,7 +47,7 @@ FN_DEVICE float fn_update_adam(const fn_update *u, float weight, float gradient,
     v = v > *highest ? v : *highest;
     *highest = v;
   }
-  return w - u->rate * (m / (sqrtf(v) / u->divisor + u->eps));
+  return w - u->by.rate * (m / (sqrtf(v) / u->by.divisor + u->eps));
 }
 
 FN_DEVICE float fn_update_nadam(const fn_update *u, float weight, float gradient, float *first,
@@ -55,10 +55,10 @@ FN_DEVICE float fn_update_nadam(const fn_update *u, float weight, float gradient
   const float g = fn_update_gradient(u, weight, gradient);
   const float m = fn_update_lerp(*first, g, u->blend1);
   const float v = *second * u->keep2 + u->blend2 * (g * g);
-  const float root = sqrtf(v / u->divisor) + u->eps;
+  const float root = sqrtf(v / u->by.divisor) + u->eps;
   *first = m;
   *second = v;
-  return weight - u->rate * (g / root) - u->rate2 * (m / root);
+  return weight - u->by.rate * (g / root) - u->by.rate2 * (m / root);
 }
 
 /** keep2, blend2: alpha and 1 - alpha. mean is used when centered, buffer with has_buffer. */
@@ -78,7 +78,7 @@ FN_DEVICE float fn_update_rmsprop(const fn_update *u, float weight, float gradie
     update = u->momentum * *buffer + update;
     *buffer = update;
   }
-  return weight - u->rate * update;
+  return weight - u->by.rate * update;
 }
 
 /** keep2, blend2: rho and 1 - rho. */
@@ -89,14 +89,14 @@ FN_DEVICE float fn_update_adadelta(const fn_update *u, float weight, float gradi
   const float delta = sqrtf(*moved + u->eps) / sqrtf(s + u->eps) * g;
   *square = s;
   *moved = *moved * u->keep2 + u->blend2 * (delta * delta);
-  return weight - u->rate * delta;
+  return weight - u->by.rate * delta;
 }
 
 FN_DEVICE float fn_update_adagrad(const fn_update *u, float weight, float gradient, float *sum) {
   const float g = fn_update_gradient(u, weight, gradient);
   const float s = *sum + g * g;
   *sum = s;
-  return weight - u->rate * (g / (sqrtf(s) + u->eps));
+  return weight - u->by.rate * (g / (sqrtf(s) + u->eps));
 }
 
 /** Places of states that exist under some settings only; without them the first state, which the

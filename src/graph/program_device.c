@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "graph/program_internal.h"
+#include "graph/tape.h"
 
 /** From host to device, in turn through two pairs of buffers. */
 typedef struct transfer {
@@ -432,27 +433,27 @@ static int last_of_part(const fn_program *p, int first) {
   return p->step_count - 1;
 }
 
+/** Steps to be recorded together. */
+typedef struct steps {
+  fn_program *program;
+  const fn_run_context *context;
+  int first, last;
+} steps;
+
+static fn_status put_steps(void *user) {
+  const steps *all = user;
+  for (int s = all->first; s <= all->last; s++)
+    if (!all->program->step[s].is_constant) FN_TRY(fn_program_step(all->program, s, all->context));
+  return FN_OK;
+}
+
 static fn_status record_part(fn_program *p, const fn_run_context *context, int first, int last) {
-  fn_device *d = p->device;
   device_part *part = p->part;
   FN_TRY(fn_grow((void **)&part->segment, part->segment_count, &part->segment_capacity,
                  sizeof *part->segment));
-  FN_TRY(d->capture_begin(d));
-  fn_status status = FN_OK;
-  for (int s = first; s <= last && status == FN_OK; s++)
-    if (!p->step[s].is_constant) status = fn_program_step(p, s, context);
-  void *recording = NULL;
-  char why[512] = "";
-  if (status != FN_OK) snprintf(why, sizeof why, "%s", fn_error_message());
-  const fn_status ended = d->capture_end(d, &recording);
-  if (status == FN_OK || ended == FN_ERR_DEVICE)
-    status = ended;
-  else
-    (void)fn_error_set(status, __FILE__, __LINE__, "%s", why); // what came first says more
-  if (status != FN_OK) {
-    if (recording) d->recording_destroy(d, recording);
-    return status;
-  }
+  steps all = {p, context, first, last};
+  void *recording;
+  FN_TRY(fn_tape_record(p->device, put_steps, &all, &recording));
   part->segment[part->segment_count++] = (segment){recording, last};
   return FN_OK;
 }

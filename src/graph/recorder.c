@@ -191,11 +191,12 @@ static fn_status sum_squares(fn_device *device, fn_stream stream, const float *x
              (fn_access[]){{result, sizeof *result, true}, {x, (size_t)count * sizeof *x, false}},
              2);
 }
-static fn_status judge(fn_device *device, fn_stream stream, const fn_step_facts *facts) {
+static fn_status judge(fn_device *device, fn_stream stream, const fn_step_facts *facts,
+                       const float *gradient, int64_t count, fn_judgement *judgement) {
   return add(recorder_of(device), WORK, (int)stream, -1, "judge",
-             (fn_access[]){{facts->judgement, sizeof *facts->judgement, true},
-                           {facts->gradient, (size_t)facts->count * sizeof(float), false},
-                           {facts->loss, sizeof *facts->loss, false}},
+             (fn_access[]){{judgement, sizeof *judgement, true},
+                           {facts, sizeof *facts, false},
+                           {gradient, (size_t)count * sizeof(float), false}},
              3);
 }
 static fn_status add_scaled_if(fn_device *device, fn_stream stream, const fn_judgement *judgement,
@@ -222,8 +223,9 @@ static fn_status update(fn_device *device, fn_stream stream, const fn_update *u)
                            {u->state[0], bytes, true},
                            {u->state[1], bytes, true},
                            {u->state[2], bytes, true},
-                           {u->judgement, sizeof *u->judgement, false}},
-             6);
+                           {u->judgement, sizeof *u->judgement, false},
+                           {u->factors, sizeof *u->factors, false}},
+             7);
 }
 
 static fn_status convert(fn_device *device, const fn_raw_field *field, const fn_tensor *y,

@@ -18,8 +18,14 @@ void fn_optimizer_destroy(fn_optimizer *optimizer);
  *  device it is put on the compute stream; on the host it cannot fail. */
 fn_status fn_optimizer_step(fn_optimizer *optimizer, double lr, double scale);
 /** The same step as the judge says, once that is known where the gradients are: with its scale, or
- *  not at all. It counts in either case: see fn_optimizer_undo. */
-fn_status fn_optimizer_step_judged(fn_optimizer *optimizer, double lr, const fn_judge *judge);
+ *  not at all. It counts from fn_optimizer_begin on, in either case: see fn_optimizer_undo. Give
+ * the factors to fn_judge_put, and have fn_optimizer_obey among what obeys the judge. */
+fn_status fn_optimizer_begin(fn_optimizer *optimizer, double lr, const fn_judge *judge);
+const fn_update_factors *fn_optimizer_factors(const fn_optimizer *optimizer);
+fn_status fn_optimizer_obey(void *optimizer);
+/** Begin and judge, for a judge that nobody else obeys. */
+fn_status fn_optimizer_step_judged(fn_optimizer *optimizer, double lr, fn_judge *judge,
+                                   const fn_step_facts *facts);
 /** The last step was not taken: it does not count. */
 void fn_optimizer_undo(fn_optimizer *optimizer);
 int64_t fn_optimizer_steps(const fn_optimizer *optimizer);

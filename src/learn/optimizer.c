@@ -33,8 +33,10 @@ struct fn_optimizer {
   int state_count;
   const char *state_name[MAX_STATES];
   fn_mirror state[MAX_STATES];
-  double mu_product; /**< NAdam: product of the momentum factors so far */
-  double mu_before;  /**< the same before the last step */
+  double mu_product;     /**< NAdam: product of the momentum factors so far */
+  double mu_before;      /**< the same before the last step */
+  fn_update next;        /**< the last step that was begun: its factors */
+  const fn_judge *judge; /**< of that step */
   double eps, weight_decay, beta1, beta2, momentum, dampening, alpha, rho, lr_decay, momentum_decay;
   double initial_accumulator;
   bool nesterov, centered, amsgrad, has_scalar;
@@ -62,10 +64,10 @@ static void sgd_layout(fn_optimizer *o) {
 }
 
 static void sgd_prepare(fn_optimizer *o, double lr, fn_update *u) {
-  u->rate = (float)lr;
+  u->by.rate = (float)lr;
   u->has_buffer = o->momentum != 0;
   // The first gradient enters the (empty) buffer whole, dampening or not.
-  u->blend = o->steps == 1 ? 1.0f : (float)(1 - o->dampening);
+  u->by.blend = o->steps == 1 ? 1.0f : (float)(1 - o->dampening);
 }
 
 static void sgd_plain(const fn_update *update) {
@@ -112,14 +114,14 @@ static void adam_layout(fn_optimizer *o) {
 static void adam_prepare(fn_optimizer *o, double lr, fn_update *u) {
   const double steps = (double)o->steps;
   set_moments(o, u);
-  u->rate = (float)(lr / (1 - pow(o->beta1, steps)));
-  u->divisor = (float)sqrt(1 - pow(o->beta2, steps));
+  u->by.rate = (float)(lr / (1 - pow(o->beta1, steps)));
+  u->by.divisor = (float)sqrt(1 - pow(o->beta2, steps));
 }
 
 static void adamw_prepare(fn_optimizer *o, double lr, fn_update *u) {
   adam_prepare(o, lr, u);
-  u->decay = 0;
-  u->shrink = (float)(1 - lr * o->weight_decay);
+  u->by.decay = 0;
+  u->by.shrink = (float)(1 - lr * o->weight_decay);
 }
 
 static void adam_apply(const fn_update *update) {
@@ -148,9 +150,9 @@ static void nadam_prepare(fn_optimizer *o, double lr, fn_update *u) {
   set_moments(o, u);
   // PyTorch keeps the product in a float32 scalar.
   o->mu_product = (double)(float)(o->mu_product * mu);
-  u->divisor = (float)(1 - pow(o->beta2, step));
-  u->rate = (float)(lr * (1 - mu) / (1 - o->mu_product));
-  u->rate2 = (float)(lr * mu_next / (1 - o->mu_product * mu_next));
+  u->by.divisor = (float)(1 - pow(o->beta2, step));
+  u->by.rate = (float)(lr * (1 - mu) / (1 - o->mu_product));
+  u->by.rate2 = (float)(lr * mu_next / (1 - o->mu_product * mu_next));
 }
 
 static void nadam_apply(const fn_update *update) {
@@ -171,7 +173,7 @@ static void rmsprop_layout(fn_optimizer *o) {
 }
 
 static void rmsprop_prepare(fn_optimizer *o, double lr, fn_update *u) {
-  u->rate = (float)lr;
+  u->by.rate = (float)lr;
   u->keep2 = (float)o->alpha;
   u->blend2 = (float)(1 - o->alpha);
   u->has_buffer = o->momentum > 0;
@@ -195,7 +197,7 @@ static void adadelta_layout(fn_optimizer *o) {
 }
 
 static void adadelta_prepare(fn_optimizer *o, double lr, fn_update *u) {
-  u->rate = (float)lr;
+  u->by.rate = (float)lr;
   u->keep2 = (float)o->rho;
   u->blend2 = (float)(1 - o->rho);
 }
@@ -216,7 +218,7 @@ static void adagrad_layout(fn_optimizer *o) {
 }
 
 static void adagrad_prepare(fn_optimizer *o, double lr, fn_update *u) {
-  u->rate = (float)(lr / (1 + (double)(o->steps - 1) * o->lr_decay));
+  u->by.rate = (float)(lr / (1 + (double)(o->steps - 1) * o->lr_decay));
 }
 
 static void adagrad_apply(const fn_update *update) {
@@ -360,62 +362,84 @@ static fn_status clear_gaps_on_device(const fn_parameters *p, float *weight) {
   return FN_OK;
 }
 
-static fn_status step_on_device(fn_optimizer *o, fn_update *u) {
+/** Arrays are where the device works, and it is about to write them. */
+static fn_status arrays_to_device(fn_optimizer *o) {
   fn_parameters *p = o->parameters;
   FN_TRY(fn_parameters_to_device(p));
   for (int s = 0; s < o->state_count; s++) {
     FN_TRY(fn_mirror_to_device(&o->state[s]));
-    u->state[s] = o->state[s].memory;
-  }
-  u->weight = fn_parameters_mirror(p, FN_MIRROR_VALUES)->memory;
-  u->gradient = fn_parameters_mirror(p, FN_MIRROR_GRADIENTS)->memory;
-  u->count = p->count;
-  FN_TRY(p->device->update(p->device, FN_STREAM_COMPUTE, u));
-  if (o->eps == 0) FN_TRY(clear_gaps_on_device(p, u->weight));
-  for (int s = 0; s < o->state_count; s++)
     fn_mirror_changed_on_device(&o->state[s]);
+  }
   fn_parameters_changed_on_device(p, FN_MIRROR_VALUES);
   return FN_OK;
 }
 
-/** The next step's factors; it counts from here on. */
-static fn_update next_step(fn_optimizer *o, double lr, double scale) {
-  o->steps++;
-  o->mu_before = o->mu_product;
-  fn_update u = {.rule = o->algorithm->rule,
-                 .scale = (float)scale,
-                 .decay = (float)o->weight_decay,
-                 .shrink = 1,
-                 .eps = (float)o->eps,
-                 .momentum = (float)o->momentum,
-                 .nesterov = o->nesterov,
-                 .centered = o->centered,
-                 .amsgrad = o->amsgrad};
-  o->algorithm->prepare(o, lr, &u);
-  return u;
+static fn_status step_on_device(const fn_optimizer *o, fn_update u) {
+  fn_parameters *p = o->parameters;
+  for (int s = 0; s < o->state_count; s++)
+    u.state[s] = o->state[s].memory;
+  u.weight = fn_parameters_mirror(p, FN_MIRROR_VALUES)->memory;
+  u.gradient = fn_parameters_mirror(p, FN_MIRROR_GRADIENTS)->memory;
+  u.count = p->count;
+  FN_TRY(p->device->update(p->device, FN_STREAM_COMPUTE, &u));
+  return o->eps == 0 ? clear_gaps_on_device(p, u.weight) : FN_OK;
 }
 
-static fn_status take_step(fn_optimizer *o, fn_update *u) {
-  if (o->parameters->device) return step_on_device(o, u);
-  fn_parameters_changed(o->parameters);
-  step_on_host(o, u);
-  return FN_OK;
+/** Factors of the next step, which counts from here on. */
+static void next_step(fn_optimizer *o, double lr, double scale) {
+  o->steps++;
+  o->mu_before = o->mu_product;
+  o->next = (fn_update){.rule = o->algorithm->rule,
+                        .by = {.scale = (float)scale, .decay = (float)o->weight_decay, .shrink = 1},
+                        .eps = (float)o->eps,
+                        .momentum = (float)o->momentum,
+                        .nesterov = o->nesterov,
+                        .centered = o->centered,
+                        .amsgrad = o->amsgrad};
+  o->algorithm->prepare(o, lr, &o->next);
 }
 
 fn_status fn_optimizer_step(fn_optimizer *o, double lr, double scale) {
-  fn_update u = next_step(o, lr, scale);
-  return take_step(o, &u);
+  next_step(o, lr, scale);
+  if (o->parameters->device) {
+    FN_TRY(arrays_to_device(o));
+    return step_on_device(o, o->next);
+  }
+  fn_parameters_changed(o->parameters);
+  step_on_host(o, &o->next);
+  return FN_OK;
 }
 
-fn_status fn_optimizer_step_judged(fn_optimizer *o, double lr, const fn_judge *judge) {
-  const fn_judgement *judgement = fn_judge_place(judge);
-  if (!o->parameters->device) {
-    fn_update u = next_step(o, lr, (double)judgement->scale);
-    return judgement->verdict == FN_STEP_TAKEN ? take_step(o, &u) : FN_OK;
+fn_status fn_optimizer_begin(fn_optimizer *o, double lr, const fn_judge *judge) {
+  next_step(o, lr, 1);
+  o->judge = judge;
+  return o->parameters->device ? arrays_to_device(o) : FN_OK;
+}
+
+const fn_update_factors *fn_optimizer_factors(const fn_optimizer *optimizer) {
+  return &optimizer->next.by;
+}
+
+fn_status fn_optimizer_obey(void *optimizer) {
+  fn_optimizer *o = optimizer;
+  const fn_judgement *judgement = fn_judge_place(o->judge);
+  fn_update u = o->next;
+  if (o->parameters->device) {
+    u.judgement = judgement;
+    u.factors = fn_judge_factors(o->judge);
+    return step_on_device(o, u);
   }
-  fn_update u = next_step(o, lr, 1);
-  u.judgement = judgement;
-  return take_step(o, &u);
+  if (judgement->verdict != FN_STEP_TAKEN) return FN_OK;
+  u.by.scale = judgement->scale;
+  fn_parameters_changed(o->parameters);
+  step_on_host(o, &u);
+  return FN_OK;
+}
+
+fn_status fn_optimizer_step_judged(fn_optimizer *o, double lr, fn_judge *judge,
+                                   const fn_step_facts *facts) {
+  FN_TRY(fn_optimizer_begin(o, lr, judge));
+  return fn_judge_put(judge, facts, fn_optimizer_factors(o), NULL);
 }
 
 void fn_optimizer_undo(fn_optimizer *o) {

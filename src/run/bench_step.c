@@ -64,8 +64,9 @@ static fn_status prepare_alone(bench *b) {
   if (b->dataset) FN_TRY(fn_engine_take_raw(b->engine, b->dataset));
   FN_TRY(fn_engine_program(b->engine, training, training, b->options->batch, &b->program));
   b->parameters = fn_engine_parameters(b->engine);
+  const bool replays = strcmp(b->run->compute.graphs, "auto") == 0;
   FN_TRY(fn_optimizer_create(b->run, b->parameters, &b->optimizer));
-  FN_TRY(fn_judge_create(b->parameters, &b->judge));
+  FN_TRY(fn_judge_create(b->parameters, fn_optimizer_obey, b->optimizer, replays, &b->judge));
   double plan;
   fn_program_create_times(b->program, &plan, &b->start.prepare);
   b->start.plan = fn_clock() - start - b->start.prepare;
@@ -253,8 +254,7 @@ static fn_status training_step(watch *w, const fn_batch *batch) {
   // Random targets must not make the weights diverge: what is not finite is slow in some kernels.
   const fn_step_facts facts = {.loss_scale = 1, .next_scale = {1, 1, 1}};
   const double rate = b->run->optimizer.lr > 0 ? b->run->optimizer.lr : 1e-4;
-  FN_TRY(fn_judge_put(b->judge, facts, NULL));
-  FN_TRY(fn_optimizer_step_judged(b->optimizer, rate, b->judge));
+  FN_TRY(fn_optimizer_step_judged(b->optimizer, rate, b->judge, &facts));
   mark(w, BENCH_OPTIMIZER);
   return FN_OK;
 }

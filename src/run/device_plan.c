@@ -91,8 +91,7 @@ static fn_status take_step(const batch_source *s, int step, fn_program *program,
   if (s->ring) FN_TRY(fn_batch_send(&s->batch[(step + 1) % SLOTS]));
   if (step > 0) FN_TRY(fn_judge_read(judge, &before));
   const fn_step_facts facts = {.loss = fn_program_output_place(program, "loss"), .loss_scale = 1};
-  FN_TRY(fn_judge_put(judge, facts, NULL));
-  return fn_optimizer_step_judged(optimizer, 1e-3, judge);
+  return fn_optimizer_step_judged(optimizer, 1e-3, judge, &facts);
 }
 
 static fn_status take_steps(const fn_run *run, const batch_source *s, fn_program *program,
@@ -100,7 +99,7 @@ static fn_status take_steps(const fn_run *run, const batch_source *s, fn_program
   fn_optimizer *optimizer;
   fn_judge *judge = NULL;
   FN_TRY(fn_optimizer_create(run, parameters, &optimizer));
-  fn_status status = fn_judge_create(parameters, &judge);
+  fn_status status = fn_judge_create(parameters, fn_optimizer_obey, optimizer, false, &judge);
   if (status == FN_OK) status = source_read(s, 0);
   if (status == FN_OK) status = source_read(s, 1);
   for (int i = 0; i < STEPS && status == FN_OK; i++)

@@ -6,36 +6,6 @@
 
 #include "base/arena.h"
 
-fn_status fn_session_arrays_create(fn_session *s) {
-  fn_device *device = s->parameters->device;
-  FN_TRY(fn_judge_create(s->parameters, &s->judge));
-  const size_t bytes = (size_t)s->parameters->count * sizeof(float);
-  if (s->run->train.ema_decay > 0) {
-    FN_TRY(fn_mirror_create(device, bytes, &s->average));
-    s->ema = s->average.host;
-    memcpy(s->ema, s->parameters->values, bytes);
-    fn_mirror_changed(&s->average);
-  }
-  if (s->run->train.accumulate > 1) {
-    FN_TRY(fn_mirror_create(device, bytes, &s->accumulated));
-    if (device) FN_TRY(fn_mirror_create(device, sizeof(float), &s->loss_sum));
-  }
-  if (strcmp(s->run->train.on_nan, "skip") == 0)
-    FN_TRY(fn_mirror_create(device, (size_t)s->parameters->buffer_count * sizeof(float),
-                            &s->buffers_before));
-  return FN_OK;
-}
-
-void fn_session_arrays_destroy(fn_session *s) {
-  fn_judge_destroy(s->judge);
-  free(s->flight.sample);
-  fn_mirror_destroy(&s->average);
-  fn_mirror_destroy(&s->accumulated);
-  fn_mirror_destroy(&s->loss_sum);
-  fn_mirror_destroy(&s->buffers_before);
-  s->ema = NULL;
-}
-
 /* ---- micro-batches ----------------------------------------------------------------------------
  */
 
@@ -84,9 +54,6 @@ fn_status fn_session_loss_sum(fn_session *s, double *loss) {
   return FN_OK;
 }
 
-/* ---- running statistics, averaged weights -----------------------------------------------------
- */
-
 fn_status fn_session_keep_buffers(fn_session *s) {
   fn_parameters *p = s->parameters;
   fn_mirror *before = &s->buffers_before;
@@ -102,42 +69,99 @@ fn_status fn_session_keep_buffers(fn_session *s) {
                          FN_COPY_WITHIN);
 }
 
-fn_status fn_session_restore_buffers(fn_session *s) {
-  fn_parameters *p = s->parameters;
-  fn_mirror *before = &s->buffers_before;
-  if (!before->host || before->bytes == 0) return FN_OK;
-  const fn_judgement *judgement = fn_judge_place(s->judge);
-  if (p->device) {
-    FN_TRY(fn_parameters_to_device(p));
-    fn_parameters_changed_on_device(p, FN_MIRROR_BUFFERS);
-    return p->device->copy_if(p->device, FN_STREAM_COMPUTE, judgement, FN_STEP_BAD,
-                              fn_parameters_mirror(p, FN_MIRROR_BUFFERS)->memory, before->memory,
-                              p->buffer_count);
-  }
-  if (judgement->verdict != FN_STEP_BAD) return FN_OK;
-  memcpy(p->buffers, before->host, before->bytes);
-  fn_parameters_buffers_changed(p);
-  return FN_OK;
-}
+/* ---- the end of a step ------------------------------------------------------------------------
+ */
 
-fn_status fn_session_average(fn_session *s) {
+static fn_status average(fn_session *s) {
   if (!s->ema) return FN_OK;
   fn_parameters *p = s->parameters;
   const fn_judgement *judgement = fn_judge_place(s->judge);
   const float decay = (float)s->run->train.ema_decay;
-  if (p->device) {
-    FN_TRY(fn_mirror_to_device(&s->average));
-    fn_mirror_changed_on_device(&s->average);
+  if (p->device)
     return p->device->add_scaled_if(
         p->device, FN_STREAM_COMPUTE, judgement, FN_STEP_TAKEN, s->average.memory,
         fn_parameters_mirror(p, FN_MIRROR_VALUES)->memory, decay, 1 - decay, p->count);
-  }
   if (judgement->verdict != FN_STEP_TAKEN) return FN_OK;
   const float *values = p->values;
 #pragma omp parallel for simd schedule(static)
   for (int64_t i = 0; i < p->count; i++)
     s->ema[i] = decay * s->ema[i] + (1 - decay) * values[i];
   return FN_OK;
+}
+
+static fn_status restore_buffers(fn_session *s) {
+  fn_parameters *p = s->parameters;
+  fn_mirror *before = &s->buffers_before;
+  if (!before->host || before->bytes == 0) return FN_OK;
+  const fn_judgement *judgement = fn_judge_place(s->judge);
+  if (p->device)
+    return p->device->copy_if(p->device, FN_STREAM_COMPUTE, judgement, FN_STEP_BAD,
+                              fn_parameters_mirror(p, FN_MIRROR_BUFFERS)->memory, before->memory,
+                              p->buffer_count);
+  if (judgement->verdict != FN_STEP_BAD) return FN_OK;
+  memcpy(p->buffers, before->host, before->bytes);
+  fn_parameters_buffers_changed(p);
+  return FN_OK;
+}
+
+static fn_status obey(void *session) {
+  fn_session *s = session;
+  FN_TRY(fn_optimizer_obey(s->optimizer));
+  FN_TRY(average(s));
+  return restore_buffers(s);
+}
+
+/** Arrays are where the device works, and it is about to write them. */
+static fn_status arrays_to_device(fn_session *s) {
+  fn_parameters *p = s->parameters;
+  if (!p->device) return FN_OK;
+  FN_TRY(fn_parameters_to_device(p));
+  if (s->buffers_before.bytes > 0) fn_parameters_changed_on_device(p, FN_MIRROR_BUFFERS);
+  if (!s->ema) return FN_OK;
+  FN_TRY(fn_mirror_to_device(&s->average));
+  fn_mirror_changed_on_device(&s->average);
+  return FN_OK;
+}
+
+fn_status fn_session_apply(fn_session *s, const fn_step_facts *facts,
+                           const fn_tensor_entry *const watched[2]) {
+  FN_TRY(fn_optimizer_begin(s->optimizer, s->flight.lr, s->judge));
+  FN_TRY(arrays_to_device(s));
+  return fn_judge_put(s->judge, facts, fn_optimizer_factors(s->optimizer), watched);
+}
+
+/* ---- create and destroy ------------------------------------------------------------------------
+ */
+
+fn_status fn_session_arrays_create(fn_session *s) {
+  fn_device *device = s->parameters->device;
+  const bool replay = strcmp(s->run->compute.graphs, "auto") == 0;
+  FN_TRY(fn_judge_create(s->parameters, obey, s, replay, &s->judge));
+  const size_t bytes = (size_t)s->parameters->count * sizeof(float);
+  if (s->run->train.ema_decay > 0) {
+    FN_TRY(fn_mirror_create(device, bytes, &s->average));
+    s->ema = s->average.host;
+    memcpy(s->ema, s->parameters->values, bytes);
+    fn_mirror_changed(&s->average);
+  }
+  if (s->run->train.accumulate > 1) {
+    FN_TRY(fn_mirror_create(device, bytes, &s->accumulated));
+    if (device) FN_TRY(fn_mirror_create(device, sizeof(float), &s->loss_sum));
+  }
+  if (strcmp(s->run->train.on_nan, "skip") == 0)
+    FN_TRY(fn_mirror_create(device, (size_t)s->parameters->buffer_count * sizeof(float),
+                            &s->buffers_before));
+  return FN_OK;
+}
+
+void fn_session_arrays_destroy(fn_session *s) {
+  fn_judge_destroy(s->judge);
+  free(s->flight.sample);
+  fn_mirror_destroy(&s->average);
+  fn_mirror_destroy(&s->accumulated);
+  fn_mirror_destroy(&s->loss_sum);
+  fn_mirror_destroy(&s->buffers_before);
+  s->ema = NULL;
 }
 
 /* ---- failures ---------------------------------------------------------------------------------

@@ -20,13 +20,13 @@ fn_status fn_session_take_accumulated(fn_session *session, double samples);
 /** Sum over the micro-batches of loss times samples, kept on a device. Waits. */
 fn_status fn_session_loss_sum(fn_session *session, double *loss);
 
-/** Remember the running statistics if a step may be undone; put them back if the judge finds the
- *  step bad. */
+/** Remember the running statistics if a step may be undone. */
 fn_status fn_session_keep_buffers(fn_session *session);
-fn_status fn_session_restore_buffers(fn_session *session);
-
-/** ema := decay ema + (1 - decay) values, if there is one and the judge lets the step be taken. */
-fn_status fn_session_average(fn_session *session);
+/** The end of a step: judge the gradients; then, as judged, one optimizer step at the rate of the
+ *  flight, ema := decay ema + (1 - decay) values where there is one, and the running statistics
+ *  back. `watched` as for fn_judge_put. */
+fn_status fn_session_apply(fn_session *session, const fn_step_facts *facts,
+                           const fn_tensor_entry *const watched[2]);
 
 /** Keep a failure of this rank alone for the next time that ranks agree. */
 void fn_session_note(fn_session *session, fn_status status);

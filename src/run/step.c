@@ -361,7 +361,8 @@ static const float *loss_place(const fn_session *s) {
   return fn_program_output_place(s->last_program, "loss");
 }
 
-static fn_status judge(fn_session *s) {
+/** The judge and what obeys it. */
+static fn_status apply(fn_session *s) {
   const fn_flight *f = &s->flight;
   fn_progress taken = s->progress, left_out = s->progress;
   fn_loss_scale_update(&taken, true);
@@ -376,15 +377,7 @@ static fn_status judge(fn_session *s) {
                                               [FN_STEP_BAD] = (float)fn_loss_scale(&s->progress)}};
   const fn_tensor_entry *watched[2];
   const bool watches = f->due && s->observer && find_watched(s->parameters, watched);
-  return fn_judge_put(s->judge, facts, watches ? watched : NULL);
-}
-
-/** The judge and what obeys it. */
-static fn_status apply(fn_session *s) {
-  FN_TRY(judge(s));
-  FN_TRY(fn_optimizer_step_judged(s->optimizer, s->flight.lr, s->judge));
-  FN_TRY(fn_session_average(s));
-  return fn_session_restore_buffers(s);
+  return fn_session_apply(s, &facts, watches ? watched : NULL);
 }
 
 /** Should the step turn out bad, its last batch is run again: which samples it had. */

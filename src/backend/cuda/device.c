@@ -319,8 +319,10 @@ static fn_status copy_if(fn_device *device, fn_stream stream, const fn_judgement
                    &args);
 }
 
-static fn_status judge(fn_device *device, fn_stream stream, const fn_step_facts *facts) {
-  return launch_on(cuda_of(device), stream, FN_GPU_judge, 1, FN_GPU_THREADS, facts);
+static fn_status judge(fn_device *device, fn_stream stream, const fn_step_facts *facts,
+                       const float *gradient, int64_t count, fn_judgement *judgement) {
+  const fn_judge_args args = {facts, gradient, count, judgement};
+  return launch_on(cuda_of(device), stream, FN_GPU_judge, 1, FN_GPU_THREADS, &args);
 }
 
 static fn_status update(fn_device *device, fn_stream stream, const fn_update *u) {

@@ -22,6 +22,7 @@ static struct {
   fn_status status;              /**< first failure: sticks */
   char message[1024];
   bool opened;
+  bool replays;    /**< a recording's operations are being put */
   FILE *trace;     /**< of FIELDNET_EMULATED_TRACE; NULL: none */
   double *partial; /**< scratch of sum_squares, allocated at its first call */
 } e = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -114,6 +115,12 @@ typedef struct order {
   fn_emulated_operation operation;
 } order;
 
+static void trace(const fn_emulated_operation *o) {
+  if (o->kind == FN_EMULATED_KERNEL && !e.replays) fprintf(e.trace, "launch %s\n", o->kernel->name);
+  if (o->kind == FN_EMULATED_CALL && !e.replays) fprintf(e.trace, "launch a library call\n");
+  if (o->kind == FN_EMULATED_KERNEL && o->kernel->id == FN_GPU_update) fprintf(e.trace, "update\n");
+}
+
 static fn_status enqueue(void *what) {
   order *o = what;
   FN_TRY(state());
@@ -123,6 +130,7 @@ static fn_status enqueue(void *what) {
   if (operation->kind == FN_EMULATED_RECORD && !captured)
     operation->record = ++operation->event->recorded;
   if (operation->kind == FN_EMULATED_WAIT) operation->record = operation->event->recorded;
+  if (e.trace && !captured) trace(operation);
   return fn_emulated_put(captured ? e.capture : &e.stream[o->stream], operation);
 }
 
@@ -270,7 +278,6 @@ static fn_status synchronize(fn_device *device, fn_stream stream) {
  */
 
 static fn_status put_kernel(fn_stream stream, int id, int64_t blocks, const void *args) {
-  if (e.trace && id == FN_GPU_update) fprintf(e.trace, "update\n");
   return put(stream, &(fn_emulated_operation){.kind = FN_EMULATED_KERNEL,
                                               .kernel = fn_gpu_kernel_at(id),
                                               .count = blocks,
@@ -320,12 +327,13 @@ static fn_status copy_if(fn_device *device, fn_stream stream, const fn_judgement
   return put_kernel(stream, FN_GPU_scale, fn_gpu_flat_blocks(count), &args);
 }
 
-static fn_status judge(fn_device *device, fn_stream stream, const fn_step_facts *facts) {
+static fn_status judge(fn_device *device, fn_stream stream, const fn_step_facts *facts,
+                       const float *gradient, int64_t count, fn_judgement *judgement) {
   (void)device;
-  FN_TRY(judged(facts->judgement));
-  FN_TRY(inside(facts->gradient, facts->count, "gradients"));
-  if (facts->loss) FN_TRY(inside(facts->loss, 1, "loss"));
-  return put_kernel(stream, FN_GPU_judge, 1, facts);
+  FN_TRY(judged(judgement));
+  FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, facts, sizeof *facts, "facts"));
+  FN_TRY(inside(gradient, count, "gradients"));
+  return put_kernel(stream, FN_GPU_judge, 1, &(fn_judge_args){facts, gradient, count, judgement});
 }
 
 static fn_status to_bf16(fn_device *device, fn_stream stream, uint16_t *y, const float *x,
@@ -363,6 +371,8 @@ static fn_status update(fn_device *device, fn_stream stream, const fn_update *u)
   FN_TRY(inside(u->weight, u->count, "weights"));
   FN_TRY(inside(u->gradient, u->count, "gradients"));
   if (u->judgement) FN_TRY(judged(u->judgement));
+  if (u->factors)
+    FN_TRY(fn_emulated_inside(FN_EMULATED_DEVICE, u->factors, sizeof *u->factors, "factors"));
   for (int s = 0; s < 3; s++)
     if (u->state[s]) FN_TRY(inside(u->state[s], u->count, "state of the optimizer"));
   return put_kernel(stream, FN_GPU_update, fn_gpu_flat_blocks(u->count), u);
@@ -417,11 +427,15 @@ static fn_status capture_end(fn_device *device, void **recording) {
  * before, or the last record outside. */
 static fn_status do_replay(void *recording) {
   const fn_emulated_queue *queue = recording;
-  for (int64_t i = 0; i < queue->count; i++) {
+  fn_status status = FN_OK;
+  if (e.trace) fprintf(e.trace, "replay %lld\n", (long long)queue->count);
+  e.replays = true;
+  for (int64_t i = 0; i < queue->count && status == FN_OK; i++) {
     order o = {FN_STREAM_COMPUTE, queue->operation[i]};
-    FN_TRY(enqueue(&o));
+    status = enqueue(&o);
   }
-  return FN_OK;
+  e.replays = false;
+  return status;
 }
 static fn_status replay(fn_device *device, void *recording) {
   (void)device;

@@ -10,9 +10,11 @@
  *    FIELDNET_EMULATED_MEMORY   bytes of device memory; more is FN_ERR_MEMORY (no limit)
  *    FIELDNET_EMULATED_DEVICES  devices of the node (as many as there are ranks)
  *    FIELDNET_EMULATED_LOST     operations after which the device is lost, FN_ERR_DEVICE (never)
- *    FIELDNET_EMULATED_TRACE    a file: "update" for every optimizer step that is put on a stream,
- * and "wait RAN LEFT" whenever the host waited for operations to run: how many ran, how many the
- * compute stream has left (none)
+ *    FIELDNET_EMULATED_TRACE    a file (none): "launch NAME" for every kernel that the host puts on
+ *                               a stream, "replay N" for a recording of N operations, "update" for
+ *                               every optimizer step on its way, by either, and "wait RAN LEFT"
+ *                               whenever the host waited for operations to run: how many ran, how
+ *                               many the compute stream has left
  */
 #ifndef FN_BACKEND_GPU_EMULATED_H
 #define FN_BACKEND_GPU_EMULATED_H

@@ -144,7 +144,8 @@ FN_DEVICE void fn_update_body(const fn_update_args *a, fn_thread t, void *shared
   (void)phase;
   if (!fn_is_judged(a->judgement, FN_STEP_TAKEN)) return;
   fn_update u = *a;
-  if (a->judgement) u.scale = a->judgement->scale;
+  if (a->factors) u.by = *a->factors;
+  if (a->judgement) u.by.scale = a->judgement->scale;
   for (int64_t i = fn_thread_first(t); i < a->count; i += fn_thread_stride(t))
     fn_update_element(&u, a, i);
 }

@@ -7,14 +7,19 @@
 #include "backend/judge.h"
 
 /** One block. The gradients are looked at only where the step is bad for their sake. */
-typedef fn_step_facts fn_judge_args;
+typedef struct fn_judge_args {
+  const fn_step_facts *facts;
+  const float *gradient; /**< of all parameters */
+  int64_t count;
+  fn_judgement *judgement; /**< [in] squares [out] the rest */
+} fn_judge_args;
 
 FN_DEVICE void fn_judge_body(const fn_judge_args *a, fn_thread t, void *shared, int phase) {
   int64_t *last = (int64_t *)shared;
   const double norm = sqrt(a->judgement->squares[0]);
   if (phase == 0) {
     last[t.index] = -1;
-    if (isfinite(norm) || fn_judge_verdict(a, norm) != FN_STEP_BAD) return;
+    if (isfinite(norm) || fn_judge_verdict(a->facts, norm) != FN_STEP_BAD) return;
     for (int64_t i = t.index; i < a->count; i += t.count)
       if (!isfinite(a->gradient[i])) last[t.index] = i;
   } else if (t.index == 0) {
@@ -22,7 +27,7 @@ FN_DEVICE void fn_judge_body(const fn_judge_args *a, fn_thread t, void *shared, 
     for (int i = 0; i < t.count; i++)
       if (last[i] > bad) bad = last[i];
     a->judgement->bad = bad;
-    fn_judge_decide(a, norm, a->judgement);
+    fn_judge_decide(a->facts, norm, a->judgement);
   }
 }
 
