@@ -178,6 +178,14 @@ def refuses():
               f"overlap on {ranks} ranks: exit code {done.code}", done.output)
 
 
+def refuses_a_loss_of_nothing():
+    done = run(1, "train", "racoon.yaml", *settings(folder="nothing", loss__name="cross_entropy"))
+    check(done.code == 2 and "softmax is 1" in done.output and "bce_with_logits" in done.output, "softmax of one channel", done.output)
+    output = succeed(2, "check", "racoon.yaml", *settings(loss__name="mse"))
+    check(output.count("take them for logits") == 1, "a loss that makes no logits", output)
+    check("take them for logits" not in succeed(1, "check", "racoon.yaml"), "warning about logits")
+
+
 def a_batch_of_one_is_found_at_the_start():
     """PENGUIN's dense layers are normalised over the samples of a batch: one is too few. Of 384 samples."""
     penguin = settings(model__options="{width: 2}", model__name="penguin", data__cubes__validation_seeds="null")
@@ -212,5 +220,6 @@ with folder():
     other_ranks_go_on()
     needs_no_more_memory_for_more_cubes()
     refuses()
+    refuses_a_loss_of_nothing()
     a_batch_of_one_is_found_at_the_start()
 finish()

@@ -223,8 +223,10 @@ static void set_type(fn_cube_file *file, const layout *l) {
 static fn_status read_integers(const reading *r, const char *name, int64_t count, int64_t *values) {
   const char *path = r->file->info.path;
   const hid_t dataset = H5Dopen2(r->id, name, H5P_DEFAULT);
-  FN_CHECK(dataset >= 0, FN_ERR_DATA, "%s holds a dataset cubes but no dataset %s beside it", path,
-           name);
+  FN_CHECK(dataset >= 0, FN_ERR_DATA,
+           "%s holds a dataset cubes but no dataset %s beside it; cubes without labels can be "
+           "predicted only (data.cubes.predict)",
+           path, name);
   const hid_t type = H5Dget_type(dataset), space = H5Dget_space(dataset);
   const bool integer = type >= 0 && H5Tget_class(type) == H5T_INTEGER;
   const int64_t found = space >= 0 ? (int64_t)H5Sget_simple_extent_npoints(space) : -1;

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "data/cube_queue.h"
 #include "data/cubes.h"
 
@@ -84,9 +85,19 @@ static fn_status keep(fn_status status, fn_dataset **dataset) {
   return status;
 }
 
+/** The default loss is one of fields. Said where the training's data are looked at. */
+static void doubt_loss(const fn_run *run, fn_stage stage) {
+  if (stage == FN_STAGE_TRAIN && fn_run_has_cubes(run) && !fn_run_has_logits(run))
+    fn_log(FN_WARN,
+           "%s: with loss %s the network's outputs are values near 0 and 1, but accuracies and all "
+           "that fieldnet test tells of cubes take them for logits; bce_with_logits makes logits",
+           fn_run_where(run, "loss.name"), run->loss.name);
+}
+
 fn_status fn_data_open(const fn_run *run, fn_stage stage, const fn_dist *dist, fn_dataset *sibling,
                        fn_dataset **dataset) {
   *dataset = NULL;
+  doubt_loss(run, stage);
   return keep(fn_run_has_cubes(run) ? open_cubes(run, stage, dist, sibling, dataset)
                                     : fn_dist_agree(dist, fn_dataset_create(run, stage, dataset)),
               dataset);

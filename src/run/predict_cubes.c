@@ -320,7 +320,7 @@ fn_status fn_predict_cubes(const fn_run *run, fn_dist *dist, fn_prediction *resu
                  .dist = dist,
                  .by_seed =
                      run->data.cubes.predict.count == 0 && run->data.cubes.test_seeds.count > 0};
-  *result = (fn_prediction){.classes = strcmp(run->loss.name, "bce_with_logits") == 0};
+  *result = (fn_prediction){.classes = fn_run_has_logits(run)};
   fn_status status = start(&p, result);
   double last = fn_clock();
   for (int64_t f = 0; f < p.files && status == FN_OK; f++) {

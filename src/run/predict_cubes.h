@@ -20,7 +20,7 @@ typedef struct fn_predicted_cube {
 
 /** Values on rank 0 only; the rest is zero elsewhere. */
 typedef struct fn_prediction {
-  bool classes; /**< outputs are logits of GR: the loss is bce_with_logits; else values */
+  bool classes; /**< outputs are logits of GR, see fn_run_has_logits(); else values */
   int64_t files;
   const char **file; /**< [files] paths as given */
   int64_t cubes;
