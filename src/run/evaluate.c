@@ -104,11 +104,13 @@ static fn_status find_window(tester *t) {
     t->offset[d] = -low * s + (t->info.input_extent[d] * s - output->dim[2 + d]) / 2 +
                    (output->dim[2 + d] - t->whole[d]) / 2 + (t->whole[d] - t->window[d]) / 2;
     t->window_cells *= t->window[d];
-    FN_CHECK(
-        t->window[d] >= step * s, FN_ERR_CONFIG,
-        "%s: crops are %lld cells apart along axis %d, but the network's output has only %lld: "
-        "the field would have holes; raise data.input_pad",
-        fn_run_where(run, "data.crop_step"), (long long)(step * s), d, (long long)t->window[d]);
+    const int64_t missing = step * s - t->window[d];
+    FN_CHECK(missing <= 0, FN_ERR_CONFIG,
+             "%s: crops are %lld cells apart along axis %d, but the network's output has only "
+             "%lld: the field would have holes; raise data.input_pad by %lld",
+             fn_run_where(run, run->data.crop_step.count ? "data.crop_step" : "data.input_pad"),
+             (long long)(step * s), d, (long long)t->window[d],
+             (long long)((missing + 2 * s - 1) / (2 * s)));
   }
   t->has_input = !t->predict && t->info.input_channels == t->info.target_channels;
   t->parts = t->predict ? 1 : t->has_input ? 3 : 2;
