@@ -229,7 +229,8 @@ static const fn_key keys[] = {
      .unit = "steps", .map2map = "log-interval",
      .meaning = "Steps between lines of progress and step metrics."},
     {KEY("train.load_state", TEXT, train.load_state), OFF(0), .map2map = "load-state",
-     .meaning = "State to start from; null: checkpoint.h5 of the run folder when there is one."},
+     .meaning = "State to start from as long as the run folder has none of its own, from which a "
+                "run always goes on."},
     {KEY("train.load_strict", FLAG, train.load_strict), .fallback = "true",
      .map2map = "load-state-non-strict",
      .meaning = "Whether parameters missing or unexpected in a state are errors; else warnings."},
