@@ -1,4 +1,4 @@
-"""bench: every mode on one and two ranks, its JSON, its comparison, its trace, steps on request."""
+"""bench: every mode on one and two ranks, its JSON, its comparison, its trace, steps on request, chains of steps."""
 import json
 import os
 import subprocess
@@ -234,13 +234,71 @@ def check_lockstep():
     check(lines and lines[0]["parameters"] == 4 * 3 * 27 + 4 + 8 + 3 * 4 * 27 + 3, "parameters", str(lines[:1]))
     done = subprocess.run([FIELDNET, "bench", "run.yaml", "--lockstep", "--size", "12"], text=True,
                           input="stepp\n", capture_output=True, timeout=LIMIT)
-    check(done.returncode == 2 and "expected the line step, primitives or quit" in done.stderr, "a wrong line", done.stderr)
+    check(done.returncode == 2 and "expected the line step, steps N, primitives or quit" in done.stderr, "a wrong line", done.stderr)
+    done = subprocess.run([FIELDNET, "bench", "run.yaml", "--lockstep", "--size", "12"], text=True,
+                          input="steps 4\nsteps 0\n", capture_output=True, timeout=LIMIT)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    check(done.returncode == 2 and len(lines) == 2 and lines[1]["seconds"] > 0 and "host" not in lines[1],
+          "the mean of steps, and none of no steps", done.stdout + done.stderr)
+
+
+def chained(trace):
+    """Steps of an emulated device, in the longest row of those between whose ends the host waited once at most, and only
+    while the device had most of a backward pass left to run; and what was launched one by one in the row's last."""
+    longest, row, waits, launched, last = 1, 1, [], set(), set()
+    with open(trace) as file:
+        for line in file:
+            word, _, rest = line.strip().partition(" ")
+            if word == "wait":
+                waits.append(int(rest.split()[1]))
+            elif word == "launch":
+                launched.add(rest)
+            elif word == "update":
+                row = row + 1 if len(waits) <= 1 and min(waits, default=30) >= 30 else 1
+                if row > longest:
+                    longest, last = row, launched
+                waits, launched = [], set()
+    return longest, last
+
+
+def check_chain():
+    """On a device the steps that count are put one behind the other."""
+    device = ["--set", "compute.backend=emulated"]
+    os.environ["FIELDNET_EMULATED_TRACE"] = "trace"
+    # What was read ahead, and the steps until host and device keep pace, come first; more batches than an epoch has.
+    for mode, lead in ("full", 2 + 3), ("synthetic", 2):
+        output = bench(1, "--mode", mode, "--steps", "6", "--json", "out.json", "--set", "data.prefetch=3", *device)
+        check(chained("trace") == (lead + 6, {"convert"} if mode == "full" else set()), f"{mode}: steps in a chain",
+              str(chained("trace")))
+        with open("out.json") as file:
+            s = json.load(file)["modes"][mode]
+        check(f"samples      {s['samples_per_second']:10.3f} /s" in output and
+              f"chain        {1e3 * s['chain']['step']:10.2f} ms" in output, f"{mode}: the table", output)
+    done = subprocess.run([FIELDNET, "bench", "run.yaml", "--lockstep", "--size", "12", *device], text=True,
+                          input="step\nsteps 7\nquit\n", capture_output=True, timeout=LIMIT)
+    check(done.returncode == 0 and chained("trace") == (7, set()), "a chain on request", done.stderr)
+    seconds = json.loads(done.stdout.splitlines()[2])
+    check(0 < seconds["host"] < seconds["seconds"], "a chain on request: its times", done.stdout)
+    del os.environ["FIELDNET_EMULATED_TRACE"]
+    for ranks, options in (1, []), (1, ["--mode", "synthetic"]), (1, ["--inference", "--size", "12"]), (2, []):
+        for mode, s in measured(ranks, "--steps", "1", *device, *options)["modes"].items():
+            what, c = f"chain of {mode} on {ranks} ranks {' '.join(options)}", s["chain"]
+            check(near(s["samples_per_second"], 2 * ranks / c["step"], 1e-6), f"{what}: samples per second", str(s))
+            check(c["steps"] == 1 and c["device"] > 0 and 0 < c["host"] and
+                  (ranks > 1 or c["host"] + c["input_wait"] <= c["step"]), f"{what}: times", str(c))
+            check(c["input_wait"] > 0 if mode == "full" else c["input_wait"] == 0, f"{what}: input", str(c))
+            check(c["launch_bound"] == (c["host"] >= 0.8 * c["device"]), f"{what}: launch bound", str(c))
+            check(ranks > 1 or near(s["ratio"] * s["primitives"], c["step"], 1e-6), f"{what}: ratio", str(s))
+    output = bench(1, "--from", "out.json", "--compare", "out.json")
+    check([line.split()[-1] for line in output.splitlines() if "chain: step" in line] == ["1.000"], "chains beside each other", output)
+    check("chain" not in measured(1, "--mode", "synthetic")["modes"]["synthetic"], "no chain on the host")
+
 
 
 with folder():
     succeed(1, "data", "synth", "displacement", "--folder", "data", "--files", "2", "--edge", "16", "--box", "50")
     write_text("run.yaml", RUN)
-    for part in (check_modes, check_refusals, check_comparison, check_trace, check_saves, check_lockstep):
+    for part in (check_modes, check_refusals, check_comparison, check_trace, check_saves, check_lockstep, check_chain):
         if not failures:
             part()
 finish()

@@ -190,6 +190,21 @@ def products_have_epilogues():
     same_state("dense", "dense_plain")
 
 
+def chains_are_launch_bound():
+    """Here the host is the device: putting a step on its way is all of its time, and bench says so."""
+    synthetic = ["--mode", "synthetic"]  # readers may take the processor
+    for options in (synthetic, [*synthetic, "--set", "compute.precision=f16", "--set", "compute.graphs=no"],
+                    ["--inference", "--size", "12"]):
+        done = run(1, "bench", "run.yaml", "--steps", "4", "--json", "bench.json", *options)
+        check(done.code == 0 and ": launch bound" in done.output, f"bench {' '.join(options)}", done.output)
+        with open("bench.json") as file:
+            found = json.load(file)
+        (s,) = found["modes"].values()
+        c = s["chain"]
+        check(c["launch_bound"] and 0.8 * c["device"] <= c["host"] <= c["step"], "the host's part of a step", str(c))
+        check(abs(s["samples_per_second"] * c["step"] - 2) < 1e-6, "samples per second of the chain", str(s))
+
+
 def times_are_kept():
     """Timing may choose any engine; what it chose is in the file, by device, library and shape, and is taken again."""
     train("timed", environment={"STANDIN_LOG": "timed.log"}, compute__deterministic="false")
@@ -237,7 +252,7 @@ def errors_are_clear():
     one_error("address", 10, {"STANDIN_FAIL": "700 700"}, "a kernel went wrong", "gpu-check --sanitize")
     one_error("early", 10, {"STANDIN_FAIL": "1 214"}, "cudaErrorECCUncorrectable")
     # It goes on from its last state, as the message says.
-    train("lost", 10, environment={"STANDIN_FAIL": "1200 214"}, checkpoint__every_minutes=1e-9)
+    train("lost", 10, environment={"STANDIN_FAIL": "900 214"}, checkpoint__every_minutes=1e-9)
     train("lost", checkpoint__every_minutes=1e-9)
     train("never", checkpoint__every_minutes=1e-9)
     same_state("lost", "never")
@@ -257,5 +272,6 @@ with folder():
     engines_are_chosen()
     products_have_epilogues()
     times_are_kept()
+    chains_are_launch_bound()
     errors_are_clear()
 finish()

@@ -6,7 +6,7 @@ write_run "$folder/norm.yaml" "batch_norm: {}"
 
 # ---- not finite
 expect 4 "absurd rate" train 2 "$folder/run.yaml" "$folder/nan" optimizer.name=sgd optimizer.lr=1e30
-says "step [0-9]* (epoch 1): the loss of rank 0 is not finite; first bad gradient: [0-9].*weight"
+says "step [0-9]* (epoch 1): the loss of rank 0 is not finite; first bad gradient: [0-9].*weight. No such cell was found"
 grep -q "nan\|inf" "$folder/nan/steps.csv" && fail "a diverged step was logged as done"
 # one rank's data: 8 crops of file 001 are all that rank 1 of 3 reads without shuffling
 cp -r "$folder/data" "$folder/bad"
@@ -15,6 +15,25 @@ printf '\x00\x00\xc0\x7f' | dd of="$folder/bad/lin/001.npy" bs=1 seek=$((128 + 4
 bad="data.train.input=$folder/bad/lin/*.npy data.train.target=$folder/bad/lpt2/*.npy data.shuffle=false"
 expect 4 "a bad file" train 3 "$folder/run.yaml" "$folder/one" $bad
 says "the loss of rank 1 is not finite"
+# 3000 = (11 * 16 + 11) * 16 + 8
+cell="$folder/bad/lin/001.npy: cell \[11, 11, 8\] of channel 0 is nan"
+says "rank 1 on [^:]*: $cell. Mend the file"
+# turned and shifted; the last batch of several; in a target; a norm that makes it; the device's samples
+for backend in cpu emulated; do
+  for ranks in 1 2; do
+    expect 4 "a bad file, $backend, $ranks ranks" train $ranks "$folder/run.yaml" "$folder/named" $bad data.augment=true \
+      data.shift=8 compute.backend=$backend
+    says "step .*not finite.*; .*$cell"
+    expect 0 "a bad file, $backend, $ranks ranks, skipping" train $ranks "$folder/run.yaml" "$folder/named_skip" $bad \
+      train.on_nan=skip train.accumulate=3 train.fresh=true compute.backend=$backend
+    says "step .*not finite.*; .*$cell; step skipped"
+    rm -r "$folder/named"* 
+  done
+done
+expect 4 "a bad target" train 2 "$folder/run.yaml" "$folder/named" "data.train.target=$folder/bad/lin/*.npy"
+says "; .*$cell"
+expect 4 "a norm that does not fit" train 2 "$folder/run.yaml" "$folder/normed" data.input_norms=log
+says "data/lin/00[0-2].npy: cell \[[0-9]*, [0-9]*, [0-9]*\] of channel [0-2] is -[0-9.e-]*, of which the norm log makes nan"
 expect 0 "skipping" train 3 "$folder/norm.yaml" "$folder/skip" $bad train.on_nan=skip train.epochs=2
 says "the loss of rank 1 is not finite.*step skipped"
 skipped=$(grep -c "step skipped" "$folder/log")
@@ -29,7 +48,7 @@ cut -d, -f3 "$folder/skip/metrics.csv" | grep -q "nan" && fail "a skipped step c
 valid="data.validation.input=$folder/bad/lin/*.npy data.validation.target=$folder/bad/lpt2/*.npy"
 for ranks in 1 3; do
   expect 4 "bad validation data on $ranks ranks" train $ranks "$folder/run.yaml" "$folder/valid$ranks" $valid
-  says "validation after epoch 1 .*the output for sample [0-9]*: $folder/bad/lin/001.npy, crop [0-7]"
+  says "validation after epoch 1 .*the output for sample [0-9]*: $folder/bad/lin/001.npy, crop [0-7]; $cell"
   [ -e "$folder/valid$ranks/checkpoint.h5" ] && fail "a state after a validation that is not finite"
 done
 swapped="data.validation.input=$folder/data/lin/*.npy data.validation.target=$folder/bad/lin/*.npy"

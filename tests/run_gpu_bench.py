@@ -11,8 +11,8 @@ TOOL = os.path.join(os.environ["SOURCE_DIR"], "tools", "gpu-bench")
 
 def run(*words):
     return subprocess.run([sys.executable, TOOL, "--fieldnet", FIELDNET, "--backend", "emulated", "--python", "none",
-                           "--networks", "vnet104", "--size", "44", "--batch", "1", "--width", "1", "--pairs", "3", "--warmup", "1", "--calls",
-                           "1", "--files", "2", "--json", "gpu.json", *words], capture_output=True, text=True)
+                           "--networks", "vnet104", "--size", "44", "--batch", "1", "--width", "1", "--pairs", "3", "--chain", "4", "--warmup", "1", "--calls",
+                           "5", "--files", "2", "--json", "gpu.json", *words], capture_output=True, text=True)
 
 
 def load():
@@ -30,6 +30,7 @@ with folder():
         row = first[0]
         check(sorted(row["seconds"])[1] == row["fieldnet"], "the median of the steps")
         check(0 < row["primitives"] < row["fieldnet"], "library calls are a part of the step", str(row))
+        check(0 < row["host"] < row["fieldnet"] and not row["launch_bound"], "the host puts a step on its way", str(row))
         goals = {g["goal"]: g for g in load()["goals"]}
         found = goals["vnet104, training, f32: step over its calls of cuDNN and cuBLASLt"]
         check(abs(found["found"] - row["fieldnet"] / row["primitives"]) < 1e-9 and
@@ -39,6 +40,7 @@ with folder():
         text = open("results.md").read()
         check(text.startswith("# Results\n\nbefore\n") and text.endswith("\nafter\n") and "old" not in text,
               "only its own section is replaced", text)
+        check("medians of 3 chains of 4 steps" in text, "how it was timed is told", text)
         check(FIELDNET not in text, "where the program lies is not told")
         done = run("--precisions", "f32,f16", "--tasks", "training,input", "--resume", "--minutes", "0")
         check(done.returncode == 3 and load()["rows"] == first, "nothing is begun when time is over", done.stderr)

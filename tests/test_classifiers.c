@@ -185,7 +185,9 @@ static void sizes_of_a_classifier(void **state) {
   require(fn_engine_create(run, &dist, &info, &engine));
   require(fn_engine_program_with(engine, true, true, 3, false, true, &program));
   assert_true(fn_shape_equal(fn_program_input_shape(program, "target"), &(fn_shape){2, {3, 1}}));
-  assert_null(fn_program_output_shape(program, "input_window"));
+  fn_program *evaluation;
+  require(fn_engine_program_with(engine, false, true, 3, false, true, &evaluation));
+  assert_null(fn_program_output_shape(evaluation, "input_window"));
   require(fn_engine_warn_narrow(engine));
   // One sample has no batch statistics after the dense layers.
   assert_int_equal(fn_engine_program_with(engine, true, true, 1, false, true, &program),

@@ -74,6 +74,11 @@ const char *fn_dataset_output_name(const fn_dataset *dataset, int64_t file, int 
 fn_status fn_dataset_sample(fn_dataset *dataset, int64_t epoch, int64_t sample, float *input,
                             float *target);
 
+/** FN_ERR_DIVERGED naming the file and the first cell of a sample that is not finite, or of which
+ *  the field's norm makes a number that is not; inputs come before targets. Reads the sample.
+ *  Thread-safe. Cubes are checked when they are read: FN_OK. */
+fn_status fn_dataset_check_finite(fn_dataset *dataset, int64_t epoch, int64_t sample);
+
 /** Tell the channels of each output field where there are no target files (prediction), so that
  *  fn_dataset_undo_target() knows them. FN_ERR_CONFIG when data.target_norms has another count. */
 fn_status fn_dataset_set_outputs(fn_dataset *dataset, int fields, const int64_t *channels);

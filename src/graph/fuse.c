@@ -463,11 +463,26 @@ static bool reads_graph_input(const fn_node *node) {
   return false;
 }
 
+/** A part of the graph's input, or the input with a margin: cells are moved, so that they may as
+ *  well be rounded before. The input is then rounded once for all its readers. */
+static bool moves_input(const fn_value *value) {
+  const fn_value *from = value;
+  while (rearranges(from->node) && from->node->op != &fn_op_resample)
+    from = from->node->input[0];
+  const fn_leaf *leaf = fn_value_leaf(from);
+  return from != value && leaf && leaf->kind == FN_LEAF_INPUT;
+}
+
 static fn_value *cast(fn_graph *graph, fn_value *value, fn_dtype dtype, fn_value **cache) {
   if (value->dtype == dtype) return value;
   if (!cache[value->id]) {
     const fn_unary_attrs attrs = {.kind = FN_CAST};
-    fn_value *result = fn_node_append(graph, &fn_op_unary, &value, 1, 1, &attrs, 0);
+    const bool moves = moves_input(value);
+    fn_value *from = moves ? cast(graph, value->node->input[0], dtype, cache) : value;
+    if (!from) return NULL;
+    fn_value *result =
+        moves ? fn_node_append(graph, value->node->op, &from, 1, 1, value->node->attrs, 0)
+              : fn_node_append(graph, &fn_op_unary, &from, 1, 1, &attrs, 0);
     if (!result) return NULL;
     result->dtype = dtype;
     result->label = value->label;

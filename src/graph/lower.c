@@ -344,12 +344,18 @@ static fn_dtype input_dtype(const fn_program *p, const fn_value *value, const in
   return memory_dtype(p, FN_F32);
 }
 
+/** Layout of an input: a device's is written by a kernel in the layout of its readers. */
+static int64_t input_block(const fn_program *p, const fn_shape *shape) {
+  const bool fits = shape->ndim >= 3 && shape->ndim <= 2 + FN_MAX_SPATIAL;
+  return p->backend->device && p->backend->channels_last && fits ? shape->dim[1] : 1;
+}
+
 /** `input`: type of an input of the graph. */
 static fn_status lower_leaf(fn_program *p, fn_value *value, fn_dtype input) {
   const fn_leaf *leaf = fn_value_leaf(value);
   int index;
   if (leaf->kind == FN_LEAF_INPUT) {
-    FN_TRY(new_place(p, &value->shape, input, 1, &index));
+    FN_TRY(new_place(p, &value->shape, input, input_block(p, &value->shape), &index));
     p->input[p->input_count++] = (named_place){leaf->name, index};
   } else {
     const fn_tensor_entry *entry = fn_parameters_find(p->parameters, leaf->name);
@@ -399,7 +405,10 @@ static fn_status land_gradient(fn_program *p, const fn_value *wrt, const fn_valu
 static fn_status lower_outputs(fn_program *p, const fn_program_output *outputs, int count) {
   for (int i = 0; i < count; i++) {
     const fn_value *value = outputs[i].value;
-    int index = p->value_place[value->id];
+    int index = p->value_place[value->id], same = 0;
+    while (outputs[same].value != value)
+      same++;
+    if (same < i) index = p->output[same].place; // copied already, where that takes a copy
     const fn_dtype wanted = memory_dtype(p, FN_F32);
     const place *source = &p->place[index];
     if (source->block != 1 || source->dtype != wanted || !is_dense(source)) {

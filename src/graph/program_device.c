@@ -32,8 +32,9 @@ typedef struct transfer {
   fn_input_make
       make; /**< who writes `target` in the next run; NULL: a copy of what is in the slot */
   void *user;
-  bool made;   /**< the last run's was made: what is in the slot is older */
-  bool narrow; /**< `to`, at target, is of 16 bits, what comes from the host float32 */
+  bool made;     /**< the last run's was made: what is in the slot is older */
+  bool converts; /**< `to`, at target, is of 16 bits or channels-last; what comes from the host is
+                      plain float32 */
   fn_tensor to;
 } transfer;
 
@@ -168,9 +169,8 @@ fn_status fn_device_part_create(fn_program *p) {
   part->output = fn_arena_take(p->tables, (size_t)(p->output_count + 1) * sizeof *part->output);
   for (int i = 0; i < p->input_count; i++) {
     const fn_tensor to = fn_place_tensor(p, p->input[i].place);
-    const bool narrow = fn_dtype_size(to.dtype) < sizeof(float);
-    const size_t bytes = fn_place_bytes(&p->place[p->input[i].place]) << narrow;
-    part->input[i].narrow = narrow;
+    const size_t bytes = (size_t)fn_shape_count(&to.shape) * sizeof(float);
+    part->input[i].converts = to.dtype != FN_F32 || to.block > 1;
     part->input[i].to = to;
     FN_TRY(create_transfer(p->device, bytes, to.data,
                            p->options.made_inputs && bytes > SMALL_OUTPUT, &part->input[i]));
@@ -240,7 +240,7 @@ void fn_device_make_input(fn_program *p, int index, fn_input_make make, void *us
   p->part->input[index].user = user;
 }
 
-/** From staging, plain float32, to a target of 16 bits. */
+/** From staging, plain float32, to a target of another type or layout. */
 static fn_status convert(fn_device *d, const transfer *t, const void *staging) {
   const fn_shape *shape = &t->to.shape;
   fn_raw_field field = {.data = staging,
@@ -268,7 +268,7 @@ static fn_status send(fn_device *d, transfer *t) {
     FN_TRY(d->record(d, FN_STREAM_IN, t->arrived[s]));
   }
   FN_TRY(d->wait(d, FN_STREAM_COMPUTE, t->arrived[s]));
-  if (t->narrow)
+  if (t->converts)
     FN_TRY(convert(d, t, t->staging[s]));
   else
     FN_TRY(d->copy(d, FN_STREAM_COMPUTE, t->target, t->staging[s], t->bytes, FN_COPY_WITHIN));

@@ -58,6 +58,8 @@ static void compare_steps(const fn_options *before, const fn_options *after, FIL
   print_ratio(out, "primitives", number(before, "primitives"), number(after, "primitives"), 1e3);
   print_ratio(out, "peak resident, MB", number(before, "peak_resident"),
               number(after, "peak_resident"), 1e-6);
+  old = fn_options_get(before, "chain"), new = fn_options_get(after, "chain");
+  if (new) print_ratio(out, "chain: step", number(old, "step"), number(new, "step"), 1e3);
   print_ratio(out, "total: step", number(before, "step"), number(after, "step"), 1e3);
 }
 

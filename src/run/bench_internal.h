@@ -42,6 +42,16 @@ typedef struct bench_machine {
   char conv[64];
 } bench_machine;
 
+/** Steps of a device, each put on its streams while the one before still runs. Seconds a step, of
+ *  the slowest rank. */
+typedef struct bench_chain {
+  int64_t steps;     /**< 0: none was taken */
+  double step;       /**< from step to step, by the host's clock */
+  double device;     /**< likewise, by the device's clock */
+  double host;       /**< in which the host put a step on its way: waits are no part of it */
+  double input_wait; /**< for a batch to be read */
+} bench_chain;
+
 /** One mode with steps. Where ranks differ: means over ranks, and a step lasts as long as that of
  *  the slowest rank. */
 typedef struct bench_steps {
@@ -67,6 +77,7 @@ typedef struct bench_steps {
   int kind_count;
   int backward_from;     /**< first kernel of the backward pass */
   double kernel_time[2]; /**< seconds of a device's kernels before and from there, timed steps */
+  bench_chain chain;     /**< on a device */
   size_t peak;           /**< bytes resident, largest rank */
   fn_program_memory memory;
 } bench_steps;
@@ -158,6 +169,16 @@ fn_status fn_bench_time_primitive(const fn_program *program, int index, double *
 fn_status fn_bench_one_step(bench *b);
 /** Steps on request from standard input. */
 fn_status fn_bench_lockstep(bench *b);
+/** Seconds of a step that training reaches: in the chain, where there is one. */
+double fn_bench_pace(const bench_steps *s);
+/** Whether the device waits for the host, not the host for the device. */
+bool fn_bench_is_launch_bound(const bench_chain *chain);
+/** Parts of a step: run the program, say which buckets are ready; what ranks agree on besides
+ *  gradients; judge and optimizer; what became of the step, of which the host waits to hear. */
+fn_status fn_bench_put_program(bench *b, const fn_batch *batch);
+fn_status fn_bench_agree(const bench *b);
+fn_status fn_bench_put_update(bench *b);
+fn_status fn_bench_settle(const bench *b);
 void fn_bench_release(bench *b);
 
 /* bench_rows.c */
@@ -175,15 +196,27 @@ typedef struct bench_reader {
   const bench *bench;
   fn_loader *loader;
   int64_t epoch;
-  bool noted; /**< reads go into the timeline */
+  int64_t least; /**< batches of an epoch, whose samples may come again for that */
+  bool noted;    /**< reads go into the timeline */
 } bench_reader;
-fn_status fn_bench_reader_open(const bench *b, bench_reader *reader);
+/** `least`: batches that are to come without a new epoch, which would read ahead from nothing;
+ * cubes have epochs as they are. */
+fn_status fn_bench_reader_open(const bench *b, int64_t least, bench_reader *reader);
 /** From now on reads go into the timeline, where there is one. */
 void fn_bench_reader_note(bench_reader *reader);
 fn_status fn_bench_reader_next(bench_reader *reader, const fn_batch **batch);
 void fn_bench_reader_close(bench_reader *reader);
 fn_status fn_bench_read(bench *b);
 fn_status fn_bench_reduce(bench *b);
+
+/* bench_chain.c */
+/** Put `lead` + `steps` steps on a device's streams, one behind the other, and time the latter.
+ * With `reader` batches are waited for and copied. Collective. */
+fn_status fn_bench_chain(bench *b, bench_reader *reader, int64_t lead, int64_t steps,
+                         bench_chain *result);
+/** Steps before those that count: until host and device are in step, and what was read ahead while
+ *  nobody took it is used up. */
+int64_t fn_bench_chain_lead(const bench *b, bool reads);
 
 /* bench_checkpoint.c */
 /** Steps in turns without and with a save. Collective. */

@@ -9,8 +9,8 @@ enum { REDUCTIONS = 7 };
 /* ---- reading -----------------------------------------------------------------------------------
  */
 
-/** This rank's samples of the reader's epoch in whole batches; fields that have fewer than a batch
- *  give theirs again. */
+/** This rank's samples of the reader's epoch in whole batches; fields that have too few for one, or
+ *  for what is to be measured, give theirs again. */
 static fn_status list_samples(const bench_reader *r, int64_t **list, int64_t *listed) {
   const bench *b = r->bench;
   const int64_t all = fn_dataset_epoch_samples(b->dataset), batch = b->options->batch;
@@ -18,10 +18,13 @@ static fn_status list_samples(const bench_reader *r, int64_t **list, int64_t *li
   fn_rank_slice(all, b->dist->rank, b->dist->size, true, &begin, &count);
   FN_CHECK(count > 0, FN_ERR_CONFIG, "%lld training samples are fewer than %d ranks",
            (long long)all, b->dist->size);
-  FN_CHECK(count >= batch || !fn_dataset_get_info(b->dataset)->cubes, FN_ERR_CONFIG,
+  const bool cubes = fn_dataset_get_info(b->dataset)->cubes;
+  FN_CHECK(count >= batch || !cubes, FN_ERR_CONFIG,
            "%lld training samples per rank are less than a batch of %lld", (long long)count,
            (long long)batch);
-  *listed = count >= batch ? count / batch * batch : batch;
+  int64_t batches = count / batch;
+  if (!cubes && batches < r->least) batches = r->least;
+  *listed = batches * batch;
   int64_t *order = malloc((size_t)all * sizeof *order);
   *list = malloc((size_t)*listed * sizeof **list);
   fn_status status = order && *list ? FN_OK
@@ -52,8 +55,8 @@ static fn_status open_epoch(bench_reader *r) {
   return status;
 }
 
-fn_status fn_bench_reader_open(const bench *b, bench_reader *reader) {
-  *reader = (bench_reader){.bench = b};
+fn_status fn_bench_reader_open(const bench *b, int64_t least, bench_reader *reader) {
+  *reader = (bench_reader){.bench = b, .least = least};
   return open_epoch(reader);
 }
 
@@ -109,7 +112,7 @@ static fn_status read_all(const bench *b, bench_reader *reader, double *seconds,
  * last batch of the warm-up to that of the last one is the time of the readers. */
 fn_status fn_bench_read(bench *b) {
   bench_reader reader;
-  FN_TRY(fn_bench_reader_open(b, &reader));
+  FN_TRY(fn_bench_reader_open(b, b->options->warmup + b->options->steps, &reader));
   double seconds, bytes;
   fn_status status = fn_dist_agree(b->dist, read_all(b, &reader, &seconds, &bytes));
   fn_bench_reader_close(&reader);

@@ -100,6 +100,19 @@ static void add_phases(fn_text *text, const bench_steps *s) {
   fn_text_add(text, "},\n");
 }
 
+static void add_chain(fn_text *text, const bench_chain *c) {
+  if (c->steps == 0) return;
+  fn_text_add(text, "   \"chain\": {\"launch_bound\": %s, ",
+              fn_bench_is_launch_bound(c) ? "true" : "false");
+  add_fields(text, (const field[]){{"steps", (double)c->steps},
+                                   {"step", c->step},
+                                   {"device", c->device},
+                                   {"host", c->host},
+                                   {"input_wait", c->input_wait},
+                                   {NULL, 0}});
+  fn_text_add(text, "},\n");
+}
+
 static void add_steps(fn_text *text, const bench *b, const bench_steps *s) {
   fn_text_add(text, "  \"%s\": {\n   \"inference\": %s, ", fn_bench_mode_name(s->mode),
               s->inference ? "true" : "false");
@@ -107,7 +120,7 @@ static void add_steps(fn_text *text, const bench *b, const bench_steps *s) {
                                    {"step", s->step_time},
                                    {"step_mean", s->step_mean},
                                    {"compute", s->compute_time},
-                                   {"samples_per_second", (double)s->batch / s->step_time},
+                                   {"samples_per_second", (double)s->batch / fn_bench_pace(s)},
                                    {"primitives", s->alone},
                                    {"ratio", s->ratio_median},
                                    {"least", s->least},
@@ -120,6 +133,7 @@ static void add_steps(fn_text *text, const bench *b, const bench_steps *s) {
                                    {"peak_resident", (double)s->peak},
                                    {NULL, 0}});
   fn_text_add(text, ",\n");
+  add_chain(text, &s->chain);
   add_phases(text, s);
   fn_text_add(text, "   ");
   add_array(text, "steps_ascending", s->step, b->options->steps);

@@ -100,8 +100,25 @@ static void print_phases(const bench *b, const bench_steps *s) {
           1e3 * s->exposed_least, 100 * s->exposed_least / s->step_mean, 1e3 * s->exposed_most);
 }
 
+/** What steps cost that nobody waits for. */
+static void print_chain(const bench *b, const bench_steps *s) {
+  const bench_chain *c = &s->chain;
+  if (c->steps == 0) return;
+  fprintf(b->out,
+          "chain        %10.2f ms   a step among %lld, each put behind the last; %.2f by the "
+          "device's clock\n",
+          1e3 * c->step, (long long)c->steps, 1e3 * c->device);
+  if (s->mode == FN_BENCH_FULL)
+    fprintf(b->out, "  %-10s %10.2f ms %5.1f %%   batch not read yet\n", "input wait",
+            1e3 * c->input_wait, 100 * c->input_wait / c->step);
+  fprintf(b->out, "  %-10s %10.2f ms %5.1f %%   until the step is on its way%s\n", "host",
+          1e3 * c->host, 100 * c->host / c->step,
+          fn_bench_is_launch_bound(c) ? ": launch bound" : "");
+}
+
 static void print_sums(const bench *b, const bench_steps *s) {
   const int64_t last = b->options->steps - 1;
+  const char *counted = b->device ? "chain" : "computing";
   if (b->dist->size > 1) {
     fprintf(b->out, "primitives            -      are timed alone on one rank only\n");
     return;
@@ -109,17 +126,17 @@ static void print_sums(const bench *b, const bench_steps *s) {
   if (s->alone > 0)
     fprintf(b->out,
             "primitives   %10.2f ms   %s convolutions and matrix products, alone\n"
-            "ratio        %10.3f      computing / primitives, median; lowest %.3f, highest %.3f\n",
-            1e3 * s->alone, b->device ? "the library's" : "oneDNN", s->ratio_median, s->ratio[0],
-            s->ratio[last]);
+            "ratio        %10.3f      %s / primitives, median; lowest %.3f, highest %.3f\n",
+            1e3 * s->alone, b->device ? "the library's" : "oneDNN", s->ratio_median, counted,
+            s->ratio[0], s->ratio[last]);
   else
     fprintf(b->out, "primitives            -      backend %s has none to compare with\n",
             b->run->compute.backend);
   fprintf(b->out,
           "least        %10.2f ms   per operator the larger of primitive alone and bytes at copy "
           "speed\n"
-          "bound ratio  %10.3f      computing / least, median; lowest %.3f, highest %.3f\n",
-          1e3 * s->least, s->bound_ratio_median, s->bound_ratio[0], s->bound_ratio[last]);
+          "bound ratio  %10.3f      %s / least, median; lowest %.3f, highest %.3f\n",
+          1e3 * s->least, s->bound_ratio_median, counted, s->bound_ratio[0], s->bound_ratio[last]);
 }
 
 static void print_memory(const bench *b, const bench_steps *s) {
@@ -149,11 +166,13 @@ void fn_bench_print_steps(const bench *b, const bench_steps *s) {
   print_rows(b, s, "operator", s->kind, s->kind_count, BENCH_KINDS_MOST, false);
   print_rows(b, s, "kernel", s->kernel, s->kernel_count,
              b->options->all ? s->kernel_count : (int)SLOWEST, true);
-  fprintf(b->out, "\nstep         %10.2f ms   median; fastest %.2f, slowest %.2f\n",
-          1e3 * s->step_time, 1e3 * s->step[0], 1e3 * s->step[last]);
+  fprintf(b->out, "\nstep         %10.2f ms   %smedian; fastest %.2f, slowest %.2f\n",
+          1e3 * s->step_time, b->device ? "alone, waited for; " : "", 1e3 * s->step[0],
+          1e3 * s->step[last]);
   print_phases(b, s);
+  print_chain(b, s);
   print_sums(b, s);
-  fprintf(b->out, "samples      %10.3f /s\n", (double)s->batch / s->step_time);
+  fprintf(b->out, "samples      %10.3f /s\n", (double)s->batch / fn_bench_pace(s));
   print_memory(b, s);
 }
 
@@ -206,8 +225,8 @@ void fn_bench_print_start(const bench *b) {
 void fn_bench_print_all(const bench *b) {
   const bench_steps *full = &b->steps[0], *synthetic = &b->steps[1];
   if (!b->out || !full->measured || !synthetic->measured || !b->io.measured) return;
-  const double reached = (double)full->batch / full->step_time,
-               computing = (double)synthetic->batch / synthetic->step_time;
+  const double reached = (double)full->batch / fn_bench_pace(full),
+               computing = (double)synthetic->batch / fn_bench_pace(synthetic);
   fprintf(b->out, "\nfull / min(synthetic, io)   %.3f   samples/s: %.3f of min(%.3f, %.3f)\n",
           reached / (computing < b->io.samples ? computing : b->io.samples), reached, computing,
           b->io.samples);

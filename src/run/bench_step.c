@@ -200,17 +200,22 @@ static fn_status divide_device_time(watch *w) {
   return FN_OK;
 }
 
+fn_status fn_bench_put_program(bench *b, const fn_batch *batch) {
+  const bool many = b->dist->size > 1;
+  fn_program_on_gradient(b->program, many ? fn_reducer_ready : NULL, b->reducer);
+  const fn_run_context context = {.seed = b->run->seed,
+                                  .sample = batch->sample,
+                                  .collectives = many ? &b->dist->collectives : NULL};
+  return fn_program_run(b->program, &context);
+}
+
 static fn_status compute(watch *w, const fn_batch *batch) {
   bench *b = w->b;
   const bool timed = w->profiled || !b->device; // on the host a clock read costs nothing
   fn_program_on_kernel(b->program, timed ? kernel_done : NULL, w);
-  fn_program_on_gradient(b->program, b->dist->size > 1 ? fn_reducer_ready : NULL, b->reducer);
-  const fn_run_context context = {.seed = b->run->seed,
-                                  .sample = batch->sample,
-                                  .collectives = b->dist->size > 1 ? &b->dist->collectives : NULL};
   w->forward_end = 0;
   FN_TRY(note(b, TIMER_START));
-  fn_status status = fn_program_run(b->program, &context);
+  fn_status status = fn_bench_put_program(b, batch);
   if (status == FN_OK) status = note(b, TIMER_PROGRAM);
   mark(w, w->forward_end > 0 ? BENCH_BACKWARD : BENCH_FORWARD);
   fn_program_on_kernel(b->program, NULL, NULL);
@@ -218,7 +223,7 @@ static fn_status compute(watch *w, const fn_batch *batch) {
 }
 
 /** What the training loop agrees on after every step: loss, requests, running statistics. */
-static fn_status agree(const bench *b) {
+fn_status fn_bench_agree(const bench *b) {
   double v[6] = {0};
   FN_TRY(fn_dist_sum(b->dist, v, 6));
   fn_dist_max(b->dist, 0);
@@ -235,6 +240,13 @@ static void record_buckets(const watch *w) {
   }
 }
 
+/** Random targets must not make the weights diverge: what is not finite is slow in some kernels. */
+fn_status fn_bench_put_update(bench *b) {
+  const fn_step_facts facts = {.loss_scale = 1, .next_scale = {1, 1, 1}};
+  const double rate = b->run->optimizer.lr > 0 ? b->run->optimizer.lr : 1e-4;
+  return fn_optimizer_step_judged(b->optimizer, rate, b->judge, &facts);
+}
+
 static fn_status training_step(watch *w, const fn_batch *batch) {
   bench *b = w->b;
   const bool many = b->dist->size > 1;
@@ -248,19 +260,15 @@ static fn_status training_step(watch *w, const fn_batch *batch) {
   w->reduced = w->last - w->start - unrelated(w);
   FN_TRY(fn_dist_agree(b->dist, failed));
   if (many) {
-    FN_TRY(agree(b));
+    FN_TRY(fn_bench_agree(b));
     mark(w, BENCH_AGREE);
   }
-  // Random targets must not make the weights diverge: what is not finite is slow in some kernels.
-  const fn_step_facts facts = {.loss_scale = 1, .next_scale = {1, 1, 1}};
-  const double rate = b->run->optimizer.lr > 0 ? b->run->optimizer.lr : 1e-4;
-  FN_TRY(fn_optimizer_step_judged(b->optimizer, rate, b->judge, &facts));
+  FN_TRY(fn_bench_put_update(b));
   mark(w, BENCH_OPTIMIZER);
   return FN_OK;
 }
 
-/** The step is over: what became of it. */
-static fn_status settle(const bench *b) {
+fn_status fn_bench_settle(const bench *b) {
   fn_judgement judgement;
   FN_TRY(fn_judge_read(b->judge, &judgement));
   if (judgement.verdict != FN_STEP_TAKEN) fn_optimizer_undo(b->optimizer);
@@ -288,7 +296,7 @@ static fn_status take_step(watch *w, bench_reader *reader) {
   FN_TRY(w->s->inference ? compute(w, batch) : training_step(w, batch));
   FN_TRY(note(b, TIMER_END));
   if (b->device) FN_TRY(divide_device_time(w));
-  if (!w->s->inference) FN_TRY(settle(b));
+  if (!w->s->inference) FN_TRY(fn_bench_settle(b));
   if (!b->beside) b->peak = fn_memory_peak();
   if (!w->recorded) return FN_OK;
   record_buckets(w);
@@ -346,11 +354,15 @@ static void note_first_step(bench *b, const watch *w) {
   b->start.first_step = w->last - w->start - w->phase[BENCH_WAIT];
 }
 
+static int64_t profiled_steps(const bench *b) {
+  enum { MOST = 5 };
+  return b->options->steps < MOST ? b->options->steps : MOST;
+}
+
 /** Kernels of a device are timed in steps of their own: events between them keep the device busy
  * and rule out a replay of the recorded step. */
 static fn_status profile_device(bench *b, bench_steps *s, bench_reader *reader) {
-  enum { MOST = 5 };
-  const int64_t steps = b->options->steps < MOST ? b->options->steps : MOST;
+  const int64_t steps = profiled_steps(b);
   fn_program_profile_reset(b->program);
   s->kernel_time[0] = s->kernel_time[1] = 0;
   for (int64_t i = 0; i < steps; i++) {
@@ -386,13 +398,37 @@ static fn_status run_steps(bench *b, bench_steps *s, bench_reader *reader) {
     if (i < 0) continue;
     FN_TRY(account(&w, i, w.phase[BENCH_EXPOSED], busy[1] - busy[0]));
     if (b->dist->size > 1) continue; // primitives of several ranks would disturb each other
-    double alone;
-    FN_TRY(time_primitives(b, s, &s->each[i * s->kernel_count], &alone));
-    s->alone += alone / (double)steps;
-    s->ratio[i] = alone > 0 ? s->compute[i] / alone : 0;
-    s->bound_ratio[i] = s->compute[i]; // divided when the machine has been measured
+    FN_TRY(time_primitives(b, s, &s->each[i * s->kernel_count], &s->ratio[i]));
   }
-  return FN_OK;
+  if (!b->device) return FN_OK;
+  return fn_bench_chain(b, reader, fn_bench_chain_lead(b, reader), steps, &s->chain);
+}
+
+/** The sums of primitives become ratios. What a device takes for a step among others counts there:
+ *  all of it. */
+static void compare_with_primitives(const bench *b, bench_steps *s) {
+  const int64_t steps = b->options->steps;
+  if (b->dist->size > 1) return; // there are none
+  for (int64_t i = 0; i < steps; i++) {
+    const double alone = s->ratio[i], time = b->device ? s->chain.step : s->compute[i];
+    s->alone += alone / (double)steps;
+    s->ratio[i] = alone > 0 ? time / alone : 0;
+    s->bound_ratio[i] = time; // divided when the machine has been measured
+  }
+}
+
+double fn_bench_pace(const bench_steps *s) {
+  return s->chain.steps > 0 ? s->chain.step : s->step_time;
+}
+
+bool fn_bench_is_launch_bound(const bench_chain *chain) {
+  return chain->host >= 0.8 * chain->device;
+}
+
+static int64_t all_steps(const bench *b) {
+  const int64_t steps = warmup_steps(b) + b->options->steps;
+  if (!b->device) return steps;
+  return steps + profiled_steps(b) + fn_bench_chain_lead(b, true) + b->options->steps;
 }
 
 static fn_status largest_rank_peak(const bench *b, size_t *peak) {
@@ -406,12 +442,13 @@ fn_status fn_bench_take_steps(bench *b, bench_steps *s) {
   FN_TRY(fn_dist_agree(b->dist, allocate(b, s)));
   bench_reader reader;
   const bool reads = s->mode == FN_BENCH_FULL;
-  if (reads) FN_TRY(fn_bench_reader_open(b, &reader));
+  if (reads) FN_TRY(fn_bench_reader_open(b, all_steps(b), &reader));
   s->batch = b->options->batch * b->dist->size;
   fn_status status = run_steps(b, s, reads ? &reader : NULL);
   if (reads) fn_bench_reader_close(&reader);
   if (status == FN_OK) status = largest_rank_peak(b, &s->peak);
   if (status != FN_OK) return status;
+  compare_with_primitives(b, s);
   s->step_time = fn_bench_median(s->step, b->options->steps);
   s->compute_time = fn_bench_median(s->compute, b->options->steps);
   return FN_OK;
@@ -437,7 +474,45 @@ static fn_status answer_primitives(bench *b, bench_steps *s) {
   free(each);
   FN_TRY(status);
   printf("{\"primitives\": %.9g}\n", alone);
-  fflush(stdout);
+  return FN_OK;
+}
+
+static fn_status answer_step(bench *b, bench_steps *s, double *seconds) {
+  watch w = {.b = b, .s = s};
+  FN_TRY(take_step(&w, NULL));
+  *seconds = w.last - w.start;
+  return FN_OK;
+}
+
+/** The mean of `count` steps: on a device of a chain between two moments at which it rests. */
+static fn_status answer_steps(bench *b, bench_steps *s, int64_t count) {
+  bench_chain chain = {0};
+  if (b->device) {
+    FN_TRY(fn_bench_chain(b, NULL, 0, count, &chain));
+    printf("{\"seconds\": %.9g, \"host\": %.9g, \"peak_resident\": %zu}\n", chain.step, chain.host,
+           b->peak);
+    return FN_OK;
+  }
+  double seconds;
+  for (int64_t i = 0; i < count; i++) {
+    FN_TRY(answer_step(b, s, &seconds));
+    chain.step += seconds / (double)count;
+  }
+  printf("{\"seconds\": %.9g, \"peak_resident\": %zu}\n", chain.step, b->peak);
+  return FN_OK;
+}
+
+static fn_status answer(bench *b, bench_steps *s, const char *line) {
+  double seconds;
+  long long count = 0;
+  int end = 0;
+  if (strcmp(line, "primitives") == 0) return answer_primitives(b, s);
+  if (sscanf(line, "steps %lld%n", &count, &end) == 1 && count > 0 && line[end] == '\0')
+    return answer_steps(b, s, count);
+  FN_CHECK(strcmp(line, "step") == 0, FN_ERR_CONFIG,
+           "--lockstep: expected the line step, steps N, primitives or quit, found '%s'", line);
+  FN_TRY(answer_step(b, s, &seconds));
+  printf("{\"seconds\": %.9g, \"peak_resident\": %zu}\n", seconds, b->peak);
   return FN_OK;
 }
 
@@ -455,15 +530,7 @@ fn_status fn_bench_lockstep(bench *b) {
   while (fgets(line, sizeof line, stdin)) {
     line[strcspn(line, "\n")] = '\0';
     if (strcmp(line, "quit") == 0) break;
-    if (strcmp(line, "primitives") == 0) {
-      FN_TRY(answer_primitives(b, &s));
-      continue;
-    }
-    FN_CHECK(strcmp(line, "step") == 0, FN_ERR_CONFIG,
-             "--lockstep: expected the line step, primitives or quit, found '%s'", line);
-    watch w = {.b = b, .s = &s};
-    FN_TRY(take_step(&w, NULL));
-    printf("{\"seconds\": %.9g, \"peak_resident\": %zu}\n", w.last - w.start, b->peak);
+    FN_TRY(answer(b, &s, line));
     fflush(stdout);
   }
   return FN_OK;

@@ -105,7 +105,7 @@ static fn_status take_steps(const fn_run *run, const batch_source *s, fn_program
   for (int i = 0; i < STEPS && status == FN_OK; i++)
     status = take_step(s, i, program, judge, optimizer);
   // Large outputs are asked for now and then.
-  fn_program_output_data(program, "output");
+  fn_program_output_data(program, "output_window");
   if (status == FN_OK) status = take_step(s, STEPS, program, judge, optimizer);
   fn_judge_destroy(judge);
   fn_optimizer_destroy(optimizer);

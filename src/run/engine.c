@@ -26,6 +26,7 @@ struct fn_engine {
   fn_parameters *parameters;
   fn_recorder *recorder; /**< NULL but for plans */
   bool takes_raw;        /**< batches are converted on the device */
+  bool keeps_output;     /**< training programs have "output" */
   entry entry[PROGRAMS_MOST];
   int entry_count;
 };
@@ -184,13 +185,17 @@ static fn_status add_gradients(entry *e, bool scaled, fn_value ***wrt, fn_value 
   return fn_differentiate_from(e->graph, &e->model.loss, &seed, 1, *wrt, *count, *gradient);
 }
 
-static int list_outputs(const fn_model *model, fn_program_output *outputs) {
+/** What somebody reads: every output is kept to the end of a step, and copied where its type or
+ *  layout is not the reader's. */
+static int list_outputs(const fn_engine *engine, const entry *e, fn_program_output *outputs) {
+  const fn_model *model = &e->model;
+  const bool evaluates = !e->training, compares = evaluates && e->has_target;
   const fn_program_output all[] = {
       {"loss", model->loss},
-      {"output", model->output},
-      {"input_window", model->input_window},
+      {"output", evaluates || engine->keeps_output ? model->output : NULL},
       {"output_window", model->output_window},
-      {"target_window", model->target_window},
+      {"input_window", compares ? model->input_window : NULL},
+      {"target_window", compares ? model->target_window : NULL},
   };
   int count = 0;
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
@@ -246,7 +251,7 @@ static fn_status compile(fn_engine *engine, entry *e) {
   const fn_dtype precision = precision_of(run);
   if (!e->plan_only) FN_TRY(open_device(engine));
   fn_program_output outputs[8];
-  const int output_count = list_outputs(&e->model, outputs);
+  const int output_count = list_outputs(engine, e, outputs);
   fn_value *keep[8];
   for (int i = 0; i < output_count; i++)
     keep[i] = outputs[i].value;
@@ -454,6 +459,10 @@ fn_status fn_engine_assume(fn_engine *engine, fn_recorder *recorder) {
   FN_CHECK(engine->entry_count == 0, FN_ERR_INTERNAL, "programs were made before");
   engine->recorder = recorder;
   return fn_parameters_attach(engine->parameters, fn_recorder_device(recorder));
+}
+
+void fn_engine_keep_output(fn_engine *engine) {
+  engine->keeps_output = true;
 }
 
 fn_parameters *fn_engine_parameters(fn_engine *engine) {

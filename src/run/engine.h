@@ -21,6 +21,9 @@ void fn_engine_destroy(fn_engine *engine);
  *  must outlive the engine. */
 fn_status fn_engine_assume(fn_engine *engine, fn_recorder *recorder);
 
+/** Before the first program: training programs have "output", too. */
+void fn_engine_keep_output(fn_engine *engine);
+
 fn_parameters *fn_engine_parameters(fn_engine *engine);
 
 /** Whether the run's backend has a device that is to convert batches: data.convert. */
@@ -31,10 +34,11 @@ bool fn_engine_converts(const fn_run *run);
 fn_status fn_engine_take_raw(fn_engine *engine, fn_dataset *dataset);
 
 /** Program for batches of `batch` samples; made at the first call, kept, sharing memory with the
- *  others. Inputs "input" and "target"; outputs "loss", "output", and "input_window"
- *  (where the output has spatial axes), "output_window", "target_window" (what the loss compares).
- * Training programs write parameters->gradients; evaluation programs without target (has_target
- * false) have no loss. */
+ *  others. Inputs "input" and "target"; outputs "loss" and "output_window" (what the loss sees of
+ *  the network's output), of evaluation programs also "output" and, with targets, "target_window"
+ *  and, where the output has spatial axes, "input_window": both in float32 whatever the precision.
+ *  Training programs write parameters->gradients; evaluation programs without target (has_target
+ *  false) have no loss. */
 fn_status fn_engine_program(fn_engine *engine, bool training, bool has_target, int64_t batch,
                             fn_program **program);
 /** Same with kernels timed, or only planned. */

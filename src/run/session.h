@@ -13,6 +13,13 @@
 #include "run/run_loop.h"
 #include "run/saver.h"
 
+/** Samples of this rank, in the order in which they were taken. */
+typedef struct fn_sample_list {
+  int64_t *sample;
+  int64_t count, capacity;
+  int64_t last; /**< how many are of the last batch; 0: there was no room to keep them */
+} fn_sample_list;
+
 /** A step that was put on its way and is not accounted for yet: on a device, while the next one is
  *  being put; else for a moment. */
 typedef struct fn_flight {
@@ -23,10 +30,9 @@ typedef struct fn_flight {
   int bad_rank;    /**< 1 + lowest rank with a loss that is not finite; 0: none */
   bool loss_known; /**< else the judge knows */
   double lr;
-  bool due;        /**< to be reported */
-  double start;    /**< fn_clock() */
-  int64_t *sample; /**< of this rank's last batch, shape [count] */
-  int64_t count, capacity;
+  bool due;            /**< to be reported */
+  double start;        /**< fn_clock() */
+  fn_sample_list list; /**< of all batches */
   const fn_loader *loader;
 } fn_flight;
 
@@ -42,6 +48,7 @@ typedef struct fn_session {
   fn_optimizer *optimizer;
   fn_judge *judge;
   fn_flight flight;
+  fn_sample_list coming; /**< samples of the step that is being put on its way */
   fn_reducer *reducer;
   fn_schedule schedule;
   fn_progress progress;

@@ -156,7 +156,8 @@ fn_status fn_session_arrays_create(fn_session *s) {
 
 void fn_session_arrays_destroy(fn_session *s) {
   fn_judge_destroy(s->judge);
-  free(s->flight.sample);
+  free(s->flight.list.sample);
+  free(s->coming.sample);
   fn_mirror_destroy(&s->average);
   fn_mirror_destroy(&s->accumulated);
   fn_mirror_destroy(&s->loss_sum);

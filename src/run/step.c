@@ -9,6 +9,7 @@
 #include "base/system.h"
 #include "run/epoch.h"
 #include "run/loss_scale.h"
+#include "run/read_again.h"
 #include "run/session_arrays.h"
 #include "run/signals.h"
 
@@ -74,18 +75,35 @@ static fn_status next_batch(fn_loader *loader, const fn_batch **batch) {
   return FN_OK;
 }
 
+/** Should the step turn out bad, it is asked which samples it had. Without memory for them, that
+ *  cannot be said. */
+static void keep_samples(fn_sample_list *list, const fn_batch *batch) {
+  const int64_t wanted = list->count + batch->count;
+  int64_t *room = list->sample;
+  if (wanted > list->capacity) {
+    room = realloc(room, (size_t)wanted * sizeof *room);
+    list->last = 0;
+    if (!room) return;
+    list->sample = room;
+    list->capacity = wanted;
+  }
+  memcpy(room + list->count, batch->sample, (size_t)batch->count * sizeof *room);
+  list->count = wanted;
+  list->last = batch->count;
+}
+
 /** Gradients of one optimizer step of `micro` batches, averaged over samples and ranks. *failed is
- *  this rank's failure between the collective calls, to be agreed with the step's reduction; *last
- *  the last batch, the loader's. */
+ *  this rank's failure between the collective calls, to be agreed with the step's reduction. */
 static fn_status gradients(fn_session *s, fn_loader *loader, int64_t micro, step_sums *sums,
-                           const fn_batch **last, fn_status *failed) {
+                           fn_status *failed) {
   fn_parameters *p = s->parameters;
   for (int64_t m = 0; m < micro; m++) {
     double loss = 0;
     fn_step_enter(s, FN_PHASE_INPUT);
     // A rank that cannot read must not leave the others waiting for its gradients.
-    FN_TRY(fn_dist_agree(s->dist, *failed != FN_OK ? *failed : next_batch(loader, last)));
-    const fn_batch *batch = *last;
+    const fn_batch *batch = NULL;
+    FN_TRY(fn_dist_agree(s->dist, *failed != FN_OK ? *failed : next_batch(loader, &batch)));
+    keep_samples(&s->coming, batch);
     if (micro == 1) FN_TRY(fn_reducer_begin(s->reducer, batch->count));
     fn_step_enter(s, FN_PHASE_COMPUTE);
     *failed = run_batch(s, batch, micro == 1, &loss);
@@ -163,27 +181,6 @@ bool fn_step_wants_stop(fn_session *s) {
 /* ---- steps that are not finite
  * -------------------------------------------------------------------- */
 
-/** The step's last batch once more; the loader may have gone on. *batch owns input and target. */
-static fn_status read_again(fn_session *s, fn_batch *batch) {
-  const fn_flight *f = &s->flight;
-  fn_program *program;
-  FN_CHECK(f->count > 0, FN_ERR_MEMORY, "the samples were not kept");
-  FN_TRY(fn_engine_program(s->engine, true, true, f->count, &program));
-  *batch = (fn_batch){
-      .count = f->count,
-      .sample = f->sample,
-      .input_values = fn_shape_count(fn_program_input_shape(program, "input")) / f->count,
-      .target_values = fn_shape_count(fn_program_input_shape(program, "target")) / f->count};
-  batch->input = malloc((size_t)(batch->count * batch->input_values) * sizeof(float));
-  batch->target = malloc((size_t)(batch->count * batch->target_values) * sizeof(float));
-  FN_CHECK(batch->input && batch->target, FN_ERR_MEMORY, "out of memory for a batch");
-  for (int64_t n = 0; n < batch->count; n++)
-    FN_TRY(fn_dataset_sample(s->train, s->progress.epoch, batch->sample[n],
-                             batch->input + n * batch->input_values,
-                             batch->target + n * batch->target_values));
-  return FN_OK;
-}
-
 /** What running a batch again overwrites, on the host: gradients, then buffers. */
 static fn_status keep_arrays(fn_parameters *p, float **kept) {
   *kept = malloc((size_t)(p->count + p->buffer_count + 1) * sizeof **kept);
@@ -214,7 +211,7 @@ static fn_status find_bad_gradient(fn_session *s, int *found) {
   fn_batch batch = {0};
   float *kept = NULL;
   double loss;
-  fn_status status = read_again(s, &batch);
+  fn_status status = fn_read_again(s, &batch);
   if (status == FN_OK) status = keep_arrays(p, &kept);
   if (fn_dist_max(dist, status != FN_OK) == 0) {
     status = run_batch(s, &batch, false, &loss);
@@ -228,15 +225,34 @@ static fn_status find_bad_gradient(fn_session *s, int *found) {
     status = FN_OK;
   }
   free(kept);
-  free(batch.input);
-  free(batch.target);
+  fn_read_again_free(&batch);
   return fn_dist_agree(dist, status);
+}
+
+/** The first cell of this step's samples that is not finite, if there is one, with what ends a
+ *  message: of the lowest rank that read one. Collective. */
+static fn_status find_bad_cell(fn_session *s, char *text, size_t size) {
+  const fn_sample_list *all = &s->flight.list;
+  fn_status status = FN_OK;
+  for (int64_t n = 0; n < all->count && status == FN_OK; n++)
+    status = fn_dataset_check_finite(s->train, s->progress.epoch, all->sample[n]);
+  if (status != FN_OK && status != FN_ERR_DIVERGED) { // to be met again by whoever reads it next
+    fn_error_clear();
+    status = FN_OK;
+  }
+  text[0] = '\0';
+  status = fn_dist_agree(s->dist, status);
+  if (status != FN_ERR_DIVERGED) return status;
+  snprintf(text, size, "; %s", fn_error_message());
+  fn_error_clear();
+  return FN_OK;
 }
 
 /** Not finite: stop, or go on with the weights as they are. */
 static fn_status diverged(fn_session *s, int bad_rank, const char *tensor) {
-  char what[512];
+  char what[512], cell[1024];
   int rank = bad_rank;
+  FN_TRY(find_bad_cell(s, cell, sizeof cell));
   const bool loss = rank > 0;
   if (!loss) FN_TRY(find_bad_gradient(s, &rank));
   if (rank > 0)
@@ -247,14 +263,18 @@ static fn_status diverged(fn_session *s, int bad_rank, const char *tensor) {
   char first[300] = "";
   if (tensor) snprintf(first, sizeof first, "; first bad gradient: %s", tensor);
   if (strcmp(s->run->train.on_nan, "skip") == 0) {
-    fn_log(FN_WARN, "step %lld: %s%s; step skipped", (long long)s->progress.step + 1, what, first);
+    fn_log(FN_WARN, "step %lld: %s%s%s; step skipped", (long long)s->progress.step + 1, what, first,
+           cell);
     return FN_OK;
   }
-  FN_FAIL(FN_ERR_DIVERGED,
-          "step %lld (epoch %lld): %s%s. Look for cells that are not finite in the fields "
-          "(fieldnet data inspect); else lower optimizer.lr, set train.clip_norm, or "
-          "train.on_nan: skip",
-          (long long)s->progress.step + 1, (long long)s->progress.epoch + 1, what, first);
+  FN_FAIL(
+      FN_ERR_DIVERGED, "step %lld (epoch %lld): %s%s%s. %s", (long long)s->progress.step + 1,
+      (long long)s->progress.epoch + 1, what, first, cell,
+      cell[0]
+          ? "Mend the file (fieldnet data inspect counts such cells) or leave it out; or go "
+            "on without such steps: train.on_nan: skip"
+          : "No such cell was found in its samples: lower optimizer.lr, set train.clip_norm, or "
+            "train.on_nan: skip");
 }
 
 /* ---- the account of a step
@@ -380,17 +400,6 @@ static fn_status apply(fn_session *s) {
   return fn_session_apply(s, &facts, watches ? watched : NULL);
 }
 
-/** Should the step turn out bad, its last batch is run again: which samples it had. */
-static void keep_samples(fn_flight *f, const fn_batch *batch) {
-  const size_t bytes = (size_t)batch->count * sizeof *f->sample;
-  int64_t *room = batch->count > f->capacity ? realloc(f->sample, bytes) : f->sample;
-  f->count = room ? batch->count : 0;
-  if (!room) return;
-  if (batch->count > f->capacity) f->capacity = batch->count;
-  f->sample = room;
-  memcpy(room, batch->sample, bytes);
-}
-
 fn_status fn_step_take(fn_session *s, fn_loader *loader, int64_t micro, bool *save) {
   const fn_run *run = s->run;
   const double start = fn_clock();
@@ -399,8 +408,8 @@ fn_status fn_step_take(fn_session *s, fn_loader *loader, int64_t micro, bool *sa
   fn_judgement before;
   fn_status failed = fn_session_noted(s);
   if (failed == FN_OK) failed = fn_session_keep_buffers(s);
-  const fn_batch *last = NULL;
-  FN_TRY(gradients(s, loader, micro, &sums, &last, &failed));
+  s->coming.count = 0;
+  FN_TRY(gradients(s, loader, micro, &sums, &failed));
   // The device has all of this step's kernels to run while the host hears of the last one.
   if (failed == FN_OK && f->active) failed = fn_judge_read(s->judge, &before);
   if (failed == FN_OK) failed = fetch_shared(s, micro, &sums);
@@ -425,7 +434,9 @@ fn_status fn_step_take(fn_session *s, fn_loader *loader, int64_t micro, bool *sa
   f->due = (p->step + 1) % run->train.log_interval == 0 || s->stopping;
   f->start = start;
   f->loader = loader;
-  keep_samples(f, last);
+  const fn_sample_list done = f->list;
+  f->list = s->coming;
+  s->coming = done;
   fn_session_note(s, apply(s));
   if (fn_judge_defers(s->judge)) return FN_OK;
   FN_TRY(fn_judge_read(s->judge, &before)); // is there already: nothing to agree on

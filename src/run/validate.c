@@ -1,18 +1,28 @@
 #include "run/validate.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "run/logits.h"
+#include "run/read_again.h"
 #include "run/validate_labels.h"
+#include "run/windows.h"
 
-static void draw(fn_session *s, fn_program *program, const char *stage) {
-  if (!s->observer || !s->observer->figure) return;
-  const fn_shape *in = fn_program_output_shape(program, "input_window");
+/** Whether somebody looks at this program's output, a field. */
+static bool is_drawn(const fn_session *s, const fn_program *program) {
+  const bool listens =
+      s->observer && s->observer->figure && (s->run->report.plots || s->run->report.tensorboard);
+  return listens && fn_program_output_shape(program, "output_window")->ndim > 2;
+}
+
+/** Input and target as the network's program has them, or as `windows` does. */
+static void draw(fn_session *s, fn_program *program, const char *stage, const fn_windows *windows) {
+  const fn_program *of = windows ? windows->program : program;
+  const fn_shape *in = fn_program_output_shape(of, "input_window");
   const fn_shape *out = fn_program_output_shape(program, "output_window");
-  if (!in) return; // the network's output is no field
   fn_figure_event event = {
       .stage = stage,
       .epoch = s->progress.epoch + 1,
@@ -20,9 +30,9 @@ static void draw(fn_session *s, fn_program *program, const char *stage) {
       .batch = out->dim[0],
       .channels_in = in->dim[1],
       .channels_out = out->dim[1],
-      .input = fn_program_output_data(program, "input_window"),
+      .input = fn_program_output_data(of, "input_window"),
       .output = fn_program_output_data(program, "output_window"),
-      .target = fn_program_output_data(program, "target_window"),
+      .target = fn_program_output_data(of, "target_window"),
   };
   for (int d = 0; d < event.spatial; d++)
     event.size[d] = out->dim[2 + d];
@@ -34,8 +44,23 @@ static void draw(fn_session *s, fn_program *program, const char *stage) {
   s->observer->figure(s->observer->self, &event);
 }
 
+/** Training programs keep no fields but the network's: the others are read once more. */
 void fn_draw_training(fn_session *session) {
-  if (session->last_program) draw(session, session->last_program, "train");
+  fn_program *program = session->last_program;
+  if (!program || !is_drawn(session, program)) return;
+  fn_batch batch;
+  fn_windows windows = {0};
+  fn_status status = fn_read_again(session, &batch);
+  if (status == FN_OK)
+    status = fn_windows_cut(session->run, fn_dataset_get_info(session->train), &batch, &windows);
+  if (status == FN_OK) {
+    draw(session, program, "train", &windows);
+  } else {
+    fn_log(FN_WARN, "no figure of this epoch's training: %s", fn_error_message());
+    fn_error_clear();
+  }
+  fn_windows_free(&windows);
+  fn_read_again_free(&batch);
 }
 
 static bool row_is_finite(const fn_program *program, const char *output, int64_t row) {
@@ -63,13 +88,16 @@ static fn_status name_bad_sample(const fn_session *s, const fn_program *program,
     field = target ? 0 : info->input_fields;
   }
   const int64_t sample = batch->sample[bad];
+  char cell[1024] = "";
+  if (fn_dataset_check_finite(s->validation, s->progress.epoch, sample) == FN_ERR_DIVERGED)
+    snprintf(cell, sizeof cell, "; %s", fn_error_message());
   return fn_error_set(FN_ERR_DIVERGED, __FILE__, __LINE__,
                       "validation after epoch %lld (step %lld): the loss is not finite; the first "
-                      "that is bad is the %s sample %lld: %s, crop %lld",
+                      "that is bad is the %s sample %lld: %s, crop %lld%s",
                       (long long)s->progress.epoch + 1, (long long)s->progress.step, what,
                       (long long)sample,
                       fn_dataset_path(s->validation, sample / info->crops, field),
-                      (long long)(sample % info->crops));
+                      (long long)(sample % info->crops), cell);
 }
 
 /** *verdict: FN_ERR_DIVERGED with a message for the first batch whose loss is not finite. */
@@ -116,7 +144,7 @@ static fn_status evaluate_slice(fn_session *s, double *sum, float *logit, fn_sta
     fn_watchdog_enter(s->watchdog, FN_PHASE_VALIDATE, s->progress.step);
     status = evaluate_batch(s, batch, sum, logit, &program, verdict);
   }
-  if (status == FN_OK && program) draw(s, program, "val");
+  if (status == FN_OK && program && is_drawn(s, program)) draw(s, program, "val", NULL);
   fn_loader_destroy(loader);
   free(list);
   return status;

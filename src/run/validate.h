@@ -15,7 +15,8 @@ typedef struct fn_validation {
  *  FN_ERR_DIVERGED, naming the first bad sample; with train.on_nan skip a warning, and the loss is
  * not finite. Collective. */
 fn_status fn_validate(fn_session *session, fn_validation *result);
-/** Hand the last training batch of rank 0 to the observer as a figure. Not collective. */
+/** Hand the last training batch of rank 0 to the observer as a figure, after reading its samples
+ *  once more. Not collective. */
 void fn_draw_training(fn_session *session);
 
 #endif

@@ -305,6 +305,7 @@ static fn_status prepare(verification *v) {
   FN_TRY(sizes_of(v, &info));
   FN_TRY(fn_engine_create(v->run, v->dist, &info, &v->engine));
   v->parameters = fn_engine_parameters(v->engine);
+  fn_engine_keep_output(v->engine);
   FN_TRY(match_names(v));
   const int64_t batch = v->input->shape.dim[0];
   FN_TRY(fn_engine_program(v->engine, true, true, batch, &v->training));
