@@ -1,5 +1,6 @@
 /* Convolutions as cuDNN sees them on an H100 that is only described: graphs are accepted, engines
- * are found and plans built, in the library itself, without a GPU. Runs wherever cuDNN 9.8 is
+ * are found and plans built, in the library itself, without a GPU. Fused convolutions are compiled
+ * with the driver, or what stands in for it (standin/driver.c). Runs wherever cuDNN 9.8 is
  * installed. With a word as argument, prints what was chosen for the cases whose name has it. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,8 +8,12 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "backend/cuda/cudnn.h"
+#include "base/system.h"
 #pragma GCC diagnostic ignored "-Wunused-function" // the headers of test_op are used in part
 #include "op_cases.h"
 #include "op_run.h"
@@ -83,13 +88,17 @@ static outcome find_plan(const fn_gpu_call *call) {
     cudnnBackendDescriptor_t graph, plan;
     fn_algorithm list[FN_CUDNN_CANDIDATES];
     int count = 0;
+    static int graphs;
+    char key[32]; // nothing is kept for another graph
+    snprintf(key, sizeof key, "graph %d", graphs++);
     if (fn_cudnn_graph(&pool, call, &form[f], &graph) == FN_OK)
-      assert_int_equal(fn_cudnn_list(&cuda, graph, call->input[0].dtype, list, &count), FN_OK);
+      assert_int_equal(fn_cudnn_list(&cuda, graph, call, list, &count), FN_OK);
     if (filter && count == 0) print_message("    form %d: %s\n", f, fn_error_message());
     for (int i = 0; i < count && o.form < 0; i++) {
       fn_cudnn_pool plans = {.api = cuda.cudnn};
       size_t workspace;
-      if (fn_cudnn_plan(&plans, graph, &list[i], cuda.workspace_limit, &plan, &workspace) == FN_OK)
+      if (fn_cudnn_plan(&plans, graph, &list[i], key, cuda.workspace_limit, &plan, &workspace) ==
+          FN_OK)
         o = (outcome){uses_tensor_cores(graph, list[i].engine), f, count, list[i].engine,
                       workspace};
       else if (filter)
@@ -214,6 +223,91 @@ static void test_networks(void **state) {
   assert_true(5 * slow <= all || filter);
 }
 
+/** Forward, backward and filter of a layer with bias, residual and leaky ReLU in one call each:
+ *  cuDNN compiles them. */
+static void add_fused_cases(op_suite *suite, int d) {
+  const fn_conv_geometry g = even_geometry(1, 1, 1, 1, 1);
+  add_conv_family(suite, d, g, small_field(1, 64, d), kernel_shape(32, 64, d, 3), true, 0.01,
+                  "leaky");
+  add_conv_residual_case(suite, d, 1, 32, 32, 3, 0.01);
+}
+
+static void test_fused(void **state) {
+  (void)state;
+  op_suite suite = {0};
+  for (int d = 2; d <= FN_MAX_SPATIAL; d++)
+    add_fused_cases(&suite, d);
+  for (int i = 0; i < suite.count; i++) {
+    const op_case *c = &suite.item[i];
+    if (c->op == &fn_op_conv_data) continue; // a leaky ReLU behind it is left to another kernel
+    const outcome o = try_case(c, FN_BF16, 0);
+    if (o.form != 0 || !o.tensor_cores)
+      fail_msg("%s: form %d, engine %d", c->name, o.form, (int)o.engine);
+  }
+  free(suite.item);
+}
+
+static double seconds_of_plan(cudnnBackendDescriptor_t graph, const fn_algorithm *algorithm,
+                              size_t *workspace) {
+  fn_cudnn_pool pool = {.api = cuda.cudnn};
+  cudnnBackendDescriptor_t plan;
+  const double start = fn_clock();
+  assert_int_equal(fn_cudnn_plan(&pool, graph, algorithm, "a graph", SIZE_MAX, &plan, workspace),
+                   FN_OK);
+  const double seconds = fn_clock() - start;
+  fn_cudnn_clear(&pool);
+  return seconds;
+}
+
+/** What was compiled is loaded the next time, from memory and in another process from its file. */
+static void test_compiled_once(void **state) {
+  (void)state;
+  char folder[] = "/tmp/fieldnet_XXXXXX", command[64];
+  assert_non_null(mkdtemp(folder));
+  op_suite suite = {0};
+  add_fused_cases(&suite, 3);
+  fn_graph *network = NULL;
+  fn_value *in[FN_MAX_PORTS] = {NULL}, *out[FN_MAX_PORTS] = {NULL};
+  assert_int_equal(fn_graph_create(&(fn_graph_options){0}, &network), FN_OK);
+  for (int i = 0; i < 3; i++)
+    in[i] = fn_input(network, port_name('x', i), &suite.item[0].shape[i]);
+  build_case(network, &suite.item[0], in, out);
+  const fn_gpu_call call = call_of(out[0]->node, FN_BF16, 0);
+  fn_cudnn_pool pool = {.api = cuda.cudnn};
+  cudnnBackendDescriptor_t graph;
+  fn_algorithm list[FN_CUDNN_CANDIDATES];
+  int count = 0;
+  const fn_cudnn_form fused = {true, FN_BF16};
+  assert_int_equal(fn_cudnn_graph(&pool, &call, &fused, &graph), FN_OK);
+  assert_int_equal(fn_cudnn_list(&cuda, graph, &call, list, &count), FN_OK);
+  assert_true(count > 0);
+  size_t workspace[3];
+  double seconds[3];
+  for (int k = 0; k < 3; k++) {
+    if (k != 1) { // a start; the second finds the file of the first
+      fn_plans_close(cuda.cudnn->plans);
+      assert_int_equal(fn_plans_open(folder, &cuda.cudnn->plans), FN_OK);
+    }
+    seconds[k] = seconds_of_plan(graph, &list[0], &workspace[k]);
+    assert_int_equal(workspace[k], workspace[0]);
+  }
+  print_message("compiled in %.2f s; from memory %.4f s, from the file %.4f s\n", seconds[0],
+                seconds[1], seconds[2]);
+  assert_true(seconds[1] < seconds[0] / 4 && seconds[2] < seconds[0] / 4);
+  fn_cudnn_clear(&pool);
+  fn_graph_destroy(network);
+  free(suite.item);
+  snprintf(command, sizeof command, "rm -r %s", folder);
+  assert_int_equal(system(command), 0);
+}
+
+/** Whether cuDNN can compile, if need be with what stands in for the driver. */
+static bool find_compiler(void) {
+  const bool driver =
+      dlopen("libcuda.so.1", RTLD_NOW) != NULL || dlopen(STANDIN_DRIVER, RTLD_NOW) != NULL;
+  return fn_cuda_open_compiler() && driver;
+}
+
 int main(int argc, char **argv) {
   filter = argc > 1 ? argv[1] : NULL;
   const fn_status status = fn_cudnn_assume(h100, &cuda.cudnn);
@@ -224,5 +318,12 @@ int main(int argc, char **argv) {
   cuda.deterministic = true;
   cuda.workspace_limit = (size_t)5 << 30;
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_plans), cmocka_unit_test(test_networks)};
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  const struct CMUnitTest compiled[] = {cmocka_unit_test(test_fused),
+                                        cmocka_unit_test(test_compiled_once)};
+  const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+  if (!find_compiler()) {
+    printf("fused convolutions are left out: there is no NVRTC\n");
+    return failed;
+  }
+  return cmocka_run_group_tests(compiled, NULL, NULL) + failed;
 }

@@ -118,6 +118,14 @@ def operators():
               f"test_op {mode}", done.stdout + done.stderr)
 
 
+    # strided tensors, in one call and where bias and activation are left to fieldnet
+    for fused in "", "fuse 0123":
+        done = subprocess.run([f"{BUILD}/standin/standin_test_gpu_library"], capture_output=True, text=True,
+                              env=dict(os.environ, STANDIN_ENGINES=fused))
+        check(done.returncode == 0 and re.search(r"^cuda: \d\d\d+ cases", done.stdout, re.M),
+              f"strided tensors, engines '{fused}'", done.stdout + done.stderr)
+
+
 def golden_vectors():
     source = os.path.join(os.environ["SOURCE_DIR"], "tests", "golden")
     for packed in sorted(glob.glob(f"{source}/*.h5.gz")):
@@ -130,7 +138,8 @@ def golden_vectors():
 
 def trains():
     train("cpu", compute__backend="cpu")
-    train("cuda")
+    done = train("cuda", report__verbosity="detail")
+    check("recorded" not in done.output, "everything that is to be recorded is", done.output)
     same_steps("cpu", "cuda", 1e-5, 1e-4)
     train("plain", compute__graphs="no")
     same_state("cuda", "plain")

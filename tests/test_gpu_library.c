@@ -238,7 +238,8 @@ static void test_cuda(void **state) {
   (void)state;
   const fn_backend *backend = NULL;
   fn_device *device = NULL;
-  const fn_device_choice choice = {.node_size = 1, .deterministic = true};
+  const fn_device_choice choice = {
+      .node_size = 1, .deterministic = true, .cache = getenv("FIELDNET_CACHE")};
   assert_int_equal(fn_backend_find("cuda", &backend), FN_OK);
   if (backend->missing || backend->device(backend, &choice, &device) != FN_OK) {
     print_message("no GPU: %s\n", backend->missing ? backend->missing : fn_error_message());

@@ -35,7 +35,10 @@ static const fn_backend *usable(const target *t) {
   static const fn_backend *refused;
   const fn_backend *backend = NULL;
   fn_device *device;
-  const fn_device_choice choice = {.node_size = 1, .deterministic = true, .tf32 = tolerate_tf32};
+  const fn_device_choice choice = {.node_size = 1,
+                                   .deterministic = true,
+                                   .tf32 = tolerate_tf32,
+                                   .cache = getenv("FIELDNET_CACHE")};
   if (tolerate_tf32 && (strcmp(t->backend, "cuda") != 0 || t->precision != FN_F32)) return NULL;
   if (fn_backend_find(t->backend, &backend) != FN_OK || backend->missing) return NULL;
   if (backend == refused) return NULL;

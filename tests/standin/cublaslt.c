@@ -8,6 +8,8 @@
 
 #include "standin.h"
 
+enum { ALGORITHM = 7 };
+
 typedef struct operation {
   cublasComputeType_t compute;
   cublasOperation_t a, b;
@@ -132,15 +134,18 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
   const operation *o = (const operation *)(void *)how;
   const layout *x = (const layout *)(void *)a, *y = (const layout *)(void *)b,
                *z = (const layout *)(void *)d;
-  (void)handle, (void)c, (void)preference, (void)wanted;
+  (void)handle, (void)c, (void)preference;
   *count = 0;
   if (rows_of(x, o->a) != z->rows || columns_of(y, o->b) != z->columns ||
       columns_of(x, o->a) != rows_of(y, o->b) || x->batch != z->batch || y->batch != z->batch ||
       x->type != y->type || (z->type != x->type && z->type != CUDA_R_32F))
     return CUBLAS_STATUS_INVALID_VALUE;
   if (!has_epilogue(o)) return CUBLAS_STATUS_NOT_SUPPORTED;
-  memset(&found[0], 0, sizeof found[0]);
-  *count = 1;
+  if (wanted < 2) return CUBLAS_STATUS_NOT_SUPPORTED;
+  memset(found, 0, 2 * sizeof *found);
+  found[0].state = CUBLAS_STATUS_NOT_SUPPORTED; // proposed, and then not to be had
+  found[1].algo.data[0] = ALGORITHM;
+  *count = 2;
   return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -213,7 +218,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
                               cublasLtMatrixLayout_t d_layout,
                               const cublasLtMatmulAlgo_t *algorithm, void *workspace,
                               size_t workspace_size, cudaStream_t stream) {
-  (void)handle, (void)c, (void)c_layout, (void)algorithm, (void)workspace, (void)workspace_size;
+  (void)handle, (void)c, (void)c_layout, (void)workspace, (void)workspace_size;
+  if (algorithm->data[0] != ALGORITHM) return CUBLAS_STATUS_INVALID_VALUE;
   product p = {.how = *(const operation *)(const void *)how,
                .a = *(const layout *)(const void *)a_layout,
                .b = *(const layout *)(const void *)b_layout,

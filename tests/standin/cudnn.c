@@ -141,6 +141,16 @@ static cudnnStatus_t check_tensor(const descriptor *d) {
   return CUDNN_STATUS_SUCCESS;
 }
 
+/** Whether an engine's graph has more than a convolution and a change of type. */
+static bool is_fused(const descriptor *engine) {
+  const descriptor *graph = part(engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, 0), *operation;
+  for (int i = 0; (operation = part(graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, i)); i++) {
+    const descriptor *how = part(operation, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, 0);
+    if (how && number(how, CUDNN_ATTR_POINTWISE_MODE, -1) != CUDNN_POINTWISE_IDENTITY) return true;
+  }
+  return false;
+}
+
 cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t of) {
   descriptor *d = of;
   cudnnStatus_t status = CUDNN_STATUS_SUCCESS;
@@ -149,7 +159,8 @@ cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t of) {
     const descriptor *how = part(d, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, 0);
     const descriptor *engine = how ? part(how, CUDNN_ATTR_ENGINECFG_ENGINE, 0) : NULL;
     if (!engine || !find(d, CUDNN_ATTR_EXECUTION_PLAN_HANDLE)) return CUDNN_STATUS_BAD_PARAM;
-    if (told("build", number(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, -1)))
+    const int64_t index = number(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, -1);
+    if (told("build", index) || (told("fuse", index) && is_fused(engine)))
       status = CUDNN_STATUS_NOT_SUPPORTED;
   }
   d->finished = status == CUDNN_STATUS_SUCCESS;
@@ -424,7 +435,6 @@ static void run_pointwise(run *r, const descriptor *operation) {
 static void run_graph(const void *what) {
   run r = *(const run *)what;
   const int64_t operations = find(r.graph, CUDNN_ATTR_OPERATIONGRAPH_OPS)->count;
-  memset(r.workspace, 0xFF, 4096); // it is the engine's
   for (int i = 0; i < operations; i++) {
     const descriptor *operation = part(r.graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, i);
     switch (operation->type) {
@@ -442,6 +452,7 @@ static void run_graph(const void *what) {
   }
   for (int i = 0; i < r.virtuals; i++)
     free(r.virtual[i].data);
+  memset(r.workspace, 0xFF, 4096); // it is the engine's, and nobody's result lies there
 }
 
 cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t with,

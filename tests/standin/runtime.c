@@ -230,8 +230,9 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, i
   return reach(false);
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  if (s.recording && stream == s.recorded) return not_while_recording();
-  return reach(true);
+  (void)stream;
+  const cudaError_t code = not_while_recording();
+  return code == cudaSuccess ? reach(true) : code;
 }
 
 bool standin_is_recording(void) {
@@ -389,11 +390,12 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   (void)event;
-  return reach(false);
+  return not_while_recording();
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   (void)event;
-  return reach(true);
+  const cudaError_t code = not_while_recording();
+  return code == cudaSuccess ? reach(true) : code;
 }
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from, cudaEvent_t to) {
   if (!from->timed || !to->timed || !from->recorded || !to->recorded)

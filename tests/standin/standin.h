@@ -14,7 +14,8 @@
  *    STANDIN_LOCKED      bytes of host memory that can be locked, 1e9
  *    STANDIN_FAIL        "N CODE": from the Nth operation on, calls return that cudaError_t
  *    STANDIN_ENGINES     what cuDNN's engines do: "fail 0 2" (running fails), "build 1" (no plan),
- *                        "record 0" (cannot be recorded); several, with commas in between
+ *                        "fuse 1" (no plan with bias or activation), "record 0" (cannot be
+ *                        recorded); several, with commas in between
  *    STANDIN_EPILOGUES   0: cuBLASLt has no algorithm with bias or activation
  *    STANDIN_LOG         a file that gets a line per convolution or product that is run: its engine
  *                        or epilogue

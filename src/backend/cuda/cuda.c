@@ -5,6 +5,7 @@
 
 #include "backend/backends.h"
 #include "backend/cuda/cuda.h"
+#include "base/log.h"
 
 static bool is_open;
 
@@ -65,4 +66,13 @@ void *fn_cuda_library(const char *const *names, const char *folder, char *why, s
     if (library) return library;
   }
   return NULL;
+}
+
+bool fn_cuda_open_compiler(void) {
+  char name[32], why[512] = "";
+  snprintf(name, sizeof name, "libnvrtc.so.%d", CUDART_VERSION / 1000);
+  const char *const names[] = {name, NULL};
+  if (fn_cuda_library(names, FIELDNET_CUBLASLT_FOLDER, why, sizeof why)) return true;
+  fn_log(FN_DETAIL, "cuDNN may have no compiler, and run convolutions in more pieces: %s", why);
+  return false;
 }

@@ -48,6 +48,10 @@ int fn_cuda_launch(int id, const void *args, int64_t blocks, int threads, cudaSt
  *  then in `folder`, where it was at configuration. NULL with `why` filled in. */
 void *fn_cuda_library(const char *const *names, const char *folder, char *why, size_t size);
 
+/** Load NVRTC, with which cuDNN compiles fused convolutions; false: it is not there, and those run
+ * in pieces. */
+bool fn_cuda_open_compiler(void);
+
 /** NVTX ranges around library calls and kernels, when asked for by FIELDNET_NVTX=1. */
 void fn_cuda_range_begin(const fn_cuda *cuda, const char *name);
 void fn_cuda_range_end(const fn_cuda *cuda);

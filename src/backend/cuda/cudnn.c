@@ -38,6 +38,7 @@ fn_status fn_cudnn_open(fn_cuda *cuda, fn_cudnn **result) {
   FN_CUDNN_TRY(cudnn, cudnn->cudnnCreate(&cudnn->handle), "starting it");
   FN_CUDNN_TRY(cudnn, cudnn->cudnnSetStream(cudnn->handle, cuda->stream[FN_STREAM_COMPUTE]),
                "giving it a stream");
+  FN_TRY(fn_plans_open(cuda->cache, &cudnn->plans));
   return fn_algorithms_open(cuda->cache, &cudnn->algorithms);
 }
 
@@ -64,6 +65,7 @@ fn_status fn_cudnn_assume(const char *properties, fn_cudnn **result) {
   if (status == FN_OK)
     status =
         fn_cudnn_check(cudnn, cudnn->cudnnBackendFinalize(cudnn->assumed), "assuming a device");
+  if (status == FN_OK) status = fn_plans_open(NULL, &cudnn->plans);
   if (status != FN_OK) {
     free(cudnn);
     return status;

@@ -8,6 +8,7 @@
 
 #include "backend/cuda/algorithms.h"
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/plans.h"
 
 /** The functions that are used, loaded when the device is opened. */
 #define FN_CUDNN_FUNCTIONS(F)                                                                      \
@@ -30,6 +31,7 @@ struct fn_cudnn {
   cudnnBackendDescriptor_t assumed; /**< properties of a device that is not there; NULL: a handle */
   char version[16];
   fn_algorithms *algorithms;
+  fn_plans *plans;
 };
 
 /** cuDNN for a device that is only described (JSON, as cuDNN writes it): graphs, engines and plans
@@ -60,6 +62,8 @@ typedef struct fn_cudnn_form {
  *  it. */
 fn_status fn_cudnn_graph(fn_cudnn_pool *pool, const fn_gpu_call *call, const fn_cudnn_form *form,
                          cudnnBackendDescriptor_t *graph);
+/** Largest power of two, at most 16, that divides the tensor's address. */
+int64_t fn_cudnn_alignment(const fn_tensor *tensor);
 /** Unique ids of the graph's tensors. */
 enum { FN_CUDNN_INPUT = 1, FN_CUDNN_OUTPUT = 20, FN_CUDNN_VIRTUAL = 30 };
 
@@ -68,14 +72,15 @@ int fn_cudnn_forms(const fn_gpu_call *call, fn_cudnn_form form[3]);
 
 enum { FN_CUDNN_CANDIDATES = 32 };
 /** Engines for a graph in cuDNN's order of preference, without those that the settings exclude
- *  (rounding of inputs, other bits at every run). */
-fn_status fn_cudnn_list(fn_cuda *cuda, cudnnBackendDescriptor_t graph, fn_dtype dtype,
+ *  (rounding of inputs, other bits at every run) or whose results are known to be wrong. */
+fn_status fn_cudnn_list(fn_cuda *cuda, cudnnBackendDescriptor_t graph, const fn_gpu_call *call,
                         fn_algorithm *list, int *count);
 /** Execution plan of an engine; *plan belongs to the pool. FN_ERR_UNSUPPORTED when it cannot be
- *  built or wants more than `limit` bytes of workspace. */
+ *  built or wants more than `limit` bytes of workspace. `key` tells the graph and the device: a
+ *  plan that was compiled is kept under it and the engine's settings. */
 fn_status fn_cudnn_plan(fn_cudnn_pool *pool, cudnnBackendDescriptor_t graph,
-                        const fn_algorithm *algorithm, size_t limit, cudnnBackendDescriptor_t *plan,
-                        size_t *workspace);
+                        const fn_algorithm *algorithm, const char *key, size_t limit,
+                        cudnnBackendDescriptor_t *plan, size_t *workspace);
 /** Variant pack: where the tensors of a graph are. */
 fn_status fn_cudnn_pack(fn_cudnn_pool *pool, const fn_gpu_call *call, bool finish,
                         const fn_gpu_addresses *at, cudnnBackendDescriptor_t *pack);

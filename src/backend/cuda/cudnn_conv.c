@@ -12,12 +12,13 @@
 #include "base/text.h"
 #include "ops/ops.h"
 
-enum { TIMED = 6, REPEATS = 3 };
+enum { TIMED = 6, REPEATS = 3, LEAST_WORKSPACE = 1 << 20 };
 
 typedef struct conv {
   fn_cudnn_form form;
   fn_cudnn_pool graph_pool, plan_pool, pack_pool;
   cudnnBackendDescriptor_t graph, plan, pack;
+  char *key;           /**< of the graph, on this device */
   fn_gpu_addresses at; /**< that the pack was made for */
   fn_algorithm list[FN_CUDNN_CANDIDATES];
   int count, current;
@@ -28,7 +29,14 @@ static void shape_text(const fn_shape *shape, fn_text *text) {
     fn_text_add(text, "%s%lld", a ? "x" : "", (long long)shape->dim[a]);
 }
 
-/** Everything that the choice of an engine depends on. */
+static void layout_text(const fn_tensor *t, fn_text *text) {
+  shape_text(&t->shape, text);
+  fn_text_add(text, "+%lld+%lld", (long long)t->pitch, (long long)t->batch_stride);
+  const int64_t alignment = fn_cudnn_alignment(t);
+  if (alignment < 16) fn_text_add(text, "@%lld", (long long)alignment);
+}
+
+/** Everything that the choice of an engine, and its plan, depend on. */
 static void key_of(const fn_cuda *cuda, const fn_gpu_call *call, const fn_cudnn_form *form,
                    fn_text *key) {
   const fn_conv_attrs *attrs = call->node->attrs;
@@ -38,18 +46,15 @@ static void key_of(const fn_cuda *cuda, const fn_gpu_call *call, const fn_cudnn_
   for (int i = 0; i < 4; i++) {
     if (!call->present_in[i] || (i >= 2 && !form->finish)) continue;
     const fn_tensor *t = &call->input[i];
-    fn_text_add(key, " %s ", fn_dtype_name(t->dtype));
-    shape_text(&t->shape, key);
-    fn_text_add(key, "+%lld+%lld", (long long)t->pitch, (long long)t->batch_stride);
+    fn_text_add(key, "%s %s ", i == 3 ? " +" : "", fn_dtype_name(t->dtype));
+    layout_text(t, key);
   }
   fn_text_add(key, " > %s ", fn_dtype_name(form->result));
-  shape_text(&call->output[0].shape, key);
-  fn_text_add(key, "+%lld+%lld", (long long)call->output[0].pitch,
-              (long long)call->output[0].batch_stride);
+  layout_text(&call->output[0], key);
   for (int d = 0; d < call->input[0].shape.ndim - 2; d++)
     fn_text_add(key, " s%lld p%lld,%lld d%lld", (long long)g->stride[d], (long long)g->pad_low[d],
                 (long long)g->pad_high[d], (long long)g->dilation[d]);
-  if (form->finish) fn_text_add(key, " leaky %g", attrs->slope);
+  if (form->finish) fn_text_add(key, " leaky %.9g", attrs->slope);
 }
 
 /** A plan that fails may have been the first to see that the device has. */
@@ -69,18 +74,19 @@ static size_t span_of(const fn_tensor *t) {
   return ((size_t)count * fn_dtype_size(t->dtype) + 511) / 256 * 256;
 }
 
-/** Memory of its own for every tensor of the call and for a workspace; NULL when there is not
- *  enough. */
-static void *scratch(const fn_gpu_call *call, size_t workspace, fn_gpu_addresses *at) {
-  size_t bytes = workspace;
+/** Memory of its own for every tensor of the call and for a workspace, half of it or less where the
+ *  device is nearly full; NULL when there is not enough for the tensors. */
+static void *scratch(const fn_gpu_call *call, size_t *workspace, fn_gpu_addresses *at) {
+  size_t bytes = 0;
   for (int i = 0; i < 4; i++)
     if (call->present_in[i]) bytes += span_of(&call->input[i]);
   // The result may be asked for in float32.
   const size_t result = span_of(&call->output[0]) * 2;
   char *memory = NULL;
-  if (cudaMalloc((void **)&memory, bytes + result) != cudaSuccess) {
+  while (cudaMalloc((void **)&memory, bytes + result + *workspace) != cudaSuccess) {
     cudaGetLastError();
-    return NULL;
+    if (*workspace == 0) return NULL;
+    *workspace = *workspace > LEAST_WORKSPACE ? *workspace / 2 : 0;
   }
   memset(at, 0, sizeof *at);
   char *next = memory;
@@ -91,7 +97,7 @@ static void *scratch(const fn_gpu_call *call, size_t workspace, fn_gpu_addresses
   }
   at->output[0] = next;
   at->workspace = next + result;
-  cudaMemset(memory, 0, bytes + result);
+  cudaMemset(memory, 0, bytes + result + *workspace);
   return memory;
 }
 
@@ -125,28 +131,25 @@ static float time_plan(fn_cuda *cuda, const fn_gpu_call *call, const conv *c,
 
 /** Put the fastest of the first engines that build in front. */
 static fn_status order_by_time(fn_cuda *cuda, const fn_gpu_call *call, conv *c) {
-  fn_text key = {0};
-  key_of(cuda, call, &c->form, &key);
   fn_algorithm known;
   int best = -1;
-  if (fn_algorithms_find(cuda->cudnn->algorithms, key.data, &known)) {
-    fn_text_free(&key);
+  if (fn_algorithms_find(cuda->cudnn->algorithms, c->key, &known)) {
     if (c->count == FN_CUDNN_CANDIDATES) c->count--;
     memmove(c->list + 1, c->list, (size_t)c->count++ * sizeof *c->list);
     c->list[0] = known;
     return FN_OK;
   }
   fn_gpu_addresses at;
-  void *memory = scratch(call, cuda->workspace_limit, &at);
+  size_t limit = cuda->workspace_limit;
+  void *memory = scratch(call, &limit, &at);
   float least = (float)INFINITY;
   for (int i = 0, built = 0; memory && i < c->count && built < TIMED; i++) {
     fn_cudnn_pool pool = {.api = cuda->cudnn};
     cudnnBackendDescriptor_t plan;
     size_t workspace;
-    if (fn_cudnn_plan(&pool, c->graph, &c->list[i], cuda->workspace_limit, &plan, &workspace) ==
-        FN_OK) {
+    if (fn_cudnn_plan(&pool, c->graph, &c->list[i], c->key, limit, &plan, &workspace) == FN_OK) {
       const float time = time_plan(cuda, call, c, plan, &at);
-      fn_log(FN_DEBUG, "%s: engine %lld, %.3f ms, %zu bytes of workspace", key.data,
+      fn_log(FN_DEBUG, "%s: engine %lld, %.3f ms, %zu bytes of workspace", c->key,
              (long long)c->list[i].engine, (double)time, workspace);
       if (time < least) {
         least = time;
@@ -162,12 +165,11 @@ static fn_status order_by_time(fn_cuda *cuda, const fn_gpu_call *call, conv *c) 
   if (best >= 0 && status == FN_OK) {
     known = c->list[best];
     memmove(c->list + 1, c->list, (size_t)best * sizeof *c->list);
-    status = fn_algorithms_add(cuda->cudnn->algorithms, key.data, &known);
+    status = fn_algorithms_add(cuda->cudnn->algorithms, c->key, &known);
     c->list[0] = known;
   } else if (!memory) {
     fn_log_once(FN_WARN, "no memory to time convolutions: cuDNN's first choice is taken");
   }
-  fn_text_free(&key);
   return status;
 }
 
@@ -179,6 +181,8 @@ static void drop(conv *c) {
   fn_cudnn_clear(&c->plan_pool);
   fn_cudnn_clear(&c->graph_pool);
   c->pack = NULL;
+  free(c->key);
+  c->key = NULL;
 }
 
 /** Build the plan of the first engine from `from` on that can be built. */
@@ -186,7 +190,7 @@ static fn_status build_from(conv *c, int from, size_t limit, size_t *workspace) 
   for (c->current = from; c->current < c->count; c->current++) {
     fn_cudnn_clear(&c->plan_pool);
     const fn_algorithm *a = &c->list[c->current];
-    if (fn_cudnn_plan(&c->plan_pool, c->graph, a, limit, &c->plan, workspace) == FN_OK)
+    if (fn_cudnn_plan(&c->plan_pool, c->graph, a, c->key, limit, &c->plan, workspace) == FN_OK)
       return FN_OK;
     fn_log(FN_DEBUG, "engine %lld of cuDNN cannot be used: %s", (long long)a->engine,
            fn_error_message());
@@ -195,9 +199,13 @@ static fn_status build_from(conv *c, int from, size_t limit, size_t *workspace) 
 }
 
 static fn_status try_form(fn_cuda *cuda, fn_gpu_call *call, conv *c) {
+  fn_text key = {0};
   drop(c);
+  key_of(cuda, call, &c->form, &key);
+  c->key = key.data;
+  FN_CHECK(!key.incomplete, FN_ERR_MEMORY, "out of memory");
   FN_TRY(fn_cudnn_graph(&c->graph_pool, call, &c->form, &c->graph));
-  FN_TRY(fn_cudnn_list(cuda, c->graph, call->input[0].dtype, c->list, &c->count));
+  FN_TRY(fn_cudnn_list(cuda, c->graph, call, c->list, &c->count));
   if (!cuda->deterministic && c->count > 0) FN_TRY(order_by_time(cuda, call, c));
   return build_from(c, 0, cuda->workspace_limit, &call->workspace);
 }
@@ -212,15 +220,29 @@ int fn_cudnn_forms(const fn_gpu_call *call, fn_cudnn_form form[3]) {
   return count;
 }
 
+/** Where a form leaves its result: in the call's tensor, or, when that is of another dtype, in the
+ *  workspace, which has room for a tensor without gaps. */
+static fn_tensor result_of(const fn_tensor *wanted, fn_dtype dtype) {
+  fn_tensor t = *wanted;
+  if (dtype == wanted->dtype) return t;
+  t.dtype = dtype;
+  t.data = NULL;
+  t.pitch = t.block;
+  t.batch_stride = fn_tensor_sample_count(&t.shape, t.block);
+  return t;
+}
+
 fn_status fn_cudnn_prepare(fn_cuda *cuda, fn_gpu_call *call) {
   conv *c = calloc(1, sizeof *c);
   FN_CHECK(c, FN_ERR_MEMORY, "out of memory");
   c->graph_pool.api = c->plan_pool.api = c->pack_pool.api = cuda->cudnn;
   fn_cudnn_form form[3];
   const int forms = fn_cudnn_forms(call, form);
+  const fn_tensor wanted = call->output[0];
   fn_status status = FN_ERR_UNSUPPORTED;
   for (int f = 0; f < forms && status == FN_ERR_UNSUPPORTED; f++) {
     c->form = form[f];
+    call->output[0] = result_of(&wanted, form[f].result);
     status = try_form(cuda, call, c);
   }
   if (status != FN_OK) {
@@ -230,7 +252,6 @@ fn_status fn_cudnn_prepare(fn_cuda *cuda, fn_gpu_call *call) {
   }
   fn_error_clear();
   call->finish = call->finish && c->form.finish;
-  call->output[0].dtype = c->form.result;
   call->state = c;
   return FN_OK;
 }

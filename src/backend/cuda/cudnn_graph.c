@@ -31,21 +31,22 @@ typedef struct builder {
   int operations;
 } builder;
 
-static fn_status set(const builder *b, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
-                     cudnnBackendAttributeType_t type, int64_t count, const void *value) {
+/** Whatever cuDNN does not like, when told or when all is told: our own kernels do it. */
+static fn_status taken(const builder *b, cudnnStatus_t code) {
   const fn_cudnn *cudnn = b->pool->api;
-  return fn_cudnn_check(cudnn, cudnn->cudnnBackendSetAttribute(d, name, type, count, value),
-                        "describing a convolution");
-}
-
-static fn_status finalize(const builder *b, cudnnBackendDescriptor_t d) {
-  const fn_cudnn *cudnn = b->pool->api;
-  const cudnnStatus_t code = cudnn->cudnnBackendFinalize(d);
-  // Whatever it does not like: our own kernels do it.
   FN_CHECK(code == CUDNN_STATUS_SUCCESS, FN_ERR_UNSUPPORTED,
            "cuDNN %s does not take this convolution: %s", cudnn->version,
            cudnn->cudnnGetErrorString(code));
   return FN_OK;
+}
+
+static fn_status set(const builder *b, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
+                     cudnnBackendAttributeType_t type, int64_t count, const void *value) {
+  return taken(b, b->pool->api->cudnnBackendSetAttribute(d, name, type, count, value));
+}
+
+static fn_status finalize(const builder *b, cudnnBackendDescriptor_t d) {
+  return taken(b, b->pool->api->cudnnBackendFinalize(d));
 }
 
 static fn_status set_descriptor(const builder *b, cudnnBackendDescriptor_t d,
@@ -53,8 +54,7 @@ static fn_status set_descriptor(const builder *b, cudnnBackendDescriptor_t d,
   return set(b, d, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value);
 }
 
-/** Largest power of two, at most 16, that divides the address and whatever is added to it. */
-static int64_t alignment_of(const fn_tensor *t) {
+int64_t fn_cudnn_alignment(const fn_tensor *t) {
   const uintptr_t bits = (uintptr_t)t->data | 16;
   return (int64_t)(bits & (~bits + 1));
 }
@@ -98,21 +98,21 @@ static fn_status tensor(const builder *b, const extent *e, fn_dtype dtype, int64
 static fn_status input(const builder *b, int index, cudnnBackendDescriptor_t *d) {
   const fn_tensor *t = &b->call->input[index];
   const extent e = extent_of(b, t);
-  return tensor(b, &e, t->dtype, FN_CUDNN_INPUT + index, alignment_of(t), false, d);
+  return tensor(b, &e, t->dtype, FN_CUDNN_INPUT + index, fn_cudnn_alignment(t), false, d);
 }
 
 static fn_status bias_tensor(const builder *b, cudnnBackendDescriptor_t *d) {
   const fn_tensor *t = &b->call->input[2];
   const int64_t channels = t->shape.dim[0];
   extent e = {{1, channels, 1, 1, 1}, {channels, 1, channels, channels, channels}};
-  return tensor(b, &e, t->dtype, FN_CUDNN_INPUT + 2, alignment_of(t), false, d);
+  return tensor(b, &e, t->dtype, FN_CUDNN_INPUT + 2, fn_cudnn_alignment(t), false, d);
 }
 
 /** The result of an operation: output 0 of the call after the last one, else virtual. */
 static fn_status result(builder *b, bool last, fn_dtype dtype, cudnnBackendDescriptor_t *d) {
   const fn_tensor *t = &b->call->output[0];
   const extent e = extent_of(b, t);
-  if (last) return tensor(b, &e, dtype, FN_CUDNN_OUTPUT, alignment_of(t), false, d);
+  if (last) return tensor(b, &e, dtype, FN_CUDNN_OUTPUT, fn_cudnn_alignment(t), false, d);
   return tensor(b, &e, FN_F32, FN_CUDNN_VIRTUAL + b->virtuals++, 16, true, d);
 }
 
@@ -218,10 +218,26 @@ static fn_status pointwise(builder *b, cudnnBackendDescriptor_t x, cudnnBackendD
   return FN_OK;
 }
 
+/** Before 9.3 cuDNN counted elements in 32 bits, and left what lies behind as it was. */
+static fn_status check_size(const fn_cudnn_pool *pool, const fn_gpu_call *call) {
+  if (pool->api->cudnnGetVersion() >= 90300) return FN_OK;
+  for (int i = 0; i < 5; i++) {
+    const fn_tensor *t = i < 4 ? &call->input[i] : &call->output[0];
+    if (i < 4 && !call->present_in[i]) continue;
+    FN_CHECK(t->shape.ndim < 3 || t->shape.dim[0] * t->batch_stride <= INT32_MAX,
+             FN_ERR_UNSUPPORTED,
+             "cuDNN %s does not take tensors of more than 2^31 elements, 9.3 does; a smaller "
+             "train.batch has fewer",
+             pool->api->version);
+  }
+  return FN_OK;
+}
+
 fn_status fn_cudnn_graph(fn_cudnn_pool *pool, const fn_gpu_call *call, const fn_cudnn_form *form,
                          cudnnBackendDescriptor_t *graph) {
   const int own = call->input[0].shape.ndim - 2;
   builder b = {.pool = pool, .call = call, .spatial = own < 2 ? 2 : own};
+  FN_TRY(check_size(pool, call));
   const double slope = form->finish && kind_of(call) != &weight
                            ? ((const fn_conv_attrs *)call->node->attrs)->slope
                            : 1;

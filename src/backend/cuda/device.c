@@ -26,6 +26,10 @@ static bool is_harmless(cudaError_t code) {
     case cudaErrorInvalidResourceHandle:
     case cudaErrorNotReady:
     case cudaErrorNotSupported:
+    case cudaErrorNotPermitted:
+    case cudaErrorLaunchOutOfResources:
+    case cudaErrorCapturedEvent:
+    case cudaErrorStreamCaptureWrongThread:
     case cudaErrorStreamCaptureUnsupported:
     case cudaErrorStreamCaptureInvalidated:
     case cudaErrorStreamCaptureMerge:
@@ -64,7 +68,8 @@ fn_status fn_cuda_check(fn_cuda *cuda, cudaError_t code, const char *what) {
   if (code == cudaSuccess) return FN_OK;
   cudaGetLastError();
   if (is_harmless(code))
-    FN_FAIL(FN_ERR_INTERNAL, "GPU %d, %s: %s (%s)", cuda->index, what, cudaGetErrorString(code),
+    FN_FAIL(code == cudaErrorMemoryAllocation ? FN_ERR_MEMORY : FN_ERR_INTERNAL,
+            "GPU %d, %s: %s (%s)", cuda->index, what, cudaGetErrorString(code),
             cudaGetErrorName(code));
   pthread_mutex_lock(&cuda->lock);
   if (!cuda->failed) {

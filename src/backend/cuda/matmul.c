@@ -176,17 +176,19 @@ static fn_status describe(fn_cuda *cuda, const fn_gpu_call *call, product *p) {
   return layout(lt, y, y_rows, (int32_t)batch, false, &p->y);
 }
 
-/** The first algorithm of the heuristic: the same in every run, with sums in float32. */
+/** The first algorithm of the heuristic that can be run: the same in every run, with sums in
+ * float32.
+ */
 static fn_status choose(fn_cuda *cuda, fn_gpu_call *call, product *p) {
-  enum { WORKSPACE = 32 << 20 };
+  enum { WORKSPACE = 32 << 20, PROPOSED = 8 };
   const fn_cublaslt *lt = cuda->cublaslt;
   const size_t most = WORKSPACE;
   // Reductions across blocks by atomic addition give other bits at every run.
   const uint32_t reductions =
       CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   cublasLtMatmulPreference_t preference = NULL;
-  cublasLtMatmulHeuristicResult_t found = {0};
-  int count = 0;
+  cublasLtMatmulHeuristicResult_t found[PROPOSED] = {0};
+  int count = 0, chosen = 0;
   TRY(lt, lt->cublasLtMatmulPreferenceCreate(&preference), "choosing an algorithm");
   fn_status status =
       check(lt,
@@ -214,13 +216,15 @@ static fn_status choose(fn_cuda *cuda, fn_gpu_call *call, product *p) {
   if (status == FN_OK)
     status = check(lt,
                    lt->cublasLtMatmulAlgoGetHeuristic(lt->handle, p->operation, p->b, p->a, p->y,
-                                                      p->y, preference, 1, &found, &count),
+                                                      p->y, preference, PROPOSED, found, &count),
                    "choosing an algorithm");
   lt->cublasLtMatmulPreferenceDestroy(preference);
   FN_TRY(status);
-  FN_CHECK(count > 0, FN_ERR_UNSUPPORTED, "cuBLASLt has no algorithm for this product");
-  p->algorithm = found.algo;
-  call->workspace = found.workspaceSize;
+  while (chosen < count && found[chosen].state != CUBLAS_STATUS_SUCCESS)
+    chosen++;
+  FN_CHECK(chosen < count, FN_ERR_UNSUPPORTED, "cuBLASLt has no algorithm for this product");
+  p->algorithm = found[chosen].algo;
+  call->workspace = found[chosen].workspaceSize;
   return FN_OK;
 }
 

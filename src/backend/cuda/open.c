@@ -162,8 +162,10 @@ fn_status fn_cuda_open(const fn_device_choice *choice) {
     cuda->cache = strdup(choice->cache);
     FN_CHECK(cuda->cache, FN_ERR_MEMORY, "out of memory");
   }
-  FN_TRY(fn_cudnn_open(cuda, &cuda->cudnn));
+  // cuDNN asks the loader for cuBLASLt and the compiler by name alone: by then they are there.
   FN_TRY(fn_cublaslt_open(cuda, &cuda->cublaslt));
+  fn_cuda_open_compiler();
+  FN_TRY(fn_cudnn_open(cuda, &cuda->cudnn));
   fn_device_info *info = &cuda->platform.device.info;
   snprintf(info->library, sizeof info->library, "%s", fn_cudnn_version(cuda->cudnn));
   fn_log(FN_DETAIL, "GPU %d: %s, compute capability %d.%d, driver %s, CUDA %s, cuDNN %s",

@@ -227,10 +227,11 @@ static fn_status swap_axes(fn_gpu_platform *platform, const fn_shape *w, bool pa
                                   .y = to,
                                   .x_dtype = (int)from_dtype,
                                   .y_dtype = (int)to_dtype,
-                                  .rows = w->dim[0],
-                                  .a = pack ? channels : taps,
+                                  .count = fn_shape_count(w),
+                                  .plane = fn_gpu_divider(channels * taps),
+                                  .a = fn_gpu_divider(pack ? channels : taps),
                                   .b = pack ? taps : channels};
-  return fn_gpu_launch(platform, swap_axes, fn_gpu_blocks(fn_shape_count(w), 4), &args);
+  return fn_gpu_launch(platform, swap_axes, fn_gpu_blocks(args.count, 4), &args);
 }
 
 /** Whether four channels can be read and written at once. */
@@ -282,8 +283,8 @@ static fn_status run_bias_gradient(const fn_kernel *kernel, const conv_state *s,
   float *partial = (float *)(workspace + s->at_sums);
   const fn_cell_sums_args sums = {.x = cells_at(y, y->data),
                                   .partial = partial,
-                                  .batch = y->shape.dim[0],
-                                  .cells = cells_of(&y->shape),
+                                  .rows = y->shape.dim[0] * cells_of(&y->shape),
+                                  .cells = fn_gpu_divider(cells_of(&y->shape)),
                                   .channels = channels,
                                   .tiles = tiles,
                                   .width = width};
@@ -423,10 +424,11 @@ static fn_status cast(fn_gpu_platform *platform, const fn_tensor *from, const vo
                                   .y = y,
                                   .x_dtype = (int)from->dtype,
                                   .y_dtype = (int)to,
-                                  .rows = fn_shape_count(&from->shape),
-                                  .a = 1,
+                                  .count = fn_shape_count(&from->shape),
+                                  .plane = fn_gpu_divider(1),
+                                  .a = fn_gpu_divider(1),
                                   .b = 1};
-  return fn_gpu_launch(platform, swap_axes, fn_gpu_blocks(args.rows, 4), &args);
+  return fn_gpu_launch(platform, swap_axes, fn_gpu_blocks(args.count, 4), &args);
 }
 
 static fn_gpu_addresses matmul_addresses(const fn_kernel *kernel, const matmul_state *s,

@@ -27,16 +27,17 @@ typedef struct fn_swap_axes_args {
   const void *x;
   void *y;
   int x_dtype, y_dtype;
-  int64_t rows, a, b;
+  int64_t count, b;
+  fn_divider plane, a; /**< a b; a */
 } fn_swap_axes_args;
 
 FN_DEVICE void fn_swap_axes_body(const fn_swap_axes_args *p, fn_thread t, void *shared, int phase) {
   (void)shared;
   (void)phase;
-  const int64_t plane = p->a * p->b, count = p->rows * plane;
-  for (int64_t i = fn_thread_first(t); i < count; i += fn_thread_stride(t)) {
-    const int64_t row = i / plane, rest = i % plane;
-    const int64_t from = row * plane + rest % p->a * p->b + rest / p->a;
+  for (int64_t i = fn_thread_first(t); i < p->count; i += fn_thread_stride(t)) {
+    const int64_t start = fn_divide(&p->plane, i) * p->plane.by, rest = i - start;
+    const int64_t column = fn_divide(&p->a, rest);
+    const int64_t from = start + (rest - column * p->a.by) * p->b + column;
     fn_write(p->y, p->y_dtype, i, fn_read(p->x, p->x_dtype, from));
   }
 }
@@ -84,9 +85,13 @@ FN_DEVICE void fn_finish_body(const fn_finish_args *p, fn_thread t, void *shared
 typedef struct fn_cell_sums_args {
   fn_cells x;
   float *partial; /**< shape [shares, channels] */
-  int64_t batch, cells, channels, tiles;
+  int64_t rows, channels, tiles;
+  fn_divider cells; /**< rows of a sample */
   int width;
 } fn_cell_sums_args;
+
+/** Rows that a thread has under way at the same time. */
+enum { FN_CELL_TURNS = 4 };
 
 FN_DEVICE void fn_cell_sums_body(const fn_cell_sums_args *p, fn_thread t, void *shared, int phase) {
   float *sums = (float *)shared; // shape [lanes, width]
@@ -94,11 +99,19 @@ FN_DEVICE void fn_cell_sums_body(const fn_cell_sums_args *p, fn_thread t, void *
   const int64_t shares = t.blocks / p->tiles, share = t.block / p->tiles;
   const int64_t c = t.block % p->tiles * p->width + column;
   if (phase == 0) {
-    const int64_t rows = p->batch * p->cells, length = (rows + shares - 1) / shares;
-    const int64_t first = share * length, end = first + length < rows ? first + length : rows;
+    const int64_t length = (p->rows + shares - 1) / shares, first = share * length;
+    const int64_t end = first + length < p->rows ? first + length : p->rows;
     float sum = 0;
-    for (int64_t r = first + lane; c < p->channels && r < end; r += lanes)
-      sum += fn_cells_read(&p->x, r / p->cells, r % p->cells, c);
+    for (int64_t r = first + lane; c < p->channels && r < end; r += FN_CELL_TURNS * lanes) {
+      float v[FN_CELL_TURNS];
+      for (int k = 0; k < FN_CELL_TURNS; k++) {
+        const int64_t row = r + k * lanes < end ? r + k * lanes : r;
+        const int64_t n = fn_divide(&p->cells, row);
+        v[k] = fn_cells_read(&p->x, n, row - n * p->cells.by, c);
+      }
+      for (int k = 0; k < FN_CELL_TURNS; k++)
+        if (r + k * lanes < end) sum += v[k];
+    }
     sums[t.index] = sum;
   } else if (lane == 0 && c < p->channels) {
     float sum = 0;
