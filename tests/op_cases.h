@@ -53,7 +53,7 @@ static void add_conv_cases(op_suite *s, int d) {
       {1, 3, 5, 3, 2, 1, 0, 1, 1, false, 1},     {1, 4, 6, 3, 1, 2, 2, 2, 1, true, 1},
       {3, 6, 9, 3, 1, 1, 1, 1, 3, true, 1},      {1, 20, 20, 3, 1, 1, 1, 1, 20, false, 1},
       {1, 16, 16, 3, 1, 0, 0, 1, 1, true, 0.01}, {3, 3, 1, 3, 3, 1, 2, 1, 1, false, 1},
-      {1, 1, 1, 5, 1, 2, 2, 1, 1, true, 1},
+      {1, 1, 1, 5, 1, 2, 2, 1, 1, true, 1},      {3, 4, 32, 3, 1, 1, 1, 1, 1, true, 0},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     const conv_row *r = &rows[i];
@@ -131,13 +131,20 @@ static void add_batch_norm_cases(op_suite *s, int d) {
   for (int flags = 0; flags < 8; flags++) {
     const bool residual = flags & 1, leaky = flags & 2, fixed = flags & 4;
     const int64_t n = flags % 3 == 0 ? 3 : 1, channels = flags & 1 ? 20 : flags & 2 ? 33 : 3;
-    const fn_batch_norm_attrs attrs = {.eps = 1e-5, .slope = leaky ? 0.01 : 1, .fixed = fixed};
+    const fn_batch_norm_attrs attrs = {.eps = 1e-5,
+                                       .slope = !leaky     ? 1
+                                                : residual ? 0
+                                                           : 0.01,
+                                       .fixed = fixed};
     const fn_shape x = small_field(n, channels, d), v = vector_shape(channels);
     op_case *c = add_case(s, &fn_op_batch_norm, d, &attrs, 6,
                           (fn_shape[]){x, v, v, residual ? x : absent_shape,
                                        fixed ? v : absent_shape, fixed ? v : absent_shape},
                           "n%d c%d%s%s%s", (int)n, (int)channels, residual ? " residual" : "",
-                          leaky ? " leaky" : "", fixed ? " fixed" : "");
+                          !leaky     ? ""
+                          : residual ? " relu"
+                                     : " leaky",
+                          fixed ? " fixed" : "");
     c->output_count = 3;
     c->projected = 1; // no gradient flows through the statistics
     c->fill[5] = FILL_POSITIVE;
@@ -163,11 +170,18 @@ static void add_batch_norm_grad_cases(op_suite *s, int d) {
   for (int flags = 0; flags < 4; flags++) {
     const bool leaky = flags & 1, fixed = flags & 2;
     const int64_t n = flags & 1 ? 3 : 1, channels = flags & 1 ? 20 : 3;
-    const fn_batch_norm_attrs attrs = {.eps = 1e-5, .slope = leaky ? 0.01 : 1, .fixed = fixed};
+    const fn_batch_norm_attrs attrs = {.eps = 1e-5,
+                                       .slope = !leaky  ? 1
+                                                : fixed ? 0.01
+                                                        : 0,
+                                       .fixed = fixed};
     const fn_shape x = small_field(n, channels, d), v = vector_shape(channels);
     op_case *c = add_case(s, &fn_op_batch_norm_grad, d, &attrs, fixed ? 6 : 4,
                           (fn_shape[]){x, x, v, v, v, v}, "n%d c%d%s%s", (int)n, (int)channels,
-                          leaky ? " leaky" : "", fixed ? " fixed" : "");
+                          !leaky  ? ""
+                          : fixed ? " leaky"
+                                  : " slope 0",
+                          fixed ? " fixed" : "");
     c->build = build_batch_norm_grad;
     c->output_count = 4;
     c->fill[5] = FILL_POSITIVE;

@@ -92,6 +92,92 @@ static void residual_of_own_mean(void **state) {
   fn_graph_destroy(graph);
 }
 
+/* Two cells of two windows for each of three channels, and what comes of them: an activation behind
+ * a convolution or a batch norm, then pooling. */
+typedef struct pooled {
+  fn_graph *graph;
+  fn_parameters *parameters;
+  fn_program *program;
+  fn_value *y;
+} pooled;
+
+static void make_pooled(bool normed, double slope, bool fused, pooled *p) {
+  const fn_shape in = shape3(2, 2, 8), weight = shape3(3, 2, 3), row = {1, {3}};
+  const fn_conv_geometry conv = {
+      .stride = {1}, .dilation = {1}, .pad_low = {1}, .pad_high = {1}, .groups = 1};
+  const fn_conv_geometry pool = {.stride = {2}, .dilation = {1}, .groups = 1};
+  assert_int_equal(fn_graph_create(&(fn_graph_options){.training = true}, &p->graph), FN_OK);
+  fn_graph *g = p->graph;
+  fn_value *wrt[4], *gradient[4], *x = fn_input(g, "x", &in);
+  wrt[0] = fn_parameter(g, "w", &weight, ((fn_init){FN_INIT_UNIFORM, -0.5, 0.5}), FN_ROLE_WEIGHT);
+  wrt[1] = fn_parameter(g, "b", &row, ((fn_init){FN_INIT_UNIFORM, -0.5, 0.5}), FN_ROLE_BIAS);
+  wrt[2] = fn_parameter(g, "s", &row, FN_INIT_ONE, FN_ROLE_NORM_SCALE);
+  wrt[3] = fn_parameter(g, "t", &row, FN_INIT_ZERO, FN_ROLE_NORM_SHIFT);
+  fn_value *y = fn_conv(g, x, wrt[0], wrt[1], &conv);
+  if (normed) y = fn_batch_norm(g, y, wrt[2], wrt[3], 1e-5, NULL, NULL);
+  p->y = fn_max_pool(g, fn_leaky_relu(g, y, slope), (int64_t[]){2}, &pool);
+  if (fused) assert_int_equal(fn_graph_fuse_forward(g, &p->y, 1), FN_OK);
+  const int count = normed ? 4 : 2;
+  fn_value *loss = fn_mean(g, fn_square(g, p->y), FN_ALL_AXES, false);
+  assert_int_equal(fn_differentiate(g, loss, wrt, count, gradient), FN_OK);
+  assert_int_equal(fn_parameters_create(g, FN_F64, &p->parameters), FN_OK);
+  fn_parameters_initialise(p->parameters, 3, -1);
+  const fn_program_options options = {.backend = "reference", .precision = FN_F64};
+  assert_int_equal(fn_program_create(g, p->parameters, &options, &(fn_program_output){"y", p->y}, 1,
+                                     wrt, gradient, count, &p->program),
+                   FN_OK);
+  double *values = fn_program_input(p->program, "x");
+  for (int i = 0; i < 2 * 2 * 8; i++)
+    values[i] = sin(1.7 * i) - 0.2;
+  assert_int_equal(fn_program_run(p->program, NULL), FN_OK);
+}
+
+static void destroy_pooled(pooled *p) {
+  fn_program_destroy(p->program);
+  fn_parameters_destroy(p->parameters);
+  fn_graph_destroy(p->graph);
+}
+
+/* max(f(x)) = f(max(x)) for activations that never fall: they come behind the pooling of a
+ * convolution, and into a batch norm, where they stay; values and gradients stay the same. */
+static void pooling_and_activations_change_places(void **state) {
+  (void)state;
+  for (int c = 0; c < 6; c++) {
+    const double slope = (double[]){0, 0.1, -0.1}[c / 2];
+    const bool normed = c % 2;
+    pooled p[2];
+    for (int k = 0; k < 2; k++)
+      make_pooled(normed, slope, k, &p[k]);
+    const fn_node *last = p[1].y->node, *before = last->input[0]->node;
+    if (slope < 0) {
+      assert_ptr_equal(before->op, &fn_op_unary);
+    } else if (normed) {
+      assert_true(last->op == &fn_op_max_pool && before->op == &fn_op_batch_norm);
+      assert_true(((const fn_batch_norm_attrs *)before->attrs)->slope == slope);
+    } else {
+      assert_true(last->op == &fn_op_unary && before->op == &fn_op_max_pool);
+      assert_ptr_equal(before->input[0]->node->op, &fn_op_conv);
+    }
+    const double *y[] = {fn_program_output_data(p[0].program, "y"),
+                         fn_program_output_data(p[1].program, "y")};
+    bool negative = false;
+    for (int i = 0; i < 2 * 3 * 4; i++) {
+      assert_true(y[0][i] == y[1][i]);
+      negative |= y[0][i] < 0;
+    }
+    assert_int_equal(negative, slope > 0);
+    const double *g[] = {p[0].parameters->gradients, p[1].parameters->gradients};
+    double most = 0;
+    for (int64_t i = 0; i < p[0].parameters->count; i++) {
+      assert_true(fabs(g[0][i] - g[1][i]) <= 1e-12);
+      most = fmax(most, fabs(g[1][i]));
+    }
+    assert_true(most > 0.01);
+    for (int k = 0; k < 2; k++)
+      destroy_pooled(&p[k]);
+  }
+}
+
 static double product_slope(const fn_value *y) {
   assert_ptr_equal(y->node->op, &fn_op_matmul);
   return ((const fn_matmul_attrs *)y->node->attrs)->slope;
@@ -256,6 +342,7 @@ int main(void) {
       cmocka_unit_test_prestate(final_gradients_are_not_read_again, reference),
       cmocka_unit_test_prestate(final_gradients_are_not_read_again, cpu),
       cmocka_unit_test(residual_of_own_mean),
+      cmocka_unit_test(pooling_and_activations_change_places),
       cmocka_unit_test(products_take_bias_and_activation),
       cmocka_unit_test(what_stays_f32),
       cmocka_unit_test(first_layer),

@@ -79,8 +79,6 @@ static bool merge_activation(view *v, fn_node *node) {
     fn_matmul_attrs *attrs = first->attrs;
     if (attrs->slope != 1) return false;
     attrs->slope = slope;
-  } else if (slope == 0) {
-    return false; // a ReLU after the others stays an operator of its own
   } else if (first->op == &fn_op_batch_norm) {
     fn_batch_norm_attrs *attrs = first->attrs;
     if (attrs->slope != 1) return false;
@@ -93,6 +91,25 @@ static bool merge_activation(view *v, fn_node *node) {
     return false;
   }
   absorb(v->graph, first, node);
+  return true;
+}
+
+/** max_pool(leaky(x)) -> leaky(max_pool(x)): the same numbers, for an activation keeps the order of
+ *  any two; it and its gradient then work on the smaller value. Behind a batch norm the activation
+ *  costs nothing where it is. */
+static bool pool_before_activation(view *v, fn_node *node) {
+  if (node->op != &fn_op_max_pool) return false;
+  fn_value *active = node->input[0], *pooled = node->output[0];
+  fn_node *activation = active->node;
+  if (!is_leaky(activation) || !absorbable(v, active)) return false;
+  if (activation->input[0]->node->op == &fn_op_batch_norm) return false;
+  void *attrs = activation->attrs;
+  active->shape = pooled->shape;
+  active->label = pooled->label;
+  activation->op = node->op;
+  activation->attrs = node->attrs;
+  node->op = &fn_op_unary;
+  node->attrs = attrs;
   return true;
 }
 
@@ -284,6 +301,7 @@ static bool forward_rules(view *v, fn_node *node) {
 }
 
 fn_status fn_graph_fuse_forward(fn_graph *graph, fn_value **keep, int keep_count) {
+  FN_TRY(rewrite(graph, keep, keep_count, pool_before_activation));
   return rewrite(graph, keep, keep_count, forward_rules);
 }
 

@@ -45,8 +45,9 @@ const fn_leaf *fn_value_leaf(const fn_value *value);
 int fn_graph_assignment_count(const fn_graph *graph);
 const fn_assignment *fn_graph_assignment(const fn_graph *graph, int index);
 
-/** Merge activation and residual addition into batch norm and convolution; to be called before
- *  differentiation, so that gradients come out merged too. `keep` values stay as they are. */
+/** Merge activation and residual addition into batch norm and convolution, and pool maxima before
+ *  activations; to be called before differentiation, so that gradients come out merged too. `keep`
+ *  values stay as they are. */
 fn_status fn_graph_fuse_forward(fn_graph *graph, fn_value **keep, int keep_count);
 /** For graphs that are not differentiated. Batch norm with fixed statistics whose input is a
  *  convolution that nobody else reads becomes part of its kernel and bias, which fn_op_fold_norm

@@ -140,7 +140,8 @@ extern const fn_op fn_op_binary;
 typedef struct fn_leaky_attrs {
   double slope;
 } fn_leaky_attrs;
-/** (dy, y) -> y > 0 ? dy : slope dy; y may be the input or (slope > 0) the output of the activation
+/** (dy, y) -> y > 0 ? dy : slope dy; y may be the input or (slope >= 0) the output of the
+ * activation
  */
 extern const fn_op fn_op_leaky_grad;
 fn_value *fn_leaky_grad(fn_graph *graph, fn_value *dy, fn_value *y, double slope);

@@ -5,6 +5,7 @@
  * number of pieces whose sums are added in order: the result does not depend on the number of
  * threads. */
 #include "backend/cpu/conv.h"
+#include "backend/cpu/patch.h"
 
 enum { PIECES = 128, TILE = 4, HALF = 8, KERNEL_MOST = 64 };
 
@@ -18,13 +19,20 @@ typedef struct first_state {
   size_t sums_at; /**< float [pieces][halves][taps + 1][8]; the last tap is the bias */
 } first_state;
 
+/** Channels of x of which reading it as it is pays: of half an AVX2 block oneDNN's kernel makes no
+ *  good use either, that over patches does. */
+static bool few_channels(const fn_node *node, int64_t channels) {
+  const int64_t half = fn_cpu_block() / 2;
+  return channels < half || (channels <= 4 && !fn_cpu_patch_weight_fits(node));
+}
+
 bool fn_cpu_conv_first_fits(const fn_node *node) {
   if (node->op != &fn_op_conv_weight) return false;
   conv_values v;
   fn_cpu_conv_ports(node, &v);
   const fn_conv_geometry *g = &((const fn_conv_attrs *)node->attrs)->geometry;
   return g->groups == 1 && v.w->shape.dim[v.w->shape.ndim - 1] <= KERNEL_MOST &&
-         v.x->shape.dim[1] < fn_cpu_block() / 2 && v.x->dtype == FN_F32 && v.y->dtype == FN_F32;
+         few_channels(node, v.x->shape.dim[1]) && v.x->dtype == FN_F32 && v.y->dtype == FN_F32;
 }
 
 /** Sums of `taps` neighbouring taps over one row of cells, two groups of channels of dy at once. */

@@ -66,28 +66,44 @@ INLINE void add_cells(const row_job *job, bool half, int64_t stride, int64_t blo
 }
 
 /** A NaN beats all numbers and stays; of equal values the first does. */
+INLINE bool beats(float v, float best) {
+  return (v > best) | ((v != v) & (best == best));
+}
+
 INLINE void max_cells(const row_job *job, bool half, int64_t stride, int64_t block) {
   float *restrict y = job->y;
-  int32_t *restrict where = job->where;
-  const int32_t tap = job->tap;
   const void *x = job->x;
   const int64_t count = job->cells * block;
-  if (block == 1 && !where) {
+  if (block == 1) {
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
-      const float v = element(x, half, i * stride), best = y[i];
-      const bool better = (v > best) | ((v != v) & (best == best));
-      y[i] = better ? v : best;
+      const float v = element(x, half, i * stride);
+      y[i] = beats(v, y[i]) ? v : y[i];
     }
     return;
   }
   for (int64_t i = 0; i < job->cells; i++) {
 #pragma omp simd
     for (int64_t l = 0; l < block; l++) {
+      const float v = element(x, half, i * stride * block + l);
+      y[i * block + l] = beats(v, y[i * block + l]) ? v : y[i * block + l];
+    }
+  }
+}
+
+/** The same, and where it was. */
+INLINE void find_cells(const row_job *job, bool half, int64_t stride, int64_t block) {
+  float *restrict y = job->y;
+  int32_t *restrict where = job->where;
+  const int32_t tap = job->tap;
+  const void *x = job->x;
+  for (int64_t i = 0; i < job->cells; i++) {
+#pragma omp simd
+    for (int64_t l = 0; l < block; l++) {
       const float v = element(x, half, i * stride * block + l), best = y[i * block + l];
-      const bool better = (v > best) | ((v != v) & (best == best));
+      const bool better = beats(v, best);
       y[i * block + l] = better ? v : best;
-      if (where) where[i * block + l] = better ? tap : where[i * block + l];
+      where[i * block + l] = better ? tap : where[i * block + l];
     }
   }
 }
@@ -119,6 +135,9 @@ static void add_row(const row_job *job, int64_t block) {
 }
 static void max_row(const row_job *job, int64_t block) {
   SPECIALISE(max_cells, job, block);
+}
+static void find_row(const row_job *job, int64_t block) {
+  SPECIALISE(find_cells, job, block);
 }
 
 /** Part of a row of y: cells [from, to) of row (at[0], at[1]) of a plane. */
@@ -185,7 +204,9 @@ static void pool_span(const windows *w, const fn_tensor *x, const span *p, bool 
                              .y = result + at,
                              .where = where ? where + at : NULL,
                              .tap = (int32_t)((ta * w->kernel[1] + tb) * w->kernel[2] + tc)};
-        if (maximum)
+        if (where)
+          find_row(&job, block);
+        else if (maximum)
           max_row(&job, block);
         else
           add_row(&job, block);
