@@ -246,6 +246,40 @@ def checkpoints():
            CHECKPOINT, ["run_plain/state_1.h5", "average"])
 
 
+def outputs_that_are_not_finite():
+    values = noise(1, EDGE**3)
+    values[17] = float("nan")
+    write_npy("nan.npy", (1, EDGE, EDGE, EDGE), values)
+    write_text("run.yaml", BASE)
+    output = succeed(2, "predict", "run.yaml", "--set", "test.state=run_plain/state_1.h5", "--set", "folder=run_nan",
+                     "--set", "data.test.input=[nan.npy]")
+    check("1 of 1 outputs have cells that are not finite" in output and "nan.npy" in output, "a NaN is told of", output)
+
+
+def other_commands():
+    """One message, that names what is wrong."""
+    write_text("text.h5", "this is not HDF5\n")
+    write_text("run.yaml", BASE)
+    os.makedirs("empty", exist_ok=True)
+    for words, code, patterns in (
+            (["export", "run.yaml"], CONFIG, ["unknown command 'export' (fieldnet --help"]),
+            (["data", "synth"], CONFIG, ["displacement or cubes, found nothing"]),
+            (["data", "synth", "foo", "x"], CONFIG, ["found 'foo'"]),
+            (["data", "synth", "displacement", "x"], CONFIG, ["unexpected argument 'x'", "--folder"]),
+            (["data", "inspect", "text.h5"], DATA, ["text.h5"]),
+            (["data", "inspect", "empty"], DATA, ["empty: Is a directory", "empty/*.npy"]),
+            (["sweep", "plan", "none.yaml"], CONFIG, ["none.yaml: No such file"]),
+            (["verify", "run.yaml", "none.h5"], DATA, ["cannot open none.h5: No such file"]),
+            (["verify", "run.yaml", "text.h5"], DATA, ["cannot open text.h5 as HDF5"]),
+            (["report", "empty"], CONFIG, ["empty holds no run"]),
+            (["report", "run_plain", "--output", "none/page.html"], DATA, ["cannot write none/page.html: No such"])):
+        done = run(1, *words)
+        name = " ".join(words)
+        check(done.code == code and len(done.messages()) == 1, f"{name}: exit code {done.code}", done.output)
+        check(len(done.output.splitlines()) == 1 and all(p in done.output for p in patterns), f"{name}: message", done.output)
+    check(not os.listdir("empty"), "a report of nothing was written")
+
+
 def plugins():
     expect("no such plug-in", ["train", "plugin=./none.so"], CONFIG, ["none.so"])
     write_text("text.so", "this is not a library\n")
@@ -370,7 +404,8 @@ def shrinking(kind, ranks):
 with folder():
     make_fields()
     parts = sys.argv[1:]
-    for part in (configuration, sizes, files, hdf5, accepted, checkpoints, plugins, folders, absurd, narrowed, overflow):
+    for part in (configuration, sizes, files, hdf5, accepted, checkpoints, outputs_that_are_not_finite, other_commands,
+                 plugins, folders, absurd, narrowed, overflow):
         if not parts or part.__name__ in parts or (part is accepted and ("checkpoints" in parts or "folders" in parts)):
             start = time.monotonic()
             part()

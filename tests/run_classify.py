@@ -184,8 +184,99 @@ def keeps_what_is_there():
     check(snapshot("run") == before, "a refused test changed files")
     done = run(2, "test", "run.yaml", *settings(test__saliency_seeds="4,9", test__overwrite="true"))
     check(done.code == 2 and "seed 9 is not among" in done.output, "a seed that is not there", done.output)
-    done = run(1, "predict", "run.yaml")
-    check(done.code == 2 and "fieldnet test" in done.output, "predict on cubes", done.output)
+
+
+UNLABELLED = "of today, 2.h5"  # a name that needs quotes in CSV
+
+
+def write_unlabelled():
+    """Cubes of the test once more: one file under other names, one of a single cube."""
+    source = {name: read_hdf5("cubes.h5", name)[1] for name in ("newton_seed0005", "gr_seed0004", "gr_seed0005")}
+    os.mkdir("new")
+    write_datasets(f"new/{UNLABELLED}", (EDGE,) * 3, [("b", source["newton_seed0005"]), ("a", source["gr_seed0004"])])
+    write_datasets("new/of today, 1.h5", (EDGE,) * 3, [("data", source["gr_seed0005"])])
+    return [("new/of today, 1.h5", "0", "data", ("5", "gr")), (f"new/{UNLABELLED}", "0", "a", ("4", "gr")),
+            (f"new/{UNLABELLED}", "1", "b", ("5", "newton"))]
+
+
+def predicts_what_a_test_scores():
+    """Cubes without labels get the logits that a test gives the same cubes with labels, on any number of ranks."""
+    wanted = write_unlabelled()
+    # Batches of one size on any number of ranks: of another, convolutions may round in another way.
+    plain = settings(test__state="run/checkpoint.h5", data__cubes__newton_augmentation=1, train__batch=16)
+    succeed(1, "test", "run.yaml", *plain, *settings(folder="plain", test__baseline_seeds=0, test__without_mean="false",
+                                                     test__bootstrap=0, report__plots="false"))
+    cubes = {(r["seed"], r["theory"]): r for r in rows("plain/test/cubes.csv")}
+    slices = {}
+    for r in rows("plain/test/scores.csv"):
+        slices.setdefault((r["seed"], r["theory"]), []).append(r)
+    new = settings(folder="plain", data__cubes__predict="new/*.h5")
+    for ranks, read in (1, "auto"), (2, "auto"), (3, "collective"):
+        output = succeed(ranks, "predict", "run.yaml", *plain, *new, *settings(test__output=f"by{ranks}", data__read=read))
+        check("3 cubes of 2 files" in output and "called by mean logit" in output, "summary of predictions", output)
+        check(files_of(f"plain/by{ranks}") == files_of("plain/by1"), f"{ranks} ranks predict something else")
+    table = rows("plain/by1/predictions.csv")
+    check([(r["file"], r["cube"], r["name"]) for r in table] == [w[:3] for w in wanted], "rows of predictions", str(table))
+    shape, logits = read_hdf5("plain/by1/predictions.h5", "logit")
+    check(shape == (3, SLICES), "logits of predictions", str(shape))
+    for i, (row, (_, _, name, key)) in enumerate(zip(table, wanted)):
+        check(row["mean_logit"] == cubes[key]["mean_logit"] and row["deviation"] == cubes[key]["deviation"]
+              and row["positive_samples"] == cubes[key]["positive_slices"], f"prediction of {name}", str(row))
+        check([float(r["logit"]) for r in slices[key]] == [float(f"{x:.9g}") for x in logits[i * SLICES:(i + 1) * SLICES]],
+              f"logits of {name}")
+        probability = 1 / (1 + math.exp(-float(row["mean_logit"])))
+        near(float(row["probability_gr"]), probability, f"probability of {name}")
+        near(float(row["probability_newton"]), 1 - probability, f"other probability of {name}")
+        check(row["predicted"] == ("gr" if probability >= 0.5 else "newton") and row["seed"] == "", f"class of {name}", str(row))
+        check((row["predicted_by_vote"] == "gr") == (2 * int(row["positive_samples"]) >= SLICES), f"vote of {name}", str(row))
+    for name in "axis", "position":
+        found = [int(x) for x in read_hdf5("plain/by1/predictions.h5", name)[1]]
+        check(found == [int(r[name]) for r in slices["4", "gr"]], f"{name} of predictions")
+    predicts_from_the_run(plain, cubes)
+    refuses_to_predict(plain)
+
+
+def predicts_from_the_run(plain, cubes):
+    """Without data.cubes.predict: the test's cubes, or all of the file. Values for another loss; labels are not looked at."""
+    succeed(2, "predict", "run.yaml", *plain, *settings(folder="plain", test__output="seeds"))
+    table = rows("plain/seeds/predictions.csv")
+    check([r["mean_logit"] for r in table] == [r["mean_logit"] for r in cubes.values()], "predictions of test_seeds", str(table))
+    check([r["name"] for r in table] == [f"{t}_seed000{s}" for s in (4, 5) for t in ("gr", "newton")], "names", str(table))
+    output = succeed(1, "predict", "run.yaml", *settings(
+        test__output="all", train__batch=16, data__cubes__test_seeds="null", loss__name="mse", data__cubes__newton_augmentation=0.5))
+    table = rows("run/all/predictions.csv")
+    check(len(table) == 2 * SEEDS and set(table[0]) == {"file", "cube", "name", "seed", "samples", "value", "deviation"},
+          "predictions of a whole file", str(table[:1]))
+    value = {r["name"]: r["value"] for r in table}
+    check(value["newton_seed0005"] == cubes["5", "newton"]["mean_logit"], "a label was used for a prediction")
+    check("newton_augmentation goes by labels" in output, "warning about a factor", output)
+
+
+def refuses_to_predict(plain):
+    write_datasets("raw.h5", (EDGE,) * 3, [("phi", noise(6, EDGE ** 3, 1e-5))])
+    output = succeed(1, "predict", "run.yaml", *plain, *settings(folder="plain", test__output="raw", data__cubes__predict="raw.h5"))
+    check("raw.h5: cube phi has mean" in output and "standardised" in output, "cells as a simulation has them", output)
+    write_datasets("small.h5", (32,) * 3, [("phi", noise(6, 32 ** 3))])
+    write_datasets("flat.h5", (EDGE, EDGE), [("map", noise(6, EDGE ** 2))])
+    before = snapshot("plain")
+    for what, files, code, said in (
+            ("a file that is not there", "[raw.h5, gone.h5]", 3, "no file matches gone.h5"),
+            ("a folder that is not there", "gone/*.h5", 3, "there is no folder gone"),
+            ("no HDF5", "run.yaml", 3, "run.yaml as HDF5"), ("a folder", "new", 3, "not a regular file"),
+            ("no cubes", "flat.h5", 3, "it holds /map"), ("another size", "small.h5", 2, "32 cells"),
+            ("several sizes", "[raw.h5, small.h5]", 3, "small.h5 holds cubes of 32 x 32 x 32 cells, raw.h5 of 64 x 64 x 64")):
+        for ranks in (1, 2) if what == "several sizes" else (1,):
+            done = run(ranks, "predict", "run.yaml", *plain, *settings(folder="plain", test__output="no", data__cubes__predict=files))
+            check(done.code == code and len(done.messages()) == 1 and said in done.output, f"predict: {what}",
+                  f"exit code {done.code}\n{done.output}")
+    done = run(1, "predict", "run.yaml", *plain, *settings(folder="plain", test__output="by1", data__cubes__predict="raw.h5"))
+    check(done.code == 2 and "test.overwrite" in done.output, "predictions replaced without being asked", done.output)
+    check({k: v for k, v in snapshot("plain").items() if "/no" not in k} == {k: v for k, v in before.items()},
+          "a refused prediction left something")
+    output = run(1, "check", "run.yaml", *settings(data__cubes__predict="[raw.h5, small.h5]"))
+    check(output.code == 3 and "small.h5 holds cubes of 32" in output.output, "check of files to be predicted", output.output)
+    output = succeed(2, "check", "run.yaml", *settings(data__cubes__predict="new/*.h5"))
+    check("to be predicted: 3 cubes in 2 files" in output, "check of files to be predicted", output)
 
 
 def epochs_of(path):
@@ -248,6 +339,7 @@ with folder():
     means_removed_by_hand()
     gradients_are_slopes()
     keeps_what_is_there()
+    predicts_what_a_test_scores()
     stops_early()
     metrics_do_not_depend_on_ranks()
 finish()

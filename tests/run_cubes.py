@@ -178,6 +178,36 @@ def refuses():
               f"overlap on {ranks} ranks: exit code {done.code}", done.output)
 
 
+def refuses_a_loss_of_nothing():
+    done = run(1, "train", "racoon.yaml", *settings(folder="nothing", loss__name="cross_entropy"))
+    check(done.code == 2 and "softmax is 1" in done.output and "bce_with_logits" in done.output, "softmax of one channel", done.output)
+    output = succeed(2, "check", "racoon.yaml", *settings(loss__name="mse"))
+    check(output.count("take them for logits") == 1, "a loss that makes no logits", output)
+    check("take them for logits" not in succeed(1, "check", "racoon.yaml"), "warning about logits")
+
+
+def a_batch_of_one_is_found_at_the_start():
+    """PENGUIN's dense layers are normalised over the samples of a batch: one is too few. Of 384 samples."""
+    penguin = settings(model__options="{width: 2}", model__name="penguin", data__cubes__validation_seeds="null")
+    for ranks, batch, said in ((1, 383, "a rank's 384 samples, 383 at a time, leave a last batch of 1"),
+                               (3, 127, "a rank's 128 samples, 127 at a time, leave a last batch of 1"),
+                               (1, 1, "train.batch 1 is too small")):
+        for command in "check", "train":
+            done = run(ranks, command, "plain.yaml", *penguin, *settings(
+                folder="one", train__batch=batch, train__sync_batch_norm="false"))
+            check(done.code == 2 and said in done.output and "train.batch" in done.output and not os.path.exists("one"),
+                  f"{command} with a batch of one on {ranks} ranks: exit code {done.code}", done.output)
+    # Two ranks take 3 steps of 7 each; of the 342 samples left one rank's last batch would be one.
+    usual = settings(folder="left", train__epochs=1, train__sync_batch_norm="false")
+    stopped = run(2, "train", "plain.yaml", *penguin, *usual, *settings(train__batch=7, train__stop_after_steps=3))
+    check(stopped.code == 75, "stopped after three steps", stopped.output)
+    done = run(1, "train", "plain.yaml", *penguin, *usual, *settings(train__batch=31))
+    check(done.code == 2 and "a rank's 342 samples, 31 at a time, leave a last batch of 1" in done.output,
+          f"what is left of an epoch, exit code {done.code}", done.output)
+    check([e["step"] for e in events("left", "step")] == [1, 2, 3], "a refused start took steps", str(events("left", "step")))
+    succeed(1, "train", "plain.yaml", *penguin, *usual, *settings(train__batch=32))
+
+
 with folder():
     write_cubes("cubes.h5", 6)
     write_text("racoon.yaml", RACOON)
@@ -190,4 +220,6 @@ with folder():
     other_ranks_go_on()
     needs_no_more_memory_for_more_cubes()
     refuses()
+    refuses_a_loss_of_nothing()
+    a_batch_of_one_is_found_at_the_start()
 finish()

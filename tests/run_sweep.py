@@ -214,7 +214,7 @@ def mistakes():
     check("bad.yaml:7:5: unknown key 'optimizer.rl', did you mean 'optimizer.lr'?" in text, "a key", text)
     check("bad.yaml:9:16: rule: expected none, median or asha" in text, "a rule, in the same pass", text)
     check("did you mean plan" in sweep("plam", "sweep.yaml", code=2), "an action")
-    check("cannot read the sweep gone.yaml" in sweep("status", "gone.yaml", code=2), "a file")
+    check("cannot read the sweep: cannot open gone.yaml: No such file" in sweep("status", "gone.yaml", code=2), "a file")
     write_text("other.yaml", SWEEP.replace("1.e-2", "1.e-3"))
     check("give the changed sweep another folder" in sweep("status", "other.yaml", code=2), "another sweep's folder")
     # A run file that holds its sweep trains as if it did not.

@@ -65,6 +65,13 @@ static void closest_name(void **state) {
   const char *names[] = {"optimizer.rate", "data.crop", "data.shuffle"};
   assert_string_equal(fn_text_closest("data.corp", names, 3), "data.crop");
   assert_null(fn_text_closest("network", names, 3));
+  const char *commands[] = {"train", "test", "predict", "report", "sweep"};
+  assert_string_equal(fn_text_closest("tain", commands, 5), "train");
+  assert_string_equal(fn_text_closest("trian", commands, 5), "train");
+  assert_string_equal(fn_text_closest("perdict", commands, 5), "predict");
+  assert_string_equal(fn_text_closest("tset", commands, 5), "test");
+  assert_null(fn_text_closest("export", commands, 5)); // two letters from "report"
+  assert_null(fn_text_closest("import", commands, 5));
   assert_int_equal(fn_text_distance("abcd", "acbd"), 1);
 }
 

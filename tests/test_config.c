@@ -219,6 +219,9 @@ static void misspelt_keys_at_each_level(void **state) {
                "run.yaml:3:5: unknown key 'imput' in 'data.validation', did you mean 'input'?");
   expect_error("data: {tset: {input: a}}", "run.yaml:1:8: unknown key 'tset' in 'data', did you "
                                            "mean 'test'?");
+  expect_error(
+      "train: {epochs: 99999999999999999999}",
+      "run.yaml:1:17: train.epochs: expected an integer that fits into 64 bits, found the integer");
   expect_error("epochs: 3", "run.yaml:1:1: unknown key 'epochs', did you mean 'train.epochs'?");
   expect_error("div-data: 3", "run.yaml:1:1: unknown key 'div-data', did you mean 'data.divide'?");
   expect_error("xylophone: 3", "run.yaml:1:1: unknown key 'xylophone'\n");
@@ -249,7 +252,8 @@ static void wrong_types(void **state) {
                                      "the integer 1");
   expect_error("optimizer: {lr: 0x10}", "run.yaml:1:17: optimizer.lr: expected a number, found");
   expect_error("optimizer: {lr: nan}", "run.yaml:1:17: optimizer.lr: expected a number, found");
-  expect_error("optimizer: {lr: 1e999}", "run.yaml:1:17: optimizer.lr: expected a number, found");
+  expect_error("optimizer: {lr: 1e999}",
+               "run.yaml:1:17: optimizer.lr: expected a number that fits into 64 bits, found");
   expect_error("optimizer: {betas: 0.9}", "run.yaml:1:20: optimizer.betas: expected a list of 2 "
                                           "numbers, found the number 0.9");
   expect_error("data: {crop: [32, x]}", "run.yaml:1:19: data.crop: expected an integer, found the "

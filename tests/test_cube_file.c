@@ -105,6 +105,43 @@ static void both_layouts_give_the_cells_that_were_written(void **state) {
   }
 }
 
+/** Cubes under any names, in the order of the file, and nothing known of them. */
+static void cubes_without_labels(void **state) {
+  (void)state;
+  fn_cube_file *file = NULL;
+  for (int packed = 0; packed < 2; packed++) {
+    const cube_spec spec = {.seeds = 3, .size = SIZE, .packed = packed, .backwards = packed};
+    write_cubes(at("known.h5"), &spec);
+    fn_cube_file *known = open_good(at("known.h5"));
+    if (packed) {
+      const hid_t id = H5Fopen(at("known.h5"), H5F_ACC_RDWR, H5P_DEFAULT);
+      assert_true(H5Ldelete(id, "theory", H5P_DEFAULT) >= 0);
+      H5Fclose(id);
+      refused(at("known.h5"), "no dataset theory");
+    }
+    assert_int_equal(fn_cube_file_open_unlabelled(at("known.h5"), &file), FN_OK);
+    const fn_cube_file_info *info = fn_cube_file_get_info(file);
+    const fn_cube_file_info *labelled = fn_cube_file_get_info(known);
+    assert_int_equal(info->cubes, 6);
+    float cells[6 * 5 * 7];
+    for (int64_t i = 0; i < 6; i++) {
+      const fn_cube *cube = &info->cube[i];
+      assert_int_equal(cube->theory, FN_UNLABELLED);
+      if (packed) assert_int_equal(cube->row, i);
+      // The same bytes belong to one cube in either view.
+      int64_t same = 0;
+      while (labelled->cube[same].offset != cube->offset)
+        same++;
+      assert_int_equal(cube->seed, labelled->cube[same].seed);
+      assert_int_equal(fn_cube_file_read(file, i, cells), FN_OK);
+      assert_int_equal(wrong_cells(&spec, cube->seed, labelled->cube[same].theory, cells), 0);
+    }
+    assert_string_equal(info->cube[0].name, packed ? "cubes[0]" : "gr_seed0003");
+    fn_cube_file_close(file);
+    fn_cube_file_close(known);
+  }
+}
+
 static void offsets_are_where_the_bytes_lie(void **state) {
   (void)state;
   for (int packed = 0; packed < 2; packed++) {
@@ -379,6 +416,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(both_layouts_give_the_cells_that_were_written),
       cmocka_unit_test(offsets_are_where_the_bytes_lie),
+      cmocka_unit_test(cubes_without_labels),
       cmocka_unit_test(attributes_of_the_root),
       cmocka_unit_test(metadata_travel_as_bytes),
       cmocka_unit_test(bad_original_files_are_refused),

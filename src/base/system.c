@@ -238,6 +238,7 @@ fn_status fn_file_sync(const char *path) {
   return FN_OK;
 }
 
+/** `path`: as people know it. */
 static fn_status write_all(int fd, const char *path, const char *bytes, size_t count) {
   while (count > 0) {
     const ssize_t done = write(fd, bytes, count);
@@ -255,8 +256,8 @@ fn_status fn_file_replace(const char *path, const void *bytes, size_t count) {
   const int length = snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
   FN_CHECK(length > 0 && (size_t)length < sizeof temporary, FN_ERR_DATA, "path too long: %s", path);
   const int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-  FN_CHECK(fd >= 0, FN_ERR_DATA, "cannot create %s: %s", temporary, strerror(errno));
-  fn_status status = write_all(fd, temporary, bytes, count);
+  FN_CHECK(fd >= 0, FN_ERR_DATA, "cannot write %s: %s", path, strerror(errno));
+  fn_status status = write_all(fd, path, bytes, count);
   close(fd);
   if (status == FN_OK && rename(temporary, path) != 0)
     status = fn_error_set(FN_ERR_DATA, __FILE__, __LINE__, "cannot rename %s to %s: %s", temporary,

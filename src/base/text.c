@@ -117,7 +117,9 @@ int fn_text_distance(const char *a, const char *b) {
 
 const char *fn_text_closest(const char *name, const char *const *names, int count) {
   const char *best = NULL;
-  int best_distance = 1 + (int)strlen(name) / 3; // a slip of the pen, not another word
+  // A slip of the pen, not another word: one letter in four, so that `export` is not `report`.
+  int best_distance = ((int)strlen(name) + 1) / 4;
+  if (best_distance < 1) best_distance = 1;
   if (best_distance > 4) best_distance = 4;
   for (int i = 0; i < count; i++) {
     const int distance = fn_text_distance(name, names[i]);

@@ -13,6 +13,7 @@
 #include "run/checkpoint.h"
 #include "run/cost.h"
 #include "run/open_data.h"
+#include "run/predict_cubes.h"
 #include "run/session.h"
 
 typedef struct check {
@@ -83,12 +84,23 @@ static void print_steps(const check *c) {
          (double)cost.steps * (double)c->run->train.epochs);
 }
 
+/** Cubes without labels. */
+static void check_predicted(check *c) {
+  int64_t files, cubes;
+  if (!fn_run_has_cubes(c->run) || c->run->data.cubes.predict.count == 0) return;
+  const fn_dataset_info *train = c->train ? fn_dataset_get_info(c->train) : NULL;
+  if (passes(c, fn_predict_cubes_check(c->run, c->dist, train, &files, &cubes)) && c->print)
+    printf("to be predicted: %lld cube%s in %lld file%s\n\n", (long long)cubes,
+           cubes == 1 ? "" : "s", (long long)files, files == 1 ? "" : "s");
+}
+
 static void check_data(check *c) {
   const fn_run *run = c->run;
   const fn_stage last = fn_run_has_data(run, "test", true) ? FN_STAGE_TEST : FN_STAGE_PREDICT;
   check_stage(c, FN_STAGE_TRAIN, "train", "training data", &c->train);
   check_stage(c, FN_STAGE_VALIDATION, "validation", "validation data", &c->validation);
   check_stage(c, last, "test", "test data", &c->test);
+  check_predicted(c);
   passes(c, same_sizes(c, c->validation, "data.validation.input", true));
   passes(c, same_sizes(c, c->test, "data.test.input", false));
   if (c->train && passes(c, enough_samples(c)) && c->print) print_steps(c);
@@ -124,6 +136,8 @@ static fn_status plan_network(check *c) {
   fn_cost cost;
   FN_TRY(fn_engine_create(run, c->dist, fn_dataset_get_info(c->train), &c->engine));
   FN_TRY(fn_engine_warn_narrow(c->engine));
+  fn_cost_steps(run, c->train, c->dist->size, &cost);
+  FN_TRY(fn_engine_plan_batches(c->engine, cost.rank_samples, true));
   FN_TRY(fn_cost_find(run, c->train, c->engine, c->dist->size, &cost));
   c->checkpoint_bytes = cost.checkpoint_bytes;
   if (!c->print) return FN_OK;

@@ -12,9 +12,12 @@
 static fn_status synth(const fn_command_line *line) {
   const char *kind = line->extra_count > 1 ? line->extra[1] : "";
   if (strcmp(kind, "cubes") == 0) return fn_data_synth_cubes(line);
-  FN_CHECK(line->extra_count == 2 && strcmp(kind, "displacement") == 0, FN_ERR_CONFIG,
-           "data synth: expected 'displacement' or 'cubes', found '%s'",
-           line->extra_count > 2 ? line->extra[2] : kind);
+  FN_CHECK(strcmp(kind, "displacement") == 0, FN_ERR_CONFIG,
+           "data synth: expected displacement or cubes, found %s%s%s", *kind ? "'" : "",
+           *kind ? kind : "nothing", *kind ? "'" : "");
+  FN_CHECK(line->extra_count == 2, FN_ERR_CONFIG,
+           "data synth displacement: unexpected argument '%s' (the folder goes after --folder)",
+           line->extra[2]);
   fn_synth_options options = fn_synth_defaults();
   int64_t seed = (int64_t)options.seed;
   options.folder = fn_command_text(line, "folder", NULL);

@@ -21,8 +21,8 @@ fn_status fn_command_help(const fn_command_line *line) {
       fn_help_command(stdout, command);
       return FN_OK;
     }
+    if (command) printf("%s is also a command: fieldnet %s --help\n\n", word, word);
     FN_TRY(fn_help_key(stdout, word));
-    if (command) printf("\n%s is also a command: fieldnet %s --help\n", word, word);
   }
   return FN_OK;
 }

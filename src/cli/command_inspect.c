@@ -191,9 +191,10 @@ typedef struct failure {
   const char *message;
 } failure;
 
-static void note(failure *first, fn_arena *arena, const char *path, fn_status status) {
+/** `alone`: the first failure is all there is to say, and said at the end. */
+static void note(failure *first, fn_arena *arena, const char *path, bool alone, fn_status status) {
   if (status == FN_OK) return;
-  printf("%s\n  %s\n", path, fn_error_message());
+  if (!alone) printf("%s\n  %s\n", path, fn_error_message());
   if (first->status != FN_OK) return;
   first->status = status;
   first->message = fn_arena_text(arena, fn_error_message());
@@ -238,7 +239,7 @@ static fn_status inspect_hdf5(fn_arena *arena, const char *path, bool every, fai
   for (int i = 0; i < shown; i++) {
     const char *name = names[(int64_t)i * count / shown];
     const char *full = fn_arena_format(arena, "%s:%s", path, name);
-    note(first, arena, full, inspect_dataset(full, view, name, every));
+    note(first, arena, full, false, inspect_dataset(full, view, name, every));
   }
   if (shown < count) printf("  %d of %d datasets were read; --all reads every one\n", shown, count);
   fn_hdf5_view_close(view);
@@ -350,11 +351,11 @@ fn_status fn_data_inspect(const fn_command_line *line) {
   failure first = {FN_OK, NULL};
   for (int i = 1; i < line->extra_count; i++) {
     const char *path = line->extra[i];
-    note(&first, arena, path,
+    note(&first, arena, path, line->extra_count == 2,
          is_hdf5(path) ? inspect_hdf5(arena, path, every, &first)
                        : inspect_named(arena, path, every));
   }
-  if (png) note(&first, arena, png, draw(arena, line, png));
+  if (png) note(&first, arena, png, first.status == FN_OK, draw(arena, line, png));
   if (first.status != FN_OK) fn_error_set(first.status, __FILE__, __LINE__, "%s", first.message);
   fn_arena_destroy(arena);
   return first.status;

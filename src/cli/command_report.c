@@ -4,6 +4,7 @@
 #include "base/system.h"
 #include "cli/commands.h"
 #include "report/page.h"
+#include "report/run_status.h"
 
 static fn_status write_page(const fn_command_line *line, const fn_run_list *list, fn_text *html) {
   char path[4096], title[4200];
@@ -31,6 +32,14 @@ static fn_status write_page(const fn_command_line *line, const fn_run_list *list
   return FN_OK;
 }
 
+/** A run among others may not have started; a page of nothing but such is a mistake. */
+static fn_status check_runs(const fn_run_list *list) {
+  for (int i = 0; i < list->count; i++)
+    if (fn_is_run_folder(list->folder[i])) return FN_OK;
+  FN_FAIL(FN_ERR_CONFIG, "%s holds no run, nor do folders below it: nothing to report",
+          list->count > 0 ? list->folder[0] : "nothing");
+}
+
 fn_status fn_command_report(const fn_command_line *line) {
   fn_arena *arena = fn_arena_create();
   FN_CHECK(arena, FN_ERR_MEMORY, "out of memory");
@@ -39,6 +48,7 @@ fn_status fn_command_report(const fn_command_line *line) {
   fn_status status = FN_OK;
   for (int i = 0; i < line->extra_count && status == FN_OK; i++)
     status = fn_run_list_add(arena, line->extra[i], &list);
+  if (status == FN_OK) status = check_runs(&list);
   if (status == FN_OK) status = write_page(line, &list, &html);
   fn_text_free(&html);
   fn_arena_destroy(arena);

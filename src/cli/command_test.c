@@ -2,6 +2,7 @@
 #include "cli/session.h"
 #include "report/class_report.h"
 #include "report/test_report.h"
+#include "run/predict_cubes.h"
 
 static fn_status evaluate(const fn_run *run, fn_dist *dist, bool predict) {
   fn_test_result result;
@@ -20,18 +21,20 @@ static fn_status classify(const fn_run *run, fn_dist *dist) {
   return status;
 }
 
+static fn_status predict_cubes(const fn_run *run, fn_dist *dist) {
+  fn_prediction prediction;
+  const fn_status status = fn_predict_cubes(run, dist, &prediction);
+  fn_prediction_free(&prediction);
+  return status;
+}
+
 static fn_status test(const fn_command_line *line, const fn_run *run, fn_dist *dist) {
   (void)line;
   return fn_run_has_cubes(run) ? classify(run, dist) : evaluate(run, dist, false);
 }
 static fn_status predict(const fn_command_line *line, const fn_run *run, fn_dist *dist) {
   (void)line;
-  if (fn_run_has_cubes(run))
-    return fn_run_fail(
-        run, "data.kind",
-        "fieldnet predict writes fields; the scores of cubes are written by fieldnet "
-        "test");
-  return evaluate(run, dist, true);
+  return fn_run_has_cubes(run) ? predict_cubes(run, dist) : evaluate(run, dist, true);
 }
 
 fn_status fn_command_test(const fn_command_line *line) {

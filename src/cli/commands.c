@@ -29,9 +29,13 @@ static const fn_command_entry commands[] = {
     {.name = "predict",
      .synopsis = "RUN.yaml [--set KEY=VALUE ...]",
      .summary = "write outputs for inputs without targets",
-     .details = "Crops are computed one by one and re-assembled into whole fields.",
+     .details = "Crops are computed one by one and re-assembled into whole fields. Of cubes "
+                "(data.kind: cubes) it writes a table: per cube the mean logit, the probability of "
+                "each class and the class, as predictions.csv and, with every slice, as "
+                "predictions.h5.",
      .examples = "fieldnet predict run.yaml --set data.test.input=\"new/*.npy\" --set "
-                 "test.output=predicted",
+                 "test.output=predicted\n"
+                 "fieldnet predict run.yaml --set data.cubes.predict=new.h5",
      .takes_run = true,
      .function = fn_command_predict},
     {.name = "check",

@@ -65,7 +65,8 @@ static void print_option(FILE *out, const char *name, const char *value, const c
 }
 
 void fn_help_command(FILE *out, const fn_command_entry *command) {
-  fprintf(out, "Usage: fieldnet %s %s\n\n", command->name, command->synopsis);
+  fprintf(out, "Usage: fieldnet %s%s%s\n\n", command->name, command->synopsis[0] ? " " : "",
+          command->synopsis);
   fprintf(out, "%c%s.\n", command->summary[0] - 'a' + 'A', command->summary + 1);
   if (command->details[0]) {
     fputc('\n', out);

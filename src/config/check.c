@@ -80,7 +80,10 @@ static void require_training(fn_run_parts *parts) {
 
 static void require_test(fn_run_parts *parts, bool target) {
   if (fn_run_has_cubes(&parts->run)) {
-    require_cubes(parts, "data.cubes.test_seeds", "the seeds to test on");
+    if (target)
+      require_cubes(parts, "data.cubes.test_seeds", "the seeds to test on");
+    else if (!fn_parts_given(parts, "data.cubes.predict"))
+      require(parts, "data.cubes.file", "the prepared file of cubes (or data.cubes.predict)");
   } else if (!target) {
     require(parts, "data.test.input", "the fields to predict from");
   } else {
@@ -92,7 +95,8 @@ static void require_test(fn_run_parts *parts, bool target) {
 
 static bool tests_without_training(const fn_run_parts *parts) {
   if (fn_run_has_cubes(&parts->run))
-    return fn_parts_given(parts, "data.cubes.test_seeds") &&
+    return (fn_parts_given(parts, "data.cubes.test_seeds") ||
+            fn_parts_given(parts, "data.cubes.predict")) &&
            !fn_parts_given(parts, "data.cubes.train_seeds");
   return fn_parts_given(parts, "data.test.input") && !fn_parts_given(parts, "data.train.input") &&
          !fn_parts_given(parts, "data.train.target");

@@ -9,6 +9,11 @@ bool fn_run_has_cubes(const fn_run *run) {
   return run->data.kind && strcmp(run->data.kind, "cubes") == 0;
 }
 
+bool fn_run_has_logits(const fn_run *run) {
+  const char *loss = run->loss.name;
+  return strcmp(loss, "mse") != 0 && strcmp(loss, "l1") != 0 && strcmp(loss, "huber") != 0;
+}
+
 bool fn_run_has_data(const fn_run *run, const char *stage, bool target) {
   const bool train = strcmp(stage, "train") == 0, validation = strcmp(stage, "validation") == 0;
   if (fn_run_has_cubes(run)) {

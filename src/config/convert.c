@@ -35,7 +35,8 @@ static bool in_range(fn_run_parts *parts, const fn_key *key, const fn_options *n
 static bool to_real(fn_run_parts *parts, const fn_key *key, const fn_options *node, double *value) {
   if (node->wrong) return false;
   if (fn_tree_real(node, value)) return in_range(parts, key, node, *value);
-  expected(parts, key, node, "a number");
+  expected(parts, key, node,
+           fn_tree_looks_real(node) ? "a number that fits into 64 bits" : "a number");
   return false;
 }
 
@@ -43,7 +44,8 @@ static bool to_integer(fn_run_parts *parts, const fn_key *key, const fn_options 
                        int64_t *value) {
   if (node->wrong) return false;
   if (fn_tree_integer(node, value)) return in_range(parts, key, node, (double)*value);
-  expected(parts, key, node, "an integer");
+  expected(parts, key, node,
+           fn_tree_looks_integer(node) ? "an integer that fits into 64 bits" : "an integer");
   return false;
 }
 

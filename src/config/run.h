@@ -78,7 +78,8 @@ typedef struct fn_run {
     struct {
       const char *file;                                   /**< prepared file; NULL: none */
       fn_texts train_seeds, validation_seeds, test_seeds; /**< numbers and ranges, see ranges.h */
-      const char *sample;                                 /**< slices | cube */
+      fn_texts predict; /**< files of cubes to be predicted, paths or globs; count 0: test_seeds */
+      const char *sample;         /**< slices | cube */
       fn_integers axes;           /**< normals of slices; count 0: all three */
       int64_t stride;             /**< planes of a slice: its channels */
       bool compat;                /**< the slices of the original program, defect included */
@@ -246,6 +247,9 @@ fn_status fn_run_fail(const fn_run *run, const char *key, const char *format, ..
 fn_level fn_run_verbosity(const fn_run *run);
 /** Whether the run's data are cubes with two classes (data.kind: cubes). */
 bool fn_run_has_cubes(const fn_run *run);
+/** Whether the outputs of a run on cubes are logits: not when the loss takes them for values near 0
+ *  and 1 (mse, l1, huber). */
+bool fn_run_has_logits(const fn_run *run);
 /** Whether the run names data for a stage: "train", "validation" or "test". A stage of fields has
  *  them when its inputs are named, and its targets too if `target`. */
 bool fn_run_has_data(const fn_run *run, const char *stage, bool target);

@@ -51,6 +51,14 @@ static bool looks_real(const char *text) {
   return *text == '\0';
 }
 
+bool fn_tree_looks_real(const fn_options *node) {
+  return is_plain(node) && looks_real(node->text);
+}
+
+bool fn_tree_looks_integer(const fn_options *node) {
+  return is_plain(node) && looks_integer(node->text);
+}
+
 bool fn_tree_real(const fn_options *node, double *value) {
   if (!is_plain(node) || !looks_real(node->text)) return false;
   *value = strtod(node->text, NULL);

@@ -161,7 +161,12 @@ static const fn_key keys[] = {
     {KEY("data.cubes.validation_seeds", TEXTS, data.cubes.validation_seeds), OFF(0),
      .meaning = "Seeds to validate on after every epoch; null: no validation."},
     {KEY("data.cubes.test_seeds", TEXTS, data.cubes.test_seeds), OFF(0),
-     .meaning = "Seeds for `fieldnet test` and `fieldnet predict`."},
+     .meaning = "Seeds for `fieldnet test` and, unless data.cubes.predict names files, for "
+                "`fieldnet predict`."},
+    {KEY("data.cubes.predict", TEXTS, data.cubes.predict), OFF(0),
+     .meaning = "Files of prepared cubes for `fieldnet predict`, glob patterns, relative to the "
+                "current directory. Every cube in them, without labels; null: both cubes of "
+                "data.cubes.test_seeds, and without those all of data.cubes.file."},
     {KEY("data.cubes.sample", CHOICE, data.cubes.sample), .fallback = "slices",
      .choices = "slices|cube",
      .meaning = "A sample is a slice of a cube (two-dimensional), or a whole cube."},
@@ -224,7 +229,8 @@ static const fn_key keys[] = {
      .unit = "steps", .map2map = "log-interval",
      .meaning = "Steps between lines of progress and step metrics."},
     {KEY("train.load_state", TEXT, train.load_state), OFF(0), .map2map = "load-state",
-     .meaning = "State to start from; null: checkpoint.h5 of the run folder when there is one."},
+     .meaning = "State to start from as long as the run folder has none of its own, from which a "
+                "run always goes on."},
     {KEY("train.load_strict", FLAG, train.load_strict), .fallback = "true",
      .map2map = "load-state-non-strict",
      .meaning = "Whether parameters missing or unexpected in a state are errors; else warnings."},
@@ -386,7 +392,8 @@ static const fn_key keys[] = {
                 "for ever. Longer than the longest step, validation and save."},
 
     {KEY("test.output", TEXT, test.output), .fallback = "outputs",
-     .meaning = "Folder of re-assembled fields; relative to the run folder."},
+     .meaning = "Folder of re-assembled fields, or of the tables of predicted cubes; relative to "
+                "the run folder."},
     {KEY("test.format", CHOICE, test.format), .fallback = "npy", .choices = "npy|hdf5",
      .meaning = "Format of written fields."},
     {KEY("test.state", TEXT, test.state), OFF(0), .map2map = "load-state",

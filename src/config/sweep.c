@@ -540,7 +540,7 @@ fn_status fn_sweep_read(const char *path, fn_sweep **sweep, char **errors) {
   char *text = NULL;
   size_t size = 0;
   if (fn_file_read(path, &text, &size) != FN_OK)
-    FN_FAIL(FN_ERR_CONFIG, "cannot read the sweep %s", path);
+    FN_FAIL(FN_ERR_CONFIG, "cannot read the sweep: %s", fn_error_message());
   fn_run_parts *parts = fn_parts_create(path, text, size);
   free(text);
   FN_CHECK(parts, FN_ERR_MEMORY, "no memory for the sweep %s", path);

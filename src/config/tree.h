@@ -87,6 +87,9 @@ bool fn_tree_is_null(const fn_options *node);
 /** Values of plain scalars; false when it is something else. */
 bool fn_tree_real(const fn_options *node, double *value);
 bool fn_tree_integer(const fn_options *node, int64_t *value);
+/** Written as such, though perhaps too large for the types above. */
+bool fn_tree_looks_real(const fn_options *node);
+bool fn_tree_looks_integer(const fn_options *node);
 bool fn_tree_natural(const fn_options *node, uint64_t *value);
 bool fn_tree_flag(const fn_options *node, bool *value);
 /** "the text 'abc'", "the integer 3", "a list of 2", ... for messages. */

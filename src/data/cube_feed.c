@@ -137,7 +137,8 @@ static void announce(const fn_dataset *dataset, int64_t cubes, int64_t resident,
   if (path == FN_CUBES_AUTO)
     path = fn_cube_path_choose(fn_cube_file_get_info(dataset->cubes->file), ranks,
                                level == MPI_THREAD_MULTIPLE, &reason);
-  fn_log(FN_INFO,
+  // Predictions may be of a thousand files with a cube in each.
+  fn_log(dataset->stage == FN_STAGE_PREDICT ? FN_DETAIL : FN_INFO,
          "%s cubes: %s reading (%s); %lld of %lld per rank in memory, %s (%lld are needed)",
          fn_stage_name(dataset->stage), fn_cube_path_name(path), reason, (long long)resident,
          (long long)cubes,

@@ -106,7 +106,7 @@ static fn_status write_index(const stage *s, const entry *e) {
               "fieldnet staged file 1\nbytes %" PRId64 "\nchanged %" PRId64 ".%09" PRId64
               "\nfnv1a %016" PRIx64 "\nsource %s\n",
               e->bytes, e->seconds, e->nanoseconds, e->checksum, s->source);
-  const fn_status status = fn_file_replace(s->index, text.data, text.length);
+  const fn_status status = fn_file_replace_text(s->index, &text);
   fn_text_free(&text);
   return status;
 }
@@ -225,9 +225,11 @@ static fn_status stage_on_node(const stage *s, const char *folder) {
 /* ---- over the ranks ----------------------------------------------------------------------------
  */
 
+/** malloc'ed; NULL: out of memory. */
 static char *joined(const char *folder, const char *name, const char *ending) {
   fn_text text = {0};
   fn_text_add(&text, "%s/%s%s", folder, name, ending);
+  if (text.incomplete) fn_text_free(&text); // another file's name otherwise
   return text.data;
 }
 

@@ -38,7 +38,20 @@ static fn_status find_cubes(fn_dataset *dataset, const char *key, const fn_range
   return FN_OK;
 }
 
+/** Every cube, as the file has them. */
+static fn_status take_all(fn_dataset *dataset) {
+  fn_cubes *cubes = dataset->cubes;
+  const int64_t count = fn_cube_file_get_info(cubes->file)->cubes;
+  FN_CHECK(count > 0, FN_ERR_DATA, "%s holds no cubes", fn_cube_file_get_info(cubes->file)->path);
+  cubes->file_cube = fn_arena_take(dataset->arena, (size_t)count * sizeof *cubes->file_cube);
+  for (int64_t i = 0; i < count; i++)
+    cubes->file_cube[i] = i;
+  dataset->info.files = count;
+  return FN_OK;
+}
+
 static fn_status set_cubes(fn_dataset *dataset) {
+  if (fn_cube_file_get_info(dataset->cubes->file)->unlabelled) return take_all(dataset);
   const char *key;
   const fn_texts *texts = stage_seeds(dataset->run, dataset->stage, &key);
   if (texts->count == 0) return fn_run_fail(dataset->run, key, "%s names no seeds", key);
@@ -72,8 +85,8 @@ static fn_status set_slices(fn_dataset *dataset) {
     return fn_run_fail(run, "data.cubes.file",
                        "slices are cut from cubes with equal edges; those of %s are %lld x %lld x "
                        "%lld",
-                       run->data.cubes.file, (long long)size[0], (long long)size[1],
-                       (long long)size[2]);
+                       fn_cube_file_get_info(cubes->file)->path, (long long)size[0],
+                       (long long)size[1], (long long)size[2]);
   cubes->stride = run->data.cubes.stride;
   if (size[0] % cubes->stride != 0)
     return fn_run_fail(run, "data.cubes.stride",
@@ -164,11 +177,10 @@ int64_t fn_cubes_bytes(const fn_dataset *dataset) {
 /** That an epoch cannot go on is said before the first one. */
 static fn_status check_memory(const fn_dataset *dataset, int ranks) {
   const fn_run *run = dataset->run;
-  const int64_t least = fn_dataset_held_bytes(dataset, ranks);
   char text[2][32];
-  if (dataset->stage != FN_STAGE_TRAIN || run->data.read_memory == 0 ||
-      run->data.read_memory >= least)
-    return FN_OK;
+  if (dataset->stage != FN_STAGE_TRAIN) return FN_OK;
+  const int64_t least = fn_dataset_held_bytes(dataset, ranks);
+  if (run->data.read_memory == 0 || run->data.read_memory >= least) return FN_OK;
   return fn_run_fail(
       run, "data.read_memory",
       "%s hold %lld cubes of this file, but with data.cubes.window: %lld, train.batch: %lld and %d "
@@ -199,12 +211,13 @@ void fn_dataset_key(const fn_dataset *dataset, int64_t sample, fn_sample_key *ke
   const int64_t slice = sample / cubes->transforms % cubes->slices;
   const int64_t cube = sample / cubes->transforms / cubes->slices;
   const fn_cube *found = &fn_cube_file_get_info(cubes->file)->cube[cubes->file_cube[cube]];
-  *key = (fn_sample_key){.seed = found->seed,
-                         .label = found->theory,
-                         .cube = cube,
-                         .file_cube = cubes->file_cube[cube],
-                         .axis = -1,
-                         .transform = (int)(sample % cubes->transforms)};
+  *key =
+      (fn_sample_key){.seed = found->seed,
+                      .label = dataset->stage == FN_STAGE_PREDICT ? FN_UNLABELLED : found->theory,
+                      .cube = cube,
+                      .file_cube = cubes->file_cube[cube],
+                      .axis = -1,
+                      .transform = (int)(sample % cubes->transforms)};
   if (cubes->whole) return;
   const int64_t positions = dataset->info.size[0] / cubes->stride;
   key->axis = cubes->axis[slice / positions];
@@ -241,7 +254,7 @@ static fn_status load_cube(fn_dataset *dataset, int64_t file_cube) {
   if (!cubes->cells) {
     cubes->cells = malloc((size_t)fn_cubes_bytes(dataset));
     FN_CHECK(cubes->cells, FN_ERR_MEMORY, "no memory for a cube of %s",
-             dataset->run->data.cubes.file);
+             fn_cube_file_get_info(cubes->file)->path);
   }
   cubes->cached = -1;
   FN_TRY(fn_cube_file_read_raw(cubes->file, file_cube, cubes->cells));
@@ -269,9 +282,11 @@ void fn_cubes_print(const fn_dataset *dataset, const char *title) {
   const fn_dataset_info *info = &dataset->info;
   const fn_cube_file_info *file = fn_cube_file_get_info(cubes->file);
   char bytes[32];
-  printf("%s: %lld samples = %lld cubes (%lld seeds, GR and Newton) x %lld", title,
-         (long long)info->samples, (long long)info->files, (long long)info->files / 2,
-         (long long)cubes->slices);
+  char seeds[64] = "";
+  if (!file->unlabelled)
+    snprintf(seeds, sizeof seeds, " (%lld seeds, GR and Newton)", (long long)info->files / 2);
+  printf("%s: %lld samples = %lld cubes%s x %lld", title, (long long)info->samples,
+         (long long)info->files, seeds, (long long)cubes->slices);
   printf(cubes->whole ? " cube" : cubes->slices == 1 ? " slice" : " slices");
   if (cubes->transforms > 1) printf(" x %lld symmetries", (long long)cubes->transforms);
   printf(", %s\n", fn_text_bytes((double)info->bytes, bytes, sizeof bytes));

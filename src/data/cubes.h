@@ -16,8 +16,8 @@
 /** What sample number s is. */
 typedef struct fn_sample_key {
   int64_t seed;
-  int label;         /**< 1 = GR, 0 = Newton; before label smoothing */
-  int64_t cube;      /**< of the stage */
+  int label;    /**< 1 = GR, 0 = Newton; before label smoothing. FN_UNLABELLED in predictions */
+  int64_t cube; /**< of the stage */
   int64_t file_cube; /**< index into the file's cubes */
   int axis;          /**< normal of the slice; -1: whole cube */
   int64_t position;  /**< first plane along that axis; 0 for whole cubes */
@@ -38,7 +38,8 @@ void fn_dataset_key(const fn_dataset *dataset, int64_t sample, fn_sample_key *ke
 fn_cube_file *fn_dataset_cube_file(fn_dataset *dataset);
 
 /** As fn_dataset_create() with data.kind: cubes, but from a file that is open already; takes it
- *  over, also on failure. */
+ *  over, also on failure. FN_STAGE_PREDICT: of a file opened without labels every cube, in the
+ *  file's order; else the test's seeds, whose labels are not looked at. */
 fn_status fn_dataset_create_cubes(const fn_run *run, fn_stage stage, fn_cube_file *file,
                                   fn_dataset **dataset);
 

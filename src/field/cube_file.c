@@ -223,8 +223,10 @@ static void set_type(fn_cube_file *file, const layout *l) {
 static fn_status read_integers(const reading *r, const char *name, int64_t count, int64_t *values) {
   const char *path = r->file->info.path;
   const hid_t dataset = H5Dopen2(r->id, name, H5P_DEFAULT);
-  FN_CHECK(dataset >= 0, FN_ERR_DATA, "%s holds a dataset cubes but no dataset %s beside it", path,
-           name);
+  FN_CHECK(dataset >= 0, FN_ERR_DATA,
+           "%s holds a dataset cubes but no dataset %s beside it; cubes without labels can be "
+           "predicted only (data.cubes.predict)",
+           path, name);
   const hid_t type = H5Dget_type(dataset), space = H5Dget_space(dataset);
   const bool integer = type >= 0 && H5Tget_class(type) == H5T_INTEGER;
   const int64_t found = space >= 0 ? (int64_t)H5Sget_simple_extent_npoints(space) : -1;
@@ -245,18 +247,34 @@ static fn_status read_integers(const reading *r, const char *name, int64_t count
 static fn_status fill_rows(reading *r, const layout *l, const int64_t *seed,
                            const int64_t *theory) {
   fn_cube_file *file = r->file;
+  const bool labelled = !file->info.unlabelled;
   const int64_t bytes = fn_cube_file_bytes(file);
   for (int64_t row = 0; row < file->info.cubes; row++) {
-    FN_CHECK(theory[row] == FN_GR || theory[row] == FN_NEWTON, FN_ERR_DATA,
+    const int64_t label = labelled ? theory[row] : FN_UNLABELLED;
+    FN_CHECK(!labelled || label == FN_GR || label == FN_NEWTON, FN_ERR_DATA,
              "%s:/theory[%lld] is %lld, expected 0 (Newton) or 1 (GR)", file->info.path,
-             (long long)row, (long long)theory[row]);
-    r->cube[row] = (fn_cube){.seed = seed[row],
-                             .theory = (int)theory[row],
-                             .row = row,
-                             .offset = l->offset < 0 ? -1 : l->offset + row * bytes,
-                             .name = fn_cube_make_name(file->arena, seed[row], (int)theory[row])};
+             (long long)row, (long long)label);
+    r->cube[row] =
+        (fn_cube){.seed = seed[row],
+                  .theory = (int)label,
+                  .row = row,
+                  .offset = l->offset < 0 ? -1 : l->offset + row * bytes,
+                  .name = labelled ? fn_cube_make_name(file->arena, seed[row], (int)label)
+                                   : fn_arena_format(file->arena, "cubes[%lld]", (long long)row)};
   }
   return check_inside(file, "cubes", l->offset, file->info.cubes * file->cells);
+}
+
+/** What stands beside the rows. Cubes without labels have none, and perhaps no seeds. */
+static fn_status read_keys(const reading *r, int64_t *seed, int64_t *theory) {
+  const int64_t cubes = r->file->info.cubes;
+  const bool unlabelled = r->file->info.unlabelled;
+  if (unlabelled && H5Lexists(r->id, "seed", H5P_DEFAULT) <= 0)
+    for (int64_t i = 0; i < cubes; i++)
+      seed[i] = -1;
+  else
+    FN_TRY(read_integers(r, "seed", cubes, seed));
+  return unlabelled ? FN_OK : read_integers(r, "theory", cubes, theory);
 }
 
 static fn_status read_packed(reading *r) {
@@ -276,8 +294,7 @@ static fn_status read_packed(reading *r) {
   r->cube = fn_arena_take(file->arena, count * sizeof *r->cube);
   int64_t *seed = calloc(2 * count, sizeof *seed), *theory = seed + count;
   FN_CHECK(seed, FN_ERR_MEMORY, "out of memory opening %s", file->info.path);
-  fn_status status = read_integers(r, "seed", file->info.cubes, seed);
-  if (status == FN_OK) status = read_integers(r, "theory", file->info.cubes, theory);
+  fn_status status = read_keys(r, seed, theory);
   if (status == FN_OK) status = fill_rows(r, &l, seed, theory);
   free(seed);
   return status;
@@ -332,18 +349,46 @@ static herr_t note_name(hid_t group, const char *name, const H5L_info_t *link, v
   return 0;
 }
 
+/** Whether `name` is a dataset of three axes. */
+static bool is_block(hid_t group, const char *name) {
+  const hid_t object = H5Oopen(group, name, H5P_DEFAULT);
+  const hid_t space = object >= 0 && H5Iget_type(object) == H5I_DATASET ? H5Dget_space(object) : -1;
+  const bool block = space >= 0 && H5Sget_simple_extent_ndims(space) == 3;
+  if (space >= 0) H5Sclose(space);
+  if (object >= 0) H5Oclose(object);
+  return block;
+}
+
+/** As note_name(), for cubes under any names. */
+static herr_t note_any_name(hid_t group, const char *name, const H5L_info_t *link, void *user) {
+  (void)link;
+  reading *r = user;
+  if (is_block(group, name)) {
+    fn_cube cube = {.row = -1, .offset = -1, .name = fn_arena_text(r->file->arena, name)};
+    int theory;
+    if (!parse_name(name, &cube.seed, &theory)) cube.seed = -1;
+    cube.theory = FN_UNLABELLED;
+    add_cube(r, cube);
+  } else if (r->others.length < 200) {
+    fn_text_add(&r->others, "%s/%s", r->others.length ? ", " : "", name);
+  }
+  return 0;
+}
+
 static fn_status list_cubes(reading *r) {
   const char *path = r->file->info.path;
+  const bool unlabelled = r->file->info.unlabelled;
   char why[512];
-  if (H5Literate(r->id, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, note_name, r) < 0) {
+  if (H5Literate(r->id, H5_INDEX_NAME, unlabelled ? H5_ITER_INC : H5_ITER_NATIVE, NULL,
+                 unlabelled ? note_any_name : note_name, r) < 0) {
     FN_TRY(r->status);
     FN_FAIL(FN_ERR_DATA, "cannot list the datasets of %s: %s", path,
             fn_hdf5_reason(why, sizeof why));
   }
   FN_CHECK(r->file->info.cubes > 0, FN_ERR_DATA,
-           "%s is no file of cubes: expected a dataset cubes, or datasets gr_seed0000, "
-           "newton_seed0000, ...; it holds %s",
-           path, r->others.length ? r->others.data : "nothing");
+           "%s is no file of cubes: expected a dataset cubes, or datasets %s; it holds %s", path,
+           unlabelled ? "[D, H, W]" : "gr_seed0000, newton_seed0000, ...",
+           r->others.length ? r->others.data : "nothing");
   return FN_OK;
 }
 
@@ -401,12 +446,12 @@ static int by_seed(const void *a, const void *b) {
 
 static fn_status finish(reading *r) {
   fn_cube_file_info *info = &r->file->info;
-  qsort(r->cube, (size_t)info->cubes, sizeof *r->cube, by_seed);
+  if (!info->unlabelled) qsort(r->cube, (size_t)info->cubes, sizeof *r->cube, by_seed);
   info->direct = true;
   for (int64_t i = 0; i < info->cubes; i++) {
     const fn_cube *cube = &r->cube[i];
     info->direct = info->direct && cube->offset >= 0;
-    FN_CHECK(i == 0 || by_seed(cube - 1, cube) != 0, FN_ERR_DATA,
+    FN_CHECK(info->unlabelled || i == 0 || by_seed(cube - 1, cube) != 0, FN_ERR_DATA,
              "%s holds the %s cube of seed %lld twice (%s and %s)", info->path,
              cube->theory == FN_GR ? "GR" : "Newton", (long long)cube->seed, cube[-1].name,
              cube->name);
@@ -444,10 +489,11 @@ fn_cube_file *fn_cube_file_new(const char *path) {
   return file;
 }
 
-fn_status fn_cube_file_open(const char *path, fn_cube_file **file) {
+static fn_status open_file(const char *path, bool unlabelled, fn_cube_file **file) {
   *file = NULL;
   reading r = {.id = -1, .file = fn_cube_file_new(path)};
   FN_CHECK(r.file, FN_ERR_MEMORY, "out of memory opening %s", path);
+  r.file->info.unlabelled = unlabelled;
   fn_hdf5_lock();
   const fn_status status = read_all(&r);
   if (r.id >= 0) H5Fclose(r.id);
@@ -459,6 +505,14 @@ fn_status fn_cube_file_open(const char *path, fn_cube_file **file) {
     fn_cube_file_close(r.file);
   }
   return status;
+}
+
+fn_status fn_cube_file_open(const char *path, fn_cube_file **file) {
+  return open_file(path, false, file);
+}
+
+fn_status fn_cube_file_open_unlabelled(const char *path, fn_cube_file **file) {
+  return open_file(path, true, file);
 }
 
 const fn_cube_file_info *fn_cube_file_get_info(const fn_cube_file *file) {

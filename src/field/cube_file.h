@@ -12,6 +12,9 @@
  *  taken away), `statistics_seeds` (text of ranges), `complete` int (0 while being written), and a
  *  dataset `source_checksum` uint64 [cube] (0: none; FNV-1a of the raw dataset's bytes in file
  *  order; in the original layout an attribute of each dataset).
+ *
+ *  Cubes without labels, to be predicted: a dataset `cubes` without `theory` beside it, or root
+ *  datasets of three axes under any names.
  */
 #ifndef FN_FIELD_CUBE_FILE_H
 #define FN_FIELD_CUBE_FILE_H
@@ -21,15 +24,16 @@
 
 typedef struct fn_cube_file fn_cube_file;
 
-enum { FN_NEWTON = 0, FN_GR = 1 };
+enum { FN_NEWTON = 0, FN_GR = 1, FN_UNLABELLED = -1 };
 
 typedef struct fn_cube {
-  int64_t seed;
-  int theory;       /**< FN_NEWTON or FN_GR: the label */
+  int64_t seed;     /**< -1: not told */
+  int theory;       /**< FN_NEWTON or FN_GR: the label; or FN_UNLABELLED */
   int64_t row;      /**< of the packed dataset; -1 in the original layout */
   int64_t offset;   /**< byte offset of contiguous, unfiltered cells of info.type as they are in
                          memory; -1: none */
-  const char *name; /**< of its dataset, e.g. "gr_seed0007"; also made up for packed rows */
+  const char *name; /**< of its dataset, e.g. "gr_seed0007"; also made up for packed rows:
+                         "cubes[3]" without labels */
 } fn_cube;
 
 typedef struct fn_cube_file_info {
@@ -42,7 +46,9 @@ typedef struct fn_cube_file_info {
    *  float32. */
   fn_raw_type type;
   bool converted;      /**< some cells in the file are of another type than that */
-  const fn_cube *cube; /**< shape [cubes], by seed, GR before Newton */
+  const fn_cube *cube; /**< shape [cubes], by seed, GR before Newton; if `unlabelled`, as in the
+                            file: by row, by name */
+  bool unlabelled;     /**< opened by fn_cube_file_open_unlabelled() */
   bool direct;         /**< every cube has an offset: positioned reads will do */
   int64_t chunk[4];    /**< of the packed dataset; chunk[0] 0: contiguous */
   const char *filter;  /**< "none", "gzip", ... */
@@ -57,10 +63,13 @@ typedef struct fn_cube_file_info {
  *  not 0. Not collective; the metadata of thousands of datasets takes a while, so one rank reads
  *  and fn_cube_file_send() shares it. FN_ERR_DATA. */
 fn_status fn_cube_file_open(const char *path, fn_cube_file **file);
+/** The same for cubes of which nothing is known: labels are not asked for, and not looked at where
+ *  they are. Every root dataset of three axes is a cube if there is none called `cubes`. */
+fn_status fn_cube_file_open_unlabelled(const char *path, fn_cube_file **file);
 void fn_cube_file_close(fn_cube_file *file);
 const fn_cube_file_info *fn_cube_file_get_info(const fn_cube_file *file);
 
-/** Index of the cube of a seed and theory, or -1. */
+/** Index of the cube of a seed and theory, or -1. Of files with labels. */
 int64_t fn_cube_file_find(const fn_cube_file *file, int64_t seed, int theory);
 
 /** Read one whole cube, float32 [D, H, W], as it is in the file. Not collective, thread-safe.

@@ -174,6 +174,8 @@ static fn_status map_file(npy_array *npy, const char *path) {
     }
   }
   close(fd);
+  FN_CHECK(reason != EISDIR, FN_ERR_DATA,
+           "cannot read %s: Is a directory; name the files in it, as in %s/*.npy", path, path);
   FN_CHECK(!reason, FN_ERR_DATA, "cannot read %s: %s", path,
            reason == ENODEV ? "not a regular file" : strerror(reason));
   return FN_OK;

@@ -26,6 +26,12 @@ static fn_value *build_bce(fn_graph *graph, fn_value *output, fn_value *target,
 static fn_value *build_cross_entropy(fn_graph *graph, fn_value *output, fn_value *target,
                                      const fn_options *options) {
   (void)options;
+  if (output && fn_dim(output, 1) < 2) {
+    fn_graph_fail(graph, FN_ERR_CONFIG,
+                  "cross_entropy: the output has one channel, whose softmax is 1 whatever it is; a "
+                  "single logit goes with bce_with_logits");
+    return NULL;
+  }
   return fn_cross_entropy(graph, output, target);
 }
 

@@ -96,7 +96,7 @@ fn_status fn_picture_save(const fn_picture *picture, const char *path) {
   fn_text bytes = {0};
   int width, height;
   fn_status status = encode(picture, svg, &bytes, &width, &height);
-  if (status == FN_OK) status = fn_file_replace(path, bytes.data, bytes.length);
+  if (status == FN_OK) status = fn_file_replace_text(path, &bytes);
   fn_text_free(&bytes);
   return status;
 }

@@ -10,8 +10,7 @@
 
 enum { LEVELS = 3, PATH_SIZE = 4096 };
 
-/** Whether the folder itself is that of a run. */
-static bool is_run_folder(const char *folder) {
+bool fn_is_run_folder(const char *folder) {
   static const char *const files[] = {FN_BEAT_FILE, "metrics.jsonl", "checkpoint.h5",
                                       "resolved.yaml"};
   char path[PATH_SIZE];
@@ -45,7 +44,7 @@ static void search(fn_arena *arena, const char *path, int levels, fn_run_list *l
   for (int i = 0; i < entries; i++) {
     char *below = fn_arena_format(arena, "%s/%s", path, entry[i]->d_name);
     if (strlen(below) < PATH_SIZE - 64 && fn_is_directory(below)) {
-      if (is_run_folder(below))
+      if (fn_is_run_folder(below))
         append(arena, below, list);
       else if (levels > 1)
         search(arena, below, levels - 1, list);
@@ -63,7 +62,7 @@ fn_status fn_run_list_add(fn_arena *arena, const char *path, fn_run_list *list) 
   FN_CHECK(fn_is_directory(folder), FN_ERR_CONFIG,
            "%s is not a folder: give the folder of a run, or one with runs below it", folder);
   const int before = list->count;
-  if (!is_run_folder(folder)) search(arena, folder, LEVELS, list);
+  if (!fn_is_run_folder(folder)) search(arena, folder, LEVELS, list);
   if (list->count == before) append(arena, folder, list);
   return FN_OK;
 }

@@ -46,6 +46,9 @@ typedef struct fn_run_status {
  *          holds what the others tell */
 fn_status fn_run_status_read(const char *folder, double now, fn_run_status *status);
 
+/** Whether `folder` itself holds what a run writes. */
+bool fn_is_run_folder(const char *folder);
+
 /** Folders of runs, in memory of `arena`. */
 typedef struct fn_run_list {
   char **folder;

@@ -175,7 +175,7 @@ static fn_status trim_file(const char *path, const limits *limit) {
   if (summaries == 0) {
     FN_CHECK(unlink(path) == 0, FN_ERR_DATA, "cannot remove %s: %s", path, strerror(errno));
   } else if (kept.length != count) {
-    status = fn_file_replace(path, kept.data, kept.length);
+    status = fn_file_replace_text(path, &kept);
   }
   fn_text_free(&kept);
   free(bytes);

@@ -329,6 +329,39 @@ fn_status fn_engine_program(fn_engine *engine, bool training, bool has_target, i
   return fn_engine_program_with(engine, training, has_target, batch, false, false, program);
 }
 
+/** A failure that has to do with the number of samples, told so; `rest`: it is the last batch. */
+static fn_status refuse_batch(const fn_engine *engine, int64_t samples, int64_t batch, bool rest) {
+  const fn_run *run = engine->run;
+  char why[1024];
+  snprintf(why, sizeof why, "%s", fn_error_message());
+  if (!rest && batch == run->train.batch)
+    return fn_run_fail(run, "train.batch", "%s: train.batch %lld is too small for this network",
+                       why, (long long)batch);
+  return fn_run_fail(run, "train.batch",
+                     "%s: a rank's %lld sample%s, %lld at a time, leave%s a last batch of %lld; "
+                     "choose another train.batch or number of ranks",
+                     why, (long long)samples, samples == 1 ? "" : "s", (long long)run->train.batch,
+                     samples == 1 ? "s" : "", (long long)batch);
+}
+
+fn_status fn_engine_plan_batches(fn_engine *engine, int64_t samples, bool plan_only) {
+  const int64_t most = engine->run->train.batch, full = samples < most ? samples : most;
+  const int64_t batch[] = {full, full > 0 ? samples % full : 0};
+  int64_t fewest;
+  FN_TRY(fn_engine_fewest_samples(engine->run, &fewest));
+  for (int i = 0; i < 2; i++) {
+    fn_program *program;
+    if (batch[i] == 0) continue;
+    const fn_status status =
+        fn_engine_program_with(engine, true, true, batch[i], false, plan_only, &program);
+    // What is wrong with a full batch that is large enough has nothing to do with samples.
+    if (status == FN_ERR_CONFIG && (i == 1 || full < fewest))
+      return refuse_batch(engine, samples, batch[i], i == 1);
+    FN_TRY(status);
+  }
+  return FN_OK;
+}
+
 fn_status fn_engine_output_shape(fn_engine *engine, fn_shape *shape) {
   fn_program *program;
   FN_TRY(fn_engine_program_with(engine, false, false, 1, false, true, &program));

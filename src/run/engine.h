@@ -44,6 +44,10 @@ fn_status fn_engine_program(fn_engine *engine, bool training, bool has_target, i
 /** Same with kernels timed, or only planned. */
 fn_status fn_engine_program_with(fn_engine *engine, bool training, bool has_target, int64_t batch,
                                  bool profile, bool plan_only, fn_program **program);
+/** Programs for a rank's training batches: `samples` samples, train.batch at a time, the last batch
+ *  shorter. So that a batch that cannot be trained on (batch norm over one value) is found before
+ *  the first step. FN_ERR_CONFIG says which batch it is. */
+fn_status fn_engine_plan_batches(fn_engine *engine, int64_t samples, bool plan_only);
 /** Shape of the network's output for one sample, [1, channels, edges...] or [1, channels]. */
 fn_status fn_engine_output_shape(fn_engine *engine, fn_shape *shape);
 /** Fewest samples that a training step of the run's network takes. */

@@ -20,7 +20,7 @@
 #include "run/trained.h"
 
 /** Sums per file, over the crops of all ranks. */
-enum { SUM_LOSS, SUM_PHYSICAL, SUM_INPUT, SUM_COUNT, SUMS };
+enum { SUM_LOSS, SUM_PHYSICAL, SUM_INPUT, SUM_COUNT, SUM_BAD, SUMS };
 /** Sums of spectra over files. */
 enum { POWER_INPUT, POWER_OUTPUT, POWER_TARGET, CROSS_OUTPUT, CROSS_INPUT, SPECTRA };
 
@@ -104,11 +104,13 @@ static fn_status find_window(tester *t) {
     t->offset[d] = -low * s + (t->info.input_extent[d] * s - output->dim[2 + d]) / 2 +
                    (output->dim[2 + d] - t->whole[d]) / 2 + (t->whole[d] - t->window[d]) / 2;
     t->window_cells *= t->window[d];
-    FN_CHECK(
-        t->window[d] >= step * s, FN_ERR_CONFIG,
-        "%s: crops are %lld cells apart along axis %d, but the network's output has only %lld: "
-        "the field would have holes; raise data.input_pad",
-        fn_run_where(run, "data.crop_step"), (long long)(step * s), d, (long long)t->window[d]);
+    const int64_t missing = step * s - t->window[d];
+    FN_CHECK(missing <= 0, FN_ERR_CONFIG,
+             "%s: crops are %lld cells apart along axis %d, but the network's output has only "
+             "%lld: the field would have holes; raise data.input_pad by %lld",
+             fn_run_where(run, run->data.crop_step.count ? "data.crop_step" : "data.input_pad"),
+             (long long)(step * s), d, (long long)t->window[d],
+             (long long)((missing + 2 * s - 1) / (2 * s)));
   }
   t->has_input = !t->predict && t->info.input_channels == t->info.target_channels;
   t->parts = t->predict ? 1 : t->has_input ? 3 : 2;
@@ -285,6 +287,12 @@ static void copy_row(const tester *t, const source *s, const char *name, float *
   }
 }
 
+static bool is_finite(const float *values, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+    if (!isfinite(values[i])) return false;
+  return true;
+}
+
 /** Next crop of this rank: output, target, input windows in physical units, one after another. */
 static fn_status source_next(tester *t, int64_t file, source *s, float *patch) {
   if (!s->batch || s->row == s->batch->count) FN_TRY(source_fill(t, file, s));
@@ -292,6 +300,7 @@ static fn_status source_next(tester *t, int64_t file, source *s, float *patch) {
   copy_row(t, s, "output_window", patch, channels);
   FN_TRY(fn_undo_target_norms(t->run, &t->info, t->progress.target_field_channels, patch,
                               t->window_cells));
+  t->sums[file * SUMS + SUM_BAD] += !is_finite(patch, part);
   if (!t->predict) {
     double loss;
     float *target = patch + part, *input = patch + 2 * part;
@@ -555,6 +564,21 @@ static fn_status fill_spectra(const tester *t, fn_test_result *r) {
   return FN_OK;
 }
 
+/** A network makes something of anything, and cells that are not finite spread. */
+static void warn_of_outputs(const tester *t) {
+  int64_t bad = 0, first = -1;
+  for (int64_t f = t->info.files - 1; f >= 0; f--) {
+    if (t->sums[f * SUMS + SUM_BAD] == 0) continue;
+    bad++;
+    first = f;
+  }
+  if (bad > 0)
+    fn_log(FN_WARN,
+           "%lld of %lld outputs have cells that are not finite, the first is that of %s: look for "
+           "such cells in the inputs (fieldnet data inspect)",
+           (long long)bad, (long long)t->info.files, fn_dataset_path(t->dataset, first, 0));
+}
+
 static fn_status finish(tester *t, fn_test_result *result) {
   double tail[2] = {t->spectrum_files, t->written};
   FN_TRY(fn_dist_sum(t->dist, t->sums, t->info.files * SUMS));
@@ -562,6 +586,7 @@ static fn_status finish(tester *t, fn_test_result *result) {
   FN_TRY(fn_dist_sum(t->dist, tail, 2));
   t->spectrum_files = tail[0];
   if (t->dist->rank != 0) return FN_OK;
+  warn_of_outputs(t);
   FN_TRY(fill_losses(t, result));
   result->written = (int64_t)tail[1];
   return t->spectrum ? fill_spectra(t, result) : FN_OK;

@@ -12,5 +12,9 @@
  *  the ranks then read together, see fn_dataset_join(). Collective; errors are agreed. */
 fn_status fn_data_open(const fn_run *run, fn_stage stage, const fn_dist *dist, fn_dataset *sibling,
                        fn_dataset **dataset);
+/** Every cube of one file, to be predicted: FN_STAGE_PREDICT of a file without labels. Read as the
+ *  run's own. Collective; errors are agreed. */
+fn_status fn_data_open_unlabelled(const fn_run *run, const char *path, const fn_dist *dist,
+                                  fn_dataset **dataset);
 
 #endif

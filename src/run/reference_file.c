@@ -13,16 +13,13 @@ fn_status fn_reference_open(const char *path, fn_reference **reference) {
   fn_reference *r = calloc(1, sizeof *r);
   FN_CHECK(r && (r->arena = fn_arena_create()), FN_ERR_MEMORY, "out of memory");
   r->path = fn_arena_text(r->arena, path);
-  char reason[512];
   fn_hdf5_lock();
-  const hid_t access = fn_hdf5_read_access();
-  r->file = H5Fopen(path, H5F_ACC_RDONLY, access);
-  if (r->file < 0) fn_hdf5_reason(reason, sizeof reason);
-  H5Pclose(access);
+  const fn_status status = fn_hdf5_open_file(path, &r->file);
   fn_hdf5_unlock();
-  if (r->file < 0) {
+  if (status != FN_OK) {
+    r->file = -1;
     fn_reference_close(r);
-    FN_FAIL(FN_ERR_DATA, "%s: cannot be opened as an HDF5 file: %s", path, reason);
+    return status;
   }
   *reference = r;
   return FN_OK;

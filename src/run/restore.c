@@ -91,6 +91,9 @@ static fn_status choose_state(const fn_run *run, char **path, bool *foreign) {
   }
   if (*path) {
     const fn_status status = fn_starts_choose(run, path);
+    if (status == FN_OK && run->train.load_state && run->train.load_state[0])
+      fn_log(FN_INFO, "train.load_state was for the beginning: this run goes on from its own %s",
+             *path);
     if (status == FN_OK) return FN_OK;
     free(*path);
     *path = NULL;

@@ -47,6 +47,7 @@ struct fn_sweep_queue {
   const fn_dist *dist;
   const fn_sweep_queue_options *options;
   MPI_Comm comm;
+  bool opened;  // by all ranks: else some may have no comm, and nobody waits for the others
   bool direct;  /**< this process speaks to the store itself */
   double asked; /**< fn_clock() of the last question whether to stop */
   bool stopping;
@@ -457,6 +458,7 @@ fn_status fn_sweep_queue_create(const fn_sweep *sweep, const fn_dist *dist,
   // Last: once it runs, it waits for the groups to leave.
   const bool serves = dist->rank == 0 && dist->size > options->group && dist->threads_multiple;
   if (status == FN_OK) status = fn_dist_agree(dist, serves ? start_thread(q) : FN_OK);
+  q->opened = status == FN_OK;
   *queue = q;
   return status;
 }
@@ -525,13 +527,17 @@ static fn_status conclude(fn_sweep_queue *q) {
   return record->status != FN_OK ? (fn_status)record->status : FN_ERR_INTERNAL;
 }
 
+static fn_status wait_for_all(const fn_sweep_queue *q) {
+  MPI_Request pending;
+  FN_TRY_MPI(MPI_Ibarrier(q->comm, &pending), "waiting for the other groups");
+  return await(&pending, "waiting for the other groups");
+}
+
 void fn_sweep_queue_destroy(fn_sweep_queue *queue, fn_status *status) {
   fn_sweep_queue *q = queue;
   if (!q) return;
   if (q->threaded) pthread_join(q->thread, NULL);
-  MPI_Request pending;
-  fn_status mine = fn_mpi_status(MPI_Ibarrier(q->comm, &pending), "waiting for the other groups");
-  if (mine == FN_OK) mine = await(&pending, "waiting for the other groups");
+  fn_status mine = q->opened ? wait_for_all(q) : FN_OK;
   if (mine == FN_OK && *status == FN_OK && q->dist->rank == 0) mine = conclude(q);
   *status = fn_dist_agree(q->dist, *status != FN_OK ? *status : mine);
   fn_sweep_store_close(q->store);

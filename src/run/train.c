@@ -68,7 +68,8 @@ static fn_status plan_epoch(fn_session *s, epoch_plan *plan) {
                            run->train.batch, &plan->list, &plan->count, &plan->first);
   free(order);
   plan->batches = ceil_divide(plan->count, run->train.batch);
-  return status;
+  // What another number of ranks left of this epoch may have another last batch.
+  return status == FN_OK ? fn_engine_plan_batches(s->engine, plan->count, false) : status;
 }
 
 static fn_status run_steps(fn_session *s, const epoch_plan *plan, fn_loader *loader,
@@ -245,14 +246,11 @@ static fn_status prepare(fn_session *s) {
   s->parameters = fn_engine_parameters(s->engine);
   FN_TRY(fn_engine_take_raw(s->engine, s->train));
   if (s->validation) FN_TRY(fn_engine_take_raw(s->engine, s->validation));
-  fn_program *program;
   int64_t begin, count;
   fn_rank_slice(fn_dataset_epoch_samples(s->train), s->dist->rank, s->dist->size, true, &begin,
                 &count);
-  const int64_t batch = count < run->train.batch ? count : run->train.batch;
-  FN_TRY(fn_engine_program(s->engine, true, true, batch, &program));
-  if (count % batch != 0) // the short last batch: made now, where a failure can still be agreed on
-    FN_TRY(fn_engine_program(s->engine, true, true, count % batch, &program));
+  // Also the short last batch: made now, where a failure can still be agreed on.
+  FN_TRY(fn_engine_plan_batches(s->engine, count, false));
   FN_TRY(fn_engine_warn_narrow(s->engine));
   FN_TRY(fn_optimizer_create(run, s->parameters, &s->optimizer));
   FN_TRY(fn_session_arrays_create(s));
