@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ BUILD_DIR = os.environ["BUILD_DIR"]
 LIBRARY = os.path.join(BUILD_DIR, "lib", "libfieldnet.so")
 
 failures = []
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def check(condition, what, detail=""):
@@ -202,6 +204,9 @@ def run(ranks, *arguments, limit=LIMIT):
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         output, code = process.communicate()[0] + "\n[time limit]", 124
+    except SystemExit:  # this test is ended
+        os.killpg(process.pid, 9)
+        raise
     return outcome(code, output, time.monotonic() - start)
 
 

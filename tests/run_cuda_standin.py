@@ -116,6 +116,13 @@ def operators():
         found = re.findall(r"^cuda +(\w+) *: (\d+) cases, \d+ on own kernels, 0 failed", done.stdout, re.M)
         check(done.returncode == 0 and [name for name, _ in found] == lines and all(int(n) > 500 for _, n in found),
               f"test_op {mode}", done.stdout + done.stderr)
+    # A lost device costs the case that lost it: the rest is tested by a new process.
+    done = subprocess.run([f"{BUILD}/standin/standin_test_op", "test", "conv", "cuda", "f32"], capture_output=True, text=True,
+                          env={**os.environ, "STANDIN_FAIL": "3000 700"})
+    lost = done.stdout.count("in a new process")
+    found = re.findall(r"^cuda +f32 *: (\d+) cases, \d+ on own kernels, (\d+) failed", done.stdout, re.M)
+    check(done.returncode == 1 and lost >= 2 and len(found) == 1 and int(found[0][0]) >= 100 and int(found[0][1]) == lost ==
+          done.stdout.count("\nFAIL ") + done.stdout.startswith("FAIL "), "a device that is lost", done.stdout + done.stderr)
 
 
     # strided tensors, in one call and where bias and activation are left to fieldnet

@@ -1,11 +1,12 @@
 /* Every operator x backend x precision x {1D, 2D, 3D}.
  *
- *   test_op [test|tf32|grad|perf|support|tolerances] [part of a case's name]
+ *   test_op [test|tf32|grad|perf|support|tolerances] [part of a case's name [backend [precision]]]
  *
  * test compares every backend with the reference in double precision, tf32 the cuda backend where
  * TF32 is allowed (a process opens its device once), grad compares derivatives and
  * second derivatives with finite differences, perf times kernels, support prints what the backends
- * can do themselves. Without arguments: test and grad. */
+ * can do themselves. Without arguments: test and grad. A device that is lost fails one case: the
+ * program starts again behind it. */
 #include <math.h>
 #include <omp.h>
 #include <unistd.h>
@@ -30,6 +31,9 @@ static const target targets[] = {
     {"cuda", FN_BF16},     {"cuda", FN_F16}};
 enum { TARGETS = sizeof targets / sizeof *targets };
 
+/** What the command line asks for; NULL: all. */
+static const char *only_backend, *only_precision;
+
 /** The backend, or NULL when this build has none or this machine no device for it; says so once. */
 static const fn_backend *usable(const target *t) {
   static const fn_backend *refused;
@@ -40,6 +44,8 @@ static const fn_backend *usable(const target *t) {
                                    .tf32 = tolerate_tf32,
                                    .cache = getenv("FIELDNET_CACHE")};
   if (tolerate_tf32 && (strcmp(t->backend, "cuda") != 0 || t->precision != FN_F32)) return NULL;
+  if (only_backend && strcmp(t->backend, only_backend) != 0) return NULL;
+  if (only_precision && strcmp(fn_dtype_name(t->precision), only_precision) != 0) return NULL;
   if (fn_backend_find(t->backend, &backend) != FN_OK || backend->missing) return NULL;
   if (backend == refused) return NULL;
   if (!backend->device || backend->device(backend, &choice, &device) == FN_OK) return backend;
@@ -117,39 +123,79 @@ static bool selected(const op_case *c, const char *filter) {
   return !filter || strstr(c->name, filter);
 }
 
+/** Where a test of all cases is: it goes on from there in a new process when a device was lost,
+ *  which answers no call of this process again. */
+typedef struct progress {
+  int target, next, cases, owned, bad, failures, restarts;
+  double worst;
+  char worst_name[64];
+} progress;
+
+#define PROGRESS "%d %d %d %d %d %d %d %lg %63s"
+static const char progress_name[] = "TEST_OP_PROGRESS";
+enum { MOST_RESTARTS = 20 };
+static char **arguments; // the program's
+
+static progress read_progress(void) {
+  progress p = {.worst_name = "none"};
+  const char *text = getenv(progress_name);
+  if (text)
+    sscanf(text, PROGRESS, &p.target, &p.next, &p.cases, &p.owned, &p.bad, &p.failures, &p.restarts,
+           &p.worst, p.worst_name);
+  unsetenv(progress_name);
+  return p;
+}
+
+static void start_again(progress *p) {
+  char text[256];
+  if (p->restarts++ == MOST_RESTARTS) return;
+  snprintf(text, sizeof text, PROGRESS, p->target, p->next, p->cases, p->owned, p->bad, p->failures,
+           p->restarts, p->worst, p->worst_name);
+  setenv(progress_name, text, 1);
+  printf("the device was lost: going on with the next case in a new process\n");
+  execv("/proc/self/exe", arguments);
+}
+
+static void count_case(const op_case *c, const target *where, progress *p) {
+  bool own = false;
+  double excess = 0;
+  const fn_status status = test_case(c, where, &own, &excess);
+  p->cases++;
+  p->owned += own;
+  if (status != FN_OK || !(excess <= 1)) {
+    printf("FAIL %s %s, %s: %s (error / tolerance %.3g)\n", where->backend,
+           fn_dtype_name(where->precision), c->name,
+           status != FN_OK ? fn_error_message() : "over tolerance", excess);
+    p->bad++;
+  }
+  if (excess > p->worst) {
+    p->worst = excess;
+    snprintf(p->worst_name, sizeof p->worst_name, "%s", c->name);
+    for (char *byte = p->worst_name; *byte; byte++)
+      if (*byte == ' ') *byte = '_'; // a word of the progress
+  }
+  if (status == FN_ERR_DEVICE) start_again(p);
+}
+
 /** Returns the number of failures. */
 static int mode_test(const op_suite *suite, const char *filter) {
-  int failures = 0;
-  for (int k = 0; k < TARGETS; k++) {
-    const target *where = &targets[k];
+  progress p = read_progress();
+  for (; p.target < TARGETS; p.target++, p.next = 0) {
+    const target *where = &targets[p.target];
     if (!usable(where)) continue;
-    int cases = 0, owned = 0, bad = 0;
-    double worst = 0;
-    const char *worst_name = "none";
-    for (int i = 0; i < suite->count; i++) {
-      const op_case *c = &suite->item[i];
-      bool own = false;
-      double excess = 0;
-      if (!selected(c, filter)) continue;
-      const fn_status status = test_case(c, where, &own, &excess);
-      if (status != FN_OK || !(excess <= 1)) {
-        printf("FAIL %s %s, %s: %s (error / tolerance %.3g)\n", where->backend,
-               fn_dtype_name(where->precision), c->name,
-               status != FN_OK ? fn_error_message() : "over tolerance", excess);
-        bad++;
-      }
-      if (excess > worst) {
-        worst = excess;
-        worst_name = c->name;
-      }
-      cases++;
-      owned += own;
+    if (p.next == 0)
+      p = (progress){p.target, .failures = p.failures, .restarts = p.restarts,
+                     .worst_name = "none"};
+    while (p.next < suite->count) {
+      const op_case *c = &suite->item[p.next++];
+      if (selected(c, filter)) count_case(c, where, &p);
     }
     printf("%-9s %-4s: %d cases, %d on own kernels, %d failed, worst error / tolerance %.3f (%s)\n",
-           where->backend, fn_dtype_name(where->precision), cases, owned, bad, worst, worst_name);
-    failures += bad;
+           where->backend, fn_dtype_name(where->precision), p.cases, p.owned, p.bad, p.worst,
+           p.worst_name);
+    p.failures += p.bad;
   }
-  return failures;
+  return p.failures;
 }
 
 static int mode_tf32(const op_suite *suite, const char *filter) {
@@ -351,6 +397,10 @@ static void start_again_passive(char **argv) {
 
 int main(int argc, char **argv) {
   start_again_passive(argv);
+  setvbuf(stdout, NULL, _IOLBF, 0); // who ends this program sees what was found before
+  arguments = argv;
+  only_backend = argc > 3 ? argv[3] : NULL;
+  only_precision = argc > 4 ? argv[4] : NULL;
   const char *mode = argc > 1 ? argv[1] : "";
   const char *filter = argc > 2 ? argv[2] : NULL;
   op_suite suite = {0};
@@ -373,7 +423,8 @@ int main(int argc, char **argv) {
   else if (strcmp(mode, "tolerances") == 0)
     failures = mode_tolerances();
   else {
-    fprintf(stderr, "usage: test_op [test|tf32|grad|perf|support|tolerances] [part of a name]\n");
+    fprintf(stderr, "usage: test_op [test|tf32|grad|perf|support|tolerances] [part of a name "
+                    "[backend [precision]]]\n");
     failures = 2;
   }
   free(suite.item);
