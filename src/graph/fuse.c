@@ -83,6 +83,8 @@ static bool merge_activation(view *v, fn_node *node) {
     fn_batch_norm_attrs *attrs = first->attrs;
     if (attrs->slope != 1) return false;
     attrs->slope = slope;
+  } else if (slope == 0) {
+    return false; // a ReLU in a library's convolution makes 0 of NaN
   } else if (first->op == &fn_op_conv || first->op == &fn_op_conv_data) {
     fn_conv_attrs *attrs = first->attrs;
     if (attrs->slope != 1) return false;
