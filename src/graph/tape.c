@@ -24,7 +24,8 @@ fn_status fn_tape_record(fn_device *d, fn_put put, void *user, void **recording)
 static fn_status record(fn_tape *tape, fn_device *device, fn_put put, void *user) {
   const fn_status status = fn_tape_record(device, put, user, &tape->recording);
   if (status == FN_OK || status == FN_ERR_DEVICE) return status;
-  fn_log(FN_DETAIL, "the end of a step is not recorded for replay: %s", fn_error_message());
+  fn_log(FN_DETAIL, "work is put anew at every step, not recorded for replay: %s",
+         fn_error_message());
   fn_error_clear();
   tape->cannot = true;
   return FN_OK;

@@ -113,9 +113,7 @@ static fn_status take(chain *c, int64_t lead, int64_t steps, bench_chain *result
   fn_device *d = b->device;
   fn_event *first = b->timer[0], *last = b->timer[1];
   double device;
-  // On a device the batch stays where it is: copies are no part of a step without data.
-  if (!c->reader && !b->fed) FN_TRY(fn_engine_feed(b->program, &b->random));
-  b->fed = !c->reader;
+  FN_TRY(fn_bench_feed_random(b, c->reader));
   fn_dist_max(b->dist, 0); // all ranks begin together
   FN_TRY(put_steps(c, lead));
   c->host = c->input_wait = 0;

@@ -173,6 +173,9 @@ fn_status fn_bench_lockstep(bench *b);
 double fn_bench_pace(const bench_steps *s);
 /** Whether the device waits for the host, not the host for the device. */
 bool fn_bench_is_launch_bound(const bench_chain *chain);
+/** Before steps without data: their batch, always the same. On a device it stays where it is, for
+ *  copies are no part of such a step. Nothing for steps with data. */
+fn_status fn_bench_feed_random(bench *b, bool reads);
 /** Parts of a step: run the program, say which buckets are ready; what ranks agree on besides
  *  gradients; judge and optimizer; what became of the step, of which the host waits to hear. */
 fn_status fn_bench_put_program(bench *b, const fn_batch *batch);

@@ -64,9 +64,9 @@ static fn_status prepare_alone(bench *b) {
   if (b->dataset) FN_TRY(fn_engine_take_raw(b->engine, b->dataset));
   FN_TRY(fn_engine_program(b->engine, training, training, b->options->batch, &b->program));
   b->parameters = fn_engine_parameters(b->engine);
-  const bool replays = strcmp(b->run->compute.graphs, "auto") == 0;
   FN_TRY(fn_optimizer_create(b->run, b->parameters, &b->optimizer));
-  FN_TRY(fn_judge_create(b->parameters, fn_optimizer_obey, b->optimizer, replays, &b->judge));
+  FN_TRY(fn_judge_create(b->parameters, fn_optimizer_obey, b->optimizer, fn_engine_replays(b->run),
+                         &b->judge));
   double plan;
   fn_program_create_times(b->program, &plan, &b->start.prepare);
   b->start.plan = fn_clock() - start - b->start.prepare;
@@ -200,6 +200,12 @@ static fn_status divide_device_time(watch *w) {
   return FN_OK;
 }
 
+fn_status fn_bench_feed_random(bench *b, bool reads) {
+  const bool there = b->device && b->fed;
+  b->fed = !reads;
+  return reads || there ? FN_OK : fn_engine_feed(b->program, &b->random);
+}
+
 fn_status fn_bench_put_program(bench *b, const fn_batch *batch) {
   const bool many = b->dist->size > 1;
   fn_program_on_gradient(b->program, many ? fn_reducer_ready : NULL, b->reducer);
@@ -280,9 +286,7 @@ static fn_status take_step(watch *w, bench_reader *reader) {
   bench *b = w->b;
   w->reader = reader;
   const fn_batch *batch = &b->random;
-  // On a device the batch stays where it is: copies are no part of a step without data.
-  if (!reader && !(b->device && b->fed)) FN_TRY(fn_engine_feed(b->program, batch));
-  b->fed = !reader;
+  FN_TRY(fn_bench_feed_random(b, reader));
   fn_dist_max(b->dist, 0); // all ranks begin together
   w->start = w->last = fn_clock();
   if (reader) {

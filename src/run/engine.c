@@ -285,7 +285,7 @@ static fn_status compile(fn_engine *engine, entry *e) {
       .donor = find_donor(engine),
       .recorder = engine->recorder,
       .made_inputs = engine->takes_raw,
-      .replay = strcmp(run->compute.graphs, "auto") == 0,
+      .replay = fn_engine_replays(run),
   };
   const fn_status status =
       fn_program_create(e->graph, engine->parameters, &options, outputs, output_count, wrt,
@@ -467,6 +467,10 @@ void fn_engine_keep_output(fn_engine *engine) {
 
 fn_parameters *fn_engine_parameters(fn_engine *engine) {
   return engine->parameters;
+}
+
+bool fn_engine_replays(const fn_run *run) {
+  return strcmp(run->compute.graphs, "auto") == 0;
 }
 
 bool fn_engine_converts(const fn_run *run) {

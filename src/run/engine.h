@@ -26,6 +26,8 @@ void fn_engine_keep_output(fn_engine *engine);
 
 fn_parameters *fn_engine_parameters(fn_engine *engine);
 
+/** Whether a device that can is to record steps and replay them: compute.graphs. */
+bool fn_engine_replays(const fn_run *run);
 /** Whether the run's backend has a device that is to convert batches: data.convert. */
 bool fn_engine_converts(const fn_run *run);
 /** Before the first program: batches of this data set (NULL: of any) are converted by the engine's

@@ -54,6 +54,9 @@ fn_status fn_session_loss_sum(fn_session *s, double *loss) {
   return FN_OK;
 }
 
+/* ---- the end of a step ------------------------------------------------------------------------
+ */
+
 fn_status fn_session_keep_buffers(fn_session *s) {
   fn_parameters *p = s->parameters;
   fn_mirror *before = &s->buffers_before;
@@ -68,9 +71,6 @@ fn_status fn_session_keep_buffers(fn_session *s) {
                          fn_parameters_mirror(p, FN_MIRROR_BUFFERS)->memory, before->bytes,
                          FN_COPY_WITHIN);
 }
-
-/* ---- the end of a step ------------------------------------------------------------------------
- */
 
 static fn_status average(fn_session *s) {
   if (!s->ema) return FN_OK;
@@ -111,11 +111,11 @@ static fn_status obey(void *session) {
   return restore_buffers(s);
 }
 
-/** Arrays are where the device works, and it is about to write them. */
+/** Behind fn_optimizer_begin, which has brought the parameters: the other arrays are where the
+ * device works, and it is about to write them. */
 static fn_status arrays_to_device(fn_session *s) {
   fn_parameters *p = s->parameters;
   if (!p->device) return FN_OK;
-  FN_TRY(fn_parameters_to_device(p));
   if (s->buffers_before.bytes > 0) fn_parameters_changed_on_device(p, FN_MIRROR_BUFFERS);
   if (!s->ema) return FN_OK;
   FN_TRY(fn_mirror_to_device(&s->average));
@@ -135,8 +135,7 @@ fn_status fn_session_apply(fn_session *s, const fn_step_facts *facts,
 
 fn_status fn_session_arrays_create(fn_session *s) {
   fn_device *device = s->parameters->device;
-  const bool replay = strcmp(s->run->compute.graphs, "auto") == 0;
-  FN_TRY(fn_judge_create(s->parameters, obey, s, replay, &s->judge));
+  FN_TRY(fn_judge_create(s->parameters, obey, s, fn_engine_replays(s->run), &s->judge));
   const size_t bytes = (size_t)s->parameters->count * sizeof(float);
   if (s->run->train.ema_decay > 0) {
     FN_TRY(fn_mirror_create(device, bytes, &s->average));
